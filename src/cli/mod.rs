@@ -1,0 +1,59 @@
+//! The command line: arguments in, a [`Command`] out.
+//!
+//! Owns the table of flags, from which Go-style arguments are brought into clap's form, the clap command is built and
+//! the help text is written. Never acts: it opens nothing, sends nothing and prints nothing, so that every outcome is
+//! a value a test can look at. (The signal command lives in [`signal`] and is run by `main`.)
+#![forbid(unsafe_code)]
+
+mod flags;
+mod help;
+mod normalise;
+mod parse;
+mod sections;
+pub mod signal;
+
+pub use parse::parse;
+
+use std::fmt;
+
+use crate::config::Options;
+use signal::SignalCommand;
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Run a server. The warnings are to be logged once there is a log.
+    Run {
+        /// Checked options.
+        options: Box<Options>,
+        /// One line for each flag that was accepted but has no effect.
+        warnings: Vec<String>,
+    },
+    /// Send a signal to a running server.
+    Signal(SignalCommand),
+    /// Print this and exit with success.
+    Help(String),
+    /// Print this and exit with success.
+    Version(String),
+}
+
+/// Why there is nothing to run: one line for standard error. The exit code is [`CliError::EXIT_CODE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError(String);
+
+impl CliError {
+    /// Exit code of a refused start.
+    pub const EXIT_CODE: u8 = 1;
+
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "leat: {}", self.0)
+    }
+}
+
+impl std::error::Error for CliError {}

@@ -1,0 +1,361 @@
+//! Every option of a server as plain data, with the reference server's defaults.
+//!
+//! Invariant: an `Options` that passed [`Options::check`] can be run. Units are bytes unless a name says otherwise.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{duration, values};
+use crate::host::cpus;
+
+/// Port for clients if none is given.
+pub const DEFAULT_PORT: u16 = 4222;
+
+/// Payloads above this are accepted but warned about.
+pub const PAYLOAD_WARN_BYTES: usize = 8 << 20;
+
+/// Options of one server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Address to listen on for clients.
+    pub host: String,
+    /// Port to listen on for clients.
+    pub port: PortSpec,
+    /// Name shown to clients and in monitoring; the server's id if absent.
+    pub server_name: Option<String>,
+    /// `host[:port]` to state in INFO instead of the address listened on.
+    pub client_advertise: Option<String>,
+    /// Address of the monitoring listener; `host` if absent.
+    pub http_host: Option<String>,
+    /// Port of the monitoring listener; monitoring is off if absent.
+    pub http_port: Option<PortSpec>,
+    /// Where to write the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Where to write the file that lists the ports in use.
+    pub ports_file_dir: Option<PathBuf>,
+
+    /// Log file; standard error if absent.
+    pub log_file: Option<PathBuf>,
+    /// Write DBG lines.
+    pub debug: bool,
+    /// Write TRC lines, the raw protocol.
+    pub trace: bool,
+    /// Trace the system account as well.
+    pub trace_verbose: bool,
+    /// Put the time into log lines.
+    pub logtime: bool,
+    /// Log times in UTC instead of local time.
+    pub logtime_utc: bool,
+    /// Rotate the log file when it exceeds this many bytes; 0 = never.
+    pub log_size_limit: u64,
+    /// Bytes of a payload shown in a trace line; 0 = all.
+    pub max_traced_msg_len: usize,
+
+    /// User name required of clients.
+    pub user: Option<String>,
+    /// Password required of clients, plain or bcrypt.
+    pub pass: Option<Secret>,
+    /// Token required of clients, plain or bcrypt. Takes precedence over user and password.
+    pub auth_token: Option<Secret>,
+
+    /// Largest message, headers included.
+    pub max_payload: usize,
+    /// Bytes queued towards one client before it is cut off.
+    pub max_pending: usize,
+    /// Client connections; 0 refuses every client.
+    pub max_connections: usize,
+    /// Subscriptions of one connection; 0 = unlimited.
+    pub max_subscriptions: usize,
+    /// Longest protocol line after its verb.
+    pub max_control_line: usize,
+    /// Records kept of closed connections.
+    pub max_closed_clients: usize,
+    /// Time between two pings of a quiet client.
+    pub ping_interval: Duration,
+    /// Unanswered pings before a client is stale.
+    pub ping_max: u32,
+    /// How long one write to a client may take.
+    pub write_deadline: Duration,
+    /// How long a client may take to log in.
+    pub auth_timeout: Duration,
+    /// How long lame duck mode takes to close all clients, the grace period included.
+    pub lame_duck_duration: Duration,
+    /// How long lame duck mode waits before the first close.
+    pub lame_duck_grace_period: Duration,
+    /// Drop messages for a consumer that is behind instead of slowing its producers down.
+    pub no_fast_producer_stall: bool,
+
+    /// Processor of each shard, in shard order. A processor may stand here twice.
+    pub cores: Vec<usize>,
+    /// How long an idle shard polls before it sleeps; 0 = sleep at once.
+    pub spin_us: u64,
+    /// Entries of each io_uring submission queue.
+    pub ring_depth: usize,
+    /// Memory registered with io_uring, per shard and ring.
+    pub io_memory: usize,
+    /// Largest log segment.
+    pub segment_size: u64,
+    /// How long a commit waits for company; 0 = commit as soon as the previous one is done.
+    pub commit_delay_us: u64,
+    /// Batches in the ring of each ordered pair of shards.
+    pub ring_slots: usize,
+    /// Bytes in the ring of each ordered pair of shards.
+    pub ring_bytes: usize,
+}
+
+/// A port that is given or left to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSpec {
+    /// This port.
+    Fixed(u16),
+    /// Any free port, written `-1`.
+    Any,
+}
+
+impl PortSpec {
+    /// The number to bind: 0 lets the kernel choose.
+    pub fn bind_number(self) -> u16 {
+        match self {
+            Self::Fixed(port) => port,
+            Self::Any => 0,
+        }
+    }
+}
+
+/// Text that never appears in a debug dump or a log line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for comparison with what a client sent.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".to_owned(),
+            port: PortSpec::Fixed(DEFAULT_PORT),
+            server_name: None,
+            client_advertise: None,
+            http_host: None,
+            http_port: None,
+            pid_file: None,
+            ports_file_dir: None,
+            log_file: None,
+            debug: false,
+            trace: false,
+            trace_verbose: false,
+            logtime: true,
+            logtime_utc: false,
+            log_size_limit: 0,
+            max_traced_msg_len: 0,
+            user: None,
+            pass: None,
+            auth_token: None,
+            max_payload: 1 << 20,
+            max_pending: 64 << 20,
+            max_connections: 65536,
+            max_subscriptions: 0,
+            max_control_line: 4096,
+            max_closed_clients: 10_000,
+            ping_interval: Duration::from_secs(120),
+            ping_max: 2,
+            write_deadline: Duration::from_secs(10),
+            auth_timeout: Duration::from_secs(2),
+            lame_duck_duration: Duration::from_secs(120),
+            lame_duck_grace_period: Duration::from_secs(10),
+            no_fast_producer_stall: false,
+            cores: cpus::allowed(),
+            spin_us: 0,
+            ring_depth: 512,
+            io_memory: 256 << 10,
+            segment_size: 64 << 20,
+            commit_delay_us: 0,
+            ring_slots: 256,
+            ring_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// The monitoring address: its own or the clients'.
+    pub fn http_host(&self) -> &str {
+        self.http_host.as_deref().unwrap_or(&self.host)
+    }
+
+    /// Whether a client must present credentials.
+    pub fn auth_required(&self) -> bool {
+        self.user.is_some() || self.auth_token.is_some()
+    }
+
+    /// Gives options that are zero or empty, where that has no meaning of its own, their defaults, as the reference
+    /// does.
+    pub fn with_defaults_for_zeroes(mut self) -> Self {
+        fn fill<T: PartialEq + Default>(value: &mut T, default: T) {
+            if *value == T::default() {
+                *value = default;
+            }
+        }
+        let defaults = Self { cores: Vec::new(), ..Self::default() };
+        if self.port == PortSpec::Fixed(0) {
+            self.port = defaults.port;
+        }
+        if self.http_port == Some(PortSpec::Fixed(0)) {
+            self.http_port = None;
+        }
+        fill(&mut self.host, defaults.host);
+        for name in [&mut self.server_name, &mut self.client_advertise, &mut self.http_host] {
+            *name = name.take().filter(|text| !text.is_empty());
+        }
+        fill(&mut self.max_payload, defaults.max_payload);
+        fill(&mut self.max_pending, defaults.max_pending);
+        fill(&mut self.max_control_line, defaults.max_control_line);
+        fill(&mut self.max_closed_clients, defaults.max_closed_clients);
+        fill(&mut self.ping_interval, defaults.ping_interval);
+        fill(&mut self.ping_max, defaults.ping_max);
+        fill(&mut self.write_deadline, defaults.write_deadline);
+        fill(&mut self.auth_timeout, defaults.auth_timeout);
+        fill(&mut self.lame_duck_duration, defaults.lame_duck_duration);
+        fill(&mut self.lame_duck_grace_period, defaults.lame_duck_grace_period);
+        self
+    }
+
+    /// Reports every rule these options break. What one flag or key can say wrong by itself was refused when it was
+    /// read; here are the bounds and the relations.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut errors = Vec::new();
+        let mut rule = |holds: bool, text: &dyn Fn() -> String| {
+            if !holds {
+                errors.push(text());
+            }
+        };
+        let (lame_duck, grace) = (self.lame_duck_duration, self.lame_duck_grace_period);
+        rule(lame_duck >= LAME_DUCK_MIN, &|| {
+            format!("invalid lame_duck_duration of {}, minimum is 30 seconds", duration::format(lame_duck))
+        });
+        rule(grace < lame_duck, &|| {
+            format!(
+                "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
+                duration::format(grace),
+                duration::format(lame_duck)
+            )
+        });
+        rule(self.max_payload <= i32::MAX as usize, &|| "max_payload value is too big".to_owned());
+        rule(self.max_payload <= self.max_pending, &|| {
+            format!("max_payload ({}) cannot be higher than max_pending ({})", self.max_payload, self.max_pending)
+        });
+        let name = self.server_name.as_deref().unwrap_or_default();
+        rule(!name.contains(' '), &|| "server name cannot contain spaces".to_owned());
+        rule(self.pass.is_none() || self.user.is_some(), &|| {
+            "a password without a user name would let everybody in; give --user too".to_owned()
+        });
+        rule((1..=values::SHARDS_MAX).contains(&self.cores.len()), &|| {
+            format!("cores must name 1 to {} processors", values::SHARDS_MAX)
+        });
+        for (name, value, low, high) in [
+            ("ring_depth", self.ring_depth as u64, 16, 32_768),
+            ("io_memory", self.io_memory as u64, 64 << 10, 1 << 30),
+            ("segment_size", self.segment_size, 1 << 20, 1 << 40),
+            ("ring_slots", self.ring_slots as u64, 2, 1 << 16),
+            ("ring_bytes", self.ring_bytes as u64, 4096, 1 << 30),
+            ("spin_us", self.spin_us, 0, 1_000_000),
+            ("commit_delay_us", self.commit_delay_us, 0, 1_000_000),
+        ] {
+            rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// What is allowed but unwise, one line each.
+    pub fn advice(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.max_payload > PAYLOAD_WARN_BYTES {
+            lines.push(
+                "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
+            );
+        }
+        let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_bcrypt(secret.expose()));
+        if plain(&self.pass) || plain(&self.auth_token) {
+            lines.push("Plaintext passwords detected, use nkeys or bcrypt".to_owned());
+        }
+        lines
+    }
+}
+
+fn is_bcrypt(text: &str) -> bool {
+    ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The defaults can be run, and every broken rule is reported in one go with the reference's words.
+    #[test]
+    fn rules() {
+        assert_eq!(Options::default().check(), Ok(()));
+        let seconds = Duration::from_secs;
+        type Change = fn(&mut Options);
+        let cases: &[(Change, &[&str])] = &[
+            (
+                |o| (o.lame_duck_duration, o.lame_duck_grace_period) = (Duration::from_secs(31), Duration::from_secs(40)),
+                &["lame duck grace period (40s) should be strictly lower than lame duck duration (31s)"],
+            ),
+            (
+                |o| o.lame_duck_duration = Duration::from_secs(20),
+                &["invalid lame_duck_duration of 20s, minimum is 30 seconds"],
+            ),
+            (
+                |o| (o.max_payload, o.max_pending) = (100, 50),
+                &["max_payload (100) cannot be higher than max_pending (50)"],
+            ),
+            (
+                |o| {
+                    o.server_name = Some("a b".to_owned());
+                    o.cores.clear();
+                },
+                &["server name cannot contain spaces", "cores must name 1 to 256 processors"],
+            ),
+            (|o| o.ring_slots = 1, &["ring_slots (1) must be between 2 and 65536"]),
+            (
+                |o| o.pass = Some(Secret::new("x")),
+                &["a password without a user name would let everybody in; give --user too"],
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut options = Options::default();
+            change(&mut options);
+            assert_eq!(options.check().unwrap_err(), *expected);
+        }
+        let equal = Options { lame_duck_grace_period: seconds(120), ..Options::default() };
+        assert!(equal.check().is_err());
+    }
+
+    /// A password is in no dump, and only plain ones are worth a warning.
+    #[test]
+    fn secrets() {
+        let mut options = Options { user: Some("u".into()), pass: Some(Secret::new("hunter2")), ..Options::default() };
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert_eq!(options.advice(), ["Plaintext passwords detected, use nkeys or bcrypt"]);
+        options.pass = Some(Secret::new("$2a$11$abcdefghijklmnopqrstuv"));
+        assert!(options.advice().is_empty());
+    }
+}

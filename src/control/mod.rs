@@ -1,0 +1,3 @@
+//! What drives the control thread.
+
+pub mod signals;

@@ -1,0 +1,156 @@
+//! Log lines in the reference's format, without ever blocking the thread that logs.
+//!
+//! An event is formatted on the thread it happens on and queued for the logger thread, the only one that writes. The
+//! queue holds at most [`QUEUE_LINES`] lines and about [`QUEUE_BYTES`] bytes. **When it is full the line is dropped**;
+//! nobody waits, and a later line states how many are missing. Only the control thread's [`Logging::flush`] and
+//! [`Logging::reopen`] wait, and not longer than [`CONTROL_PATIENCE`].
+//!
+//! Levels: INF, WRN, ERR and FTL are always written, DBG and TRC on demand. A fatal event is an error with target
+//! [`FATAL`]: `tracing::error!(target: logging::FATAL, "…")`. Code on a hot path asks [`debug_enabled`] or
+//! [`trace_enabled`] before it prepares a line.
+#![forbid(unsafe_code)]
+
+mod format;
+mod layer;
+mod output;
+mod queue;
+mod thread;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use time::UtcOffset;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::config::Options;
+use format::Style;
+use layer::LineLayer;
+use output::Output;
+pub use queue::{QUEUE_BYTES, QUEUE_LINES};
+use thread::LogThread;
+
+/// Target of an error event after which the server cannot go on; it is written as FTL.
+pub const FATAL: &str = "fatal";
+
+/// How long the control thread waits for the logger thread before it goes on without it.
+pub const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+
+static DEBUG: AtomicBool = AtomicBool::new(false);
+static TRACE: AtomicBool = AtomicBool::new(false);
+static TRACE_VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Whether DBG lines are written.
+#[inline]
+pub fn debug_enabled() -> bool {
+    DEBUG.load(Ordering::Relaxed)
+}
+
+/// Whether TRC lines are written.
+#[inline]
+pub fn trace_enabled() -> bool {
+    TRACE.load(Ordering::Relaxed)
+}
+
+/// Whether the system account is traced too.
+#[inline]
+pub fn trace_verbose_enabled() -> bool {
+    TRACE_VERBOSE.load(Ordering::Relaxed)
+}
+
+/// Where the log goes and what it contains.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// File to append to; standard error if absent.
+    pub file: Option<PathBuf>,
+    /// Write DBG lines.
+    pub debug: bool,
+    /// Write TRC lines.
+    pub trace: bool,
+    /// Trace the system account as well.
+    pub trace_verbose: bool,
+    /// Begin lines with the time.
+    pub time: bool,
+    /// Times in UTC instead of local time.
+    pub utc: bool,
+    /// Rotate the file when it exceeds this many bytes; 0 = never.
+    pub size_limit: u64,
+}
+
+impl From<&Options> for LogConfig {
+    fn from(options: &Options) -> Self {
+        Self {
+            file: options.log_file.clone(),
+            debug: options.debug,
+            trace: options.trace,
+            trace_verbose: options.trace_verbose,
+            time: options.logtime,
+            utc: options.logtime_utc,
+            size_limit: options.log_size_limit,
+        }
+    }
+}
+
+/// The log could not be opened.
+#[derive(Debug)]
+pub enum LogError {
+    /// The log file.
+    File(PathBuf, io::Error),
+    /// The logger thread could not be started.
+    Thread(io::Error),
+    /// The process has a log already.
+    AlreadyInstalled,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => write!(f, "error opening file: open {}: {error}", path.display()),
+            Self::Thread(error) => write!(f, "cannot start the logger thread: {error}"),
+            Self::AlreadyInstalled => f.write_str("logging is set up already"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// The running log. Dropping it leaves the log running; an exit path calls [`Logging::flush`].
+#[derive(Debug)]
+pub struct Logging {
+    thread: LogThread,
+}
+
+impl Logging {
+    /// Opens the log and makes it the process's subscriber. Called once, by the only thread there is: the difference
+    /// between local time and UTC is read here and kept, because reading it later would race with other threads.
+    pub fn install(config: &LogConfig) -> Result<Self, LogError> {
+        let offset = if config.utc { UtcOffset::UTC } else { local_offset() };
+        let output = Output::open(config, offset)?;
+        let style = Style { pid: std::process::id(), time: config.time, offset, colour: output.is_terminal() };
+        let thread = LogThread::start(output, style)?;
+        let layer = LineLayer::new(style, thread.queue(), config.debug, config.trace);
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+            .map_err(|_| LogError::AlreadyInstalled)?;
+        DEBUG.store(config.debug, Ordering::Relaxed);
+        TRACE.store(config.trace, Ordering::Relaxed);
+        TRACE_VERBOSE.store(config.trace && config.trace_verbose, Ordering::Relaxed);
+        Ok(Self { thread })
+    }
+
+    /// Closes and reopens the log file, so that another program may have moved it away (SIGUSR1).
+    pub fn reopen(&self) {
+        self.thread.reopen();
+    }
+
+    /// Waits until everything logged before this call has been written. False if that took too long.
+    pub fn flush(&self) -> bool {
+        self.thread.flush()
+    }
+}
+
+/// Local time minus UTC, or UTC if the system cannot tell (for example since threads exist already).
+fn local_offset() -> UtcOffset {
+    UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC)
+}

@@ -1,0 +1,328 @@
+//! A running broker: shards on their threads, and the handle by which the control thread steers them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::auth::Auth;
+use crate::config::{Options, PortSpec};
+use crate::io::doorbell::Doorbell;
+use crate::io::driver::{self, Order, Plan};
+use crate::monitor::snapshot::{ShardSnapshot, Want};
+use crate::shard::{Config, Shard, Shared, peers};
+use crate::wire::info::ServerInfo;
+
+/// Connections that the kernel queues per listener until they are accepted.
+const BACKLOG: i32 = 1024;
+/// Longest wait for a shard's answer to the control thread.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// glommio's preempt timer: bounds how long a background task may keep the driver waiting.
+const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    orders: Arc<[Sender<Order>]>,
+    bells: Arc<[Doorbell]>,
+    threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
+    address: SocketAddr,
+    started: SystemTime,
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The client port cannot be had.
+    Listen(SocketAddr, io::Error),
+    /// The host name does not resolve.
+    Host(String, io::Error),
+    /// A shard's executor could not be set up.
+    Executor(String),
+    /// Descriptors for doorbells ran out.
+    Doorbell(io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listen(address, error) => write!(f, "Error listening on port: {address}, {error}"),
+            Self::Host(host, error) => write!(f, "Error resolving host {host:?}: {error}"),
+            Self::Executor(error) => write!(f, "Error starting a shard: {error}"),
+            Self::Doorbell(error) => write!(f, "Error creating a doorbell: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Server {
+    /// Binds the client port and starts one shard per entry of `options.cores`. Returns when all of them listen.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(options: &Options) -> Result<Self, StartError> {
+        let address = resolve(&options.host, options.port.bind_number())?;
+        let listeners = bind(address, options.cores.len()).map_err(|error| StartError::Listen(address, error))?;
+        let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
+        let shards = options.cores.len();
+        let shared = Arc::new(Shared::new(server_info(options, address), shards));
+        let bells = (0..shards).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>();
+        let bells = bells.map_err(StartError::Doorbell)?;
+        let (orders, order_receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
+        let mut server = Self {
+            shared,
+            orders: orders.into(),
+            bells,
+            threads: Vec::with_capacity(shards),
+            address,
+            started: SystemTime::now(),
+        };
+        let epoch = Instant::now();
+        let parts = listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
+        let (started, all_started) = bounded(shards);
+        for (((listener, orders), links), cpu) in parts.zip(&options.cores) {
+            let id = server.threads.len();
+            let (shared, config, cpu) = (server.shared.clone(), config(options, shards), *cpu);
+            let (all_orders, bells) = (server.orders.clone(), server.bells.clone());
+            let spin = Duration::from_micros(options.spin_us);
+            let started = started.clone();
+            let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+                .name(&format!("leat-shard-{id}"))
+                .io_memory(options.io_memory)
+                .ring_depth(options.ring_depth)
+                .preempt_timer(PREEMPT_TIMER)
+                .spawn(move || async move {
+                    let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
+                    let plan = Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin };
+                    let done = started.clone();
+                    let result = driver::run(plan, move || {
+                        let _ = done.send(Ok(()));
+                    })
+                    .await;
+                    if let Err(error) = &result {
+                        let _ = started.send(Err(error.to_string()));
+                    }
+                    result
+                });
+            match thread {
+                Ok(thread) => server.threads.push(thread),
+                Err(error) => {
+                    server.stop();
+                    return Err(StartError::Executor(error.to_string()));
+                }
+            }
+        }
+        drop(started);
+        for _ in 0..shards {
+            if let Err(error) = all_started.recv().unwrap_or_else(|_| Err("its thread ended".to_owned())) {
+                server.stop();
+                return Err(StartError::Executor(error));
+            }
+        }
+        Ok(server)
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Facts and counters that all shards share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A handle that asks shards for monitoring values from any thread.
+    #[must_use]
+    pub fn monitor(&self) -> MonitorHandle {
+        MonitorHandle { orders: self.orders.clone(), bells: self.bells.clone() }
+    }
+
+    /// Accepts no more clients.
+    pub fn stop_listening(&self) {
+        let (done, all) = bounded(self.orders.len());
+        self.order_all(|| Order::StopListening(done.clone()));
+        drop(done);
+        gather(&all, self.orders.len());
+    }
+
+    /// Tells clients that the server is about to go (lame duck).
+    pub fn announce_lame_duck(&self) {
+        self.shared.lame_duck.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.order_all(|| Order::AnnounceLameDuck);
+    }
+
+    /// Closes up to `count` connections of every shard.
+    pub fn close_some(&self, count: usize) {
+        self.order_all(|| Order::CloseSome(count));
+    }
+
+    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`.
+    pub fn drain(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        self.stop_listening();
+        let (done, all) = bounded(self.orders.len());
+        self.order_all(|| Order::DrainInput(done.clone()));
+        drop(done);
+        gather(&all, self.orders.len());
+        loop {
+            let (answer, answers) = bounded(self.orders.len());
+            self.order_all(|| Order::CloseIdle(answer.clone()));
+            drop(answer);
+            let left: usize = gather(&answers, self.orders.len()).into_iter().sum();
+            if (left == 0 && self.shared.connections() == 0) || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends all shards; connections are closed as they are.
+    pub fn stop(&mut self) {
+        self.order_all(|| Order::Stop);
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("a shard ended with an error: {error}"),
+                Err(error) => tracing::error!("a shard's executor ended with an error: {error}"),
+            }
+        }
+    }
+
+    fn order_all(&self, mut order: impl FnMut() -> Order) {
+        order_all(&self.orders, &self.bells, &mut order);
+    }
+}
+
+fn order_all(orders: &[Sender<Order>], bells: &[Doorbell], order: &mut dyn FnMut() -> Order) {
+    for (sender, bell) in orders.iter().zip(bells) {
+        // A shard that has ended takes no orders, and needs none.
+        if sender.send(order()).is_ok() {
+            bell.ring();
+        }
+    }
+}
+
+/// Up to `count` answers; shards that do not answer in time are left out.
+fn gather<T>(answers: &Receiver<T>, count: usize) -> Vec<T> {
+    let deadline = Instant::now() + ANSWER_TIME;
+    (0..count).map_while(|_| answers.recv_deadline(deadline).ok()).collect()
+}
+
+/// Asks shards for monitoring values.
+#[derive(Clone, Debug)]
+pub struct MonitorHandle {
+    orders: Arc<[Sender<Order>]>,
+    bells: Arc<[Doorbell]>,
+}
+
+impl MonitorHandle {
+    /// What `want` asks for, from every shard; waits for at most two seconds.
+    #[must_use]
+    pub fn snapshots(&self, want: Want) -> Vec<ShardSnapshot> {
+        let (answer, answers) = bounded(self.orders.len());
+        order_all(&self.orders, &self.bells, &mut || Order::Snapshot(want, answer.clone()));
+        drop(answer);
+        let mut all = gather(&answers, self.orders.len());
+        all.sort_by_key(|snapshot| snapshot.shard);
+        all
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let error = |error| StartError::Host(host.to_owned(), error);
+    let mut addresses = (host, port).to_socket_addrs().map_err(error)?;
+    addresses.next().ok_or_else(|| error(io::ErrorKind::NotFound.into()))
+}
+
+/// One listening socket per shard on the same address.
+///
+/// A first socket without SO_REUSEPORT finds out whether the port is free: with the option alone two servers of one
+/// user could share a port without noticing.
+fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let socket = |address: SocketAddr, shared: bool| -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&address.into())?;
+        if shared {
+            socket.set_nonblocking(true)?;
+        }
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let probe = socket(address, false)?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    (0..count).map(|_| socket(address, true)).collect()
+}
+
+fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {
+    let server_id = nkeys::KeyPair::new_server().public_key();
+    let (host, port) = advertised(options, address);
+    ServerInfo {
+        server_name: options.server_name.clone().unwrap_or_else(|| server_id.clone()),
+        server_id,
+        host,
+        port,
+        auth_required: options.auth_required(),
+        max_payload: options.max_payload,
+    }
+}
+
+/// `client_advertise` (`host[:port]`) or the address listened on.
+fn advertised(options: &Options, address: SocketAddr) -> (String, u16) {
+    match options.client_advertise.as_deref() {
+        None => (options.host.clone(), address.port()),
+        Some(advertise) => match advertise.rsplit_once(':') {
+            Some((host, port)) if let Ok(port) = port.parse() => (host.to_owned(), port),
+            _ => (advertise.to_owned(), address.port()),
+        },
+    }
+}
+
+fn config(options: &Options, shards: usize) -> Config {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
+    let auth = match (&options.auth_token, &options.user) {
+        (Some(token), _) => Auth::Token(token.expose().to_owned()),
+        (None, Some(user)) => Auth::User {
+            user: user.clone(),
+            pass: options.pass.as_ref().map(|pass| pass.expose().to_owned()).unwrap_or_default(),
+        },
+        (None, None) => Auth::Open,
+    };
+    Config {
+        max_payload: options.max_payload,
+        max_control_line: options.max_control_line,
+        max_pending: options.max_pending,
+        max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
+        max_connections: options.max_connections,
+        closed_records: options.max_closed_clients.div_ceil(shards),
+        ping_interval: nanos(options.ping_interval),
+        ping_max: options.ping_max,
+        write_deadline: nanos(options.write_deadline),
+        auth_timeout: nanos(options.auth_timeout),
+        no_fast_producer_stall: options.no_fast_producer_stall,
+        auth,
+    }
+}
+
+/// Whether the options ask for any free port, for messages that name the port wanted.
+#[must_use]
+pub fn wants_any_port(options: &Options) -> bool {
+    options.port == PortSpec::Any
+}

@@ -1,0 +1,341 @@
+//! What a client asks for.
+
+use bytes::Bytes;
+
+use super::conn::{Identity, Options, Stage, Sub};
+use super::io::Io;
+use super::timers::Timer;
+use super::{Shard, trace};
+use crate::subject;
+use crate::wire::connect;
+use crate::wire::errors::{CloseReason, Violation};
+use crate::wire::message::{Message, Tail, push_arguments};
+use crate::wire::parser::{Command, Publish};
+
+/// Longest queue group name; ring items give its length 16 bits.
+const QUEUE_NAME_MAX: usize = u16::MAX as usize;
+/// Queue group name that the reference reserves (core §1.6).
+const RESERVED_QUEUE: &[u8] = b"_sys_";
+
+impl Shard {
+    /// Whether the connection may send a command that begins with `first`. Closes it where it may not.
+    pub(super) fn may_speak<I: Io>(&mut self, io: &mut I, slot: u32, first: u8) -> bool {
+        let Some(conn) = self.local.conns.get(slot as usize) else { return false };
+        if conn.closing.is_some() {
+            return false;
+        }
+        if conn.stage == Stage::Unauthenticated && !first.eq_ignore_ascii_case(&b'c') {
+            self.close(io, slot, CloseReason::AuthorizationViolation);
+            return false;
+        }
+        true
+    }
+
+    /// Executes one command. `block` is the block that it borrows from, if that can be shared. `true` if the
+    /// connection's options may have changed or it may be closing.
+    #[inline]
+    pub(super) fn execute<I: Io>(
+        &mut self,
+        io: &mut I,
+        slot: u32,
+        command: Command<'_>,
+        block: Option<&Bytes>,
+    ) -> bool {
+        if self.local.traces {
+            trace::command(&self.local.conns[slot as usize], &command);
+        }
+        match command {
+            Command::Publish(publish) => {
+                self.publish_command(io, slot, &publish, block);
+                false
+            }
+            Command::Ping => {
+                self.pong(slot);
+                false
+            }
+            other => {
+                self.execute_rare(io, slot, other);
+                true
+            }
+        }
+    }
+
+    fn execute_rare<I: Io>(&mut self, io: &mut I, slot: u32, command: Command<'_>) {
+        match command {
+            Command::Subscribe { subject, queue, sid } => self.subscribe(slot, subject, queue, sid),
+            Command::Unsubscribe { sid, max } => self.unsubscribe(slot, sid, max),
+            Command::Pong => {
+                let conn = &mut self.local.conns[slot as usize];
+                if conn.pings.outstanding > 0 {
+                    conn.pings.rtt = (self.now - conn.pings.sent_at).max(1);
+                }
+                conn.pings.outstanding = 0;
+            }
+            Command::Connect(json) => self.connect(io, slot, json),
+            Command::Info(json) => {
+                if !connect::is_object(json) {
+                    self.close(io, slot, CloseReason::ParseError);
+                }
+            }
+            Command::Error(text) => {
+                let label = self.local.conns[slot as usize].label();
+                tracing::error!("{label} - Client Error {}", String::from_utf8_lossy(text));
+                self.close(io, slot, CloseReason::ClientError);
+            }
+            Command::Ok | Command::Publish(_) | Command::Ping => {}
+        }
+    }
+
+    #[inline]
+    fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
+        let options = self.local.conns[slot as usize].options;
+        if is_reserved_prefix(publish.subject) || is_reserved_prefix(publish.reply) {
+            if is_reserved_reply(publish.reply) {
+                return self.violation(slot, &Violation::PublishReply(publish.reply));
+            }
+            if is_reserved_subject(publish.subject) {
+                return self.violation(slot, &Violation::Publish(publish.subject));
+            }
+        }
+        if options.pedantic && !subject::is_valid_literal(publish.subject) {
+            self.violation(slot, &Violation::InvalidPublishSubject);
+        }
+        if options.verbose {
+            self.say(slot, b"+OK\r\n");
+        }
+        let (header_text, size_text) = publish.size_text;
+        let shared;
+        let mut rebuilt = Vec::new();
+        let (argument_bytes, tail) = match (block, publish.tail) {
+            (Some(block), _) => {
+                rebuilt = std::mem::take(&mut self.rebuilt);
+                rebuilt.clear();
+                push_arguments(&mut rebuilt, publish.reply, header_text, size_text);
+                shared = block.slice_ref(publish.body);
+                (rebuilt.len(), Tail::Shared { arguments: &rebuilt, body: &shared })
+            }
+            (None, Some(tail)) => (tail.len() - publish.body.len(), Tail::Joined(tail)),
+            (None, None) => {
+                rebuilt = std::mem::take(&mut self.rebuilt);
+                rebuilt.clear();
+                push_arguments(&mut rebuilt, publish.reply, header_text, size_text);
+                let argument_bytes = rebuilt.len();
+                rebuilt.extend_from_slice(publish.body);
+                (argument_bytes, Tail::Joined(&rebuilt[..]))
+            }
+        };
+        let message = Message {
+            subject: publish.subject,
+            reply_bytes: publish.reply.len(),
+            header_bytes: publish.header_bytes,
+            argument_bytes,
+            tail,
+        };
+        self.publish(io, slot, &message);
+        if rebuilt.capacity() > 0 {
+            self.rebuilt = rebuilt;
+        }
+    }
+
+    fn subscribe(&mut self, slot: u32, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        let conn = &self.local.conns[slot as usize];
+        if let Some(queue) = queue
+            && (queue == RESERVED_QUEUE || queue.len() > QUEUE_NAME_MAX)
+        {
+            return self.violation(slot, &Violation::SubscribeQueue(subject, queue));
+        }
+        if self.config.max_subscriptions.is_some_and(|max| conn.subs.len() >= max) {
+            return self.violation(slot, &Violation::MaximumSubscriptions);
+        }
+        if !subject::is_valid_subscription(subject) {
+            return self.violation(slot, &Violation::InvalidSubject);
+        }
+        let account = conn.account as usize;
+        if self.local.find_sub(slot, sid).is_none() {
+            let sub = Sub {
+                conn: slot,
+                sid: sid.into(),
+                subject: subject.into(),
+                queue: queue.map(Into::into),
+                delivered: 0,
+                max: u64::MAX,
+            };
+            let sub_slot = self.local.insert_sub(sub);
+            self.accounts[account].subscribe(subject, queue, sub_slot);
+            self.feed_all(slot);
+        }
+        self.confirm(slot);
+    }
+
+    fn unsubscribe(&mut self, slot: u32, sid: &[u8], max: u64) {
+        if let Some(sub_slot) = self.local.find_sub(slot, sid) {
+            let sub = &mut self.local.subs[sub_slot as usize];
+            if max > sub.delivered {
+                sub.max = max;
+            } else {
+                self.remove_sub(sub_slot);
+            }
+            self.feed_all(slot);
+        }
+        self.confirm(slot);
+    }
+
+    /// Interest of this connection changes on every shard: its output follows that news.
+    fn feed_all(&mut self, slot: u32) {
+        if self.peers.is_empty() {
+            return;
+        }
+        let conn = &mut self.local.conns[slot as usize];
+        let fresh = self.peers.all() & !conn.fed;
+        conn.fed |= fresh;
+        self.peers.feed(fresh, (slot, conn.cid));
+    }
+
+    /// Removes subscriptions that have had their last message.
+    pub(super) fn remove_finished(&mut self) {
+        for sub_slot in std::mem::take(&mut self.local.finished) {
+            self.remove_sub(sub_slot);
+        }
+    }
+
+    pub(super) fn remove_sub(&mut self, sub_slot: u32) {
+        let sub = self.local.remove_sub(sub_slot);
+        let account = self.local.conns[sub.conn as usize].account;
+        self.accounts[account as usize].unsubscribe(&sub.subject, sub.queue.as_deref(), sub_slot);
+    }
+
+    fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
+        let Ok(connect) = connect::parse(json) else {
+            return self.close(io, slot, CloseReason::ParseError);
+        };
+        let login = self.config.auth.check(&connect);
+        let conn = &mut self.local.conns[slot as usize];
+        conn.identity = Some(Box::new(Identity {
+            name: connect.name,
+            lang: connect.lang,
+            version: connect.version,
+            user: login.as_ref().ok().and_then(|login| login.user.clone()),
+        }));
+        if login.is_err() || connect.asks_for_account {
+            let label = conn.label();
+            tracing::error!("{label} - authentication error");
+            return self.close(io, slot, CloseReason::AuthorizationViolation);
+        }
+        conn.stage = Stage::Open;
+        conn.options = Options {
+            verbose: connect.verbose,
+            pedantic: connect.pedantic,
+            echo: connect.echo,
+            headers: connect.headers,
+            no_responders: connect.no_responders,
+            async_info: connect.protocol >= 1,
+        };
+        if !(0..=1).contains(&connect.protocol) {
+            return self.close(io, slot, CloseReason::InvalidProtocol);
+        }
+        if connect.no_responders && !connect.headers {
+            return self.close(io, slot, CloseReason::NoRespondersRequiresHeaders);
+        }
+        conn.owes_info = connect.protocol >= 1;
+        let first_ping = !std::mem::replace(&mut conn.pings.started, true);
+        let cid = conn.cid;
+        self.remove_all_subs(slot);
+        self.feed_all(slot);
+        if first_ping {
+            let at = self.first_ping_at();
+            self.timers.set(at, (slot, cid, Timer::Ping));
+        }
+        self.confirm(slot);
+    }
+
+    pub(super) fn remove_all_subs(&mut self, slot: u32) {
+        let subs: Vec<u32> = self.local.conns[slot as usize].subs.iter().copied().collect();
+        for sub_slot in subs {
+            self.remove_sub(sub_slot);
+        }
+    }
+
+    fn pong(&mut self, slot: u32) {
+        self.say(slot, b"PONG\r\n");
+        let conn = &mut self.local.conns[slot as usize];
+        conn.ponged |= conn.pings.started;
+        if std::mem::take(&mut conn.owes_info) {
+            let line = self.info_line(slot, true);
+            self.say(slot, &line);
+        }
+    }
+
+    /// `+OK` to a verbose client.
+    fn confirm(&mut self, slot: u32) {
+        if self.local.conns[slot as usize].options.verbose {
+            self.say(slot, b"+OK\r\n");
+        }
+    }
+
+    fn violation(&mut self, slot: u32, violation: &Violation<'_>) {
+        let label = self.local.conns[slot as usize].label();
+        tracing::error!("{label} - {violation}");
+        self.say(slot, format!("-ERR '{violation}'\r\n").as_bytes());
+    }
+
+    /// Queues protocol text for a client.
+    pub(super) fn say(&mut self, slot: u32, text: &[u8]) {
+        let conn = &mut self.local.conns[slot as usize];
+        conn.out.write(&mut self.local.pool, text);
+        if !conn.dirty {
+            conn.dirty = true;
+            self.local.dirty.push(slot);
+        }
+        if self.local.traces {
+            trace::text(conn, text);
+        }
+        // A client that only asks and never reads is bounded like any other.
+        if conn.out.pending() > self.local.pending_max {
+            self.local.large.push(slot);
+        }
+    }
+}
+
+impl super::Local {
+    fn find_sub(&self, slot: u32, sid: &[u8]) -> Option<u32> {
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, sid);
+        let subs = &self.conns[slot as usize].subs;
+        subs.find(hash, |sub| *self.subs[*sub as usize].sid == *sid).copied()
+    }
+
+    fn insert_sub(&mut self, sub: Sub) -> u32 {
+        let (slot, hash) = (sub.conn, std::hash::BuildHasher::hash_one(&self.hasher, &*sub.sid));
+        let sub_slot = self.subs.insert(sub) as u32;
+        let (subs, hasher) = (&self.subs, &self.hasher);
+        let rehash = |sub: &u32| std::hash::BuildHasher::hash_one(hasher, &*subs[*sub as usize].sid);
+        self.conns[slot as usize].subs.insert_unique(hash, sub_slot, rehash);
+        self.counters.subscriptions += 1;
+        sub_slot
+    }
+
+    fn remove_sub(&mut self, sub_slot: u32) -> Sub {
+        let sub = self.subs.remove(sub_slot as usize);
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, &*sub.sid);
+        if let Ok(entry) = self.conns[sub.conn as usize].subs.find_entry(hash, |known| *known == sub_slot) {
+            entry.remove();
+        }
+        self.counters.subscriptions -= 1;
+        sub
+    }
+}
+
+/// Quick filter: all reserved names begin with `$` or `_`.
+#[inline(always)]
+fn is_reserved_prefix(subject: &[u8]) -> bool {
+    matches!(subject.first(), Some(b'$' | b'_'))
+}
+
+/// Reply subjects that clients may not use (core §1.15).
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    [&b"_R_."[..], b"_GR_.", b"$GR.", b"$JS.ACK."].iter().any(|prefix| reply.starts_with(prefix))
+}
+
+/// Subjects that clients may not publish to (core §1.15).
+fn is_reserved_subject(subject: &[u8]) -> bool {
+    [&b"_GR_."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
+}

@@ -1,0 +1,198 @@
+//! A connection as its shard sees it, and a subscription.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use hashbrown::HashTable;
+
+use super::account::SubSlot;
+use super::outbound::Outbound;
+use crate::wire::errors::CloseReason;
+
+/// Bytes that were read but do not make a whole command yet.
+#[derive(Debug, Default)]
+pub(crate) enum Input {
+    /// Nothing is kept: the usual state between turns, without any buffer.
+    #[default]
+    Empty,
+    /// Part of a line or of a small message.
+    Partial(Vec<u8>),
+    /// Part of a large message, read into a block of its own: all of the command from its first byte.
+    Block {
+        /// `want` bytes, of which `filled` have arrived.
+        block: BytesMut,
+        /// Bytes that have arrived.
+        filled: usize,
+        /// Bytes of the whole command.
+        want: usize,
+    },
+}
+
+/// Switches a client sets with CONNECT, with the defaults of one that sends none (core §1.4).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) verbose: bool,
+    pub(crate) pedantic: bool,
+    pub(crate) echo: bool,
+    pub(crate) headers: bool,
+    pub(crate) no_responders: bool,
+    /// Understands asynchronous INFO.
+    pub(crate) async_info: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { verbose: true, pedantic: true, echo: true, headers: false, no_responders: false, async_info: false }
+    }
+}
+
+/// Where a connection stands with authentication and CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Credentials are needed; only CONNECT is acceptable.
+    Unauthenticated,
+    /// Commands are executed.
+    Open,
+}
+
+/// What CONNECT said that only monitoring and logs need.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) lang: String,
+    pub(crate) version: String,
+    pub(crate) user: Option<String>,
+}
+
+/// Pings of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pings {
+    /// Sent and not answered.
+    pub(crate) outstanding: u32,
+    /// When the last one was sent, nanoseconds.
+    pub(crate) sent_at: u64,
+    /// Last measured round trip, nanoseconds; 0 if never.
+    pub(crate) rtt: u64,
+    /// The first ping after CONNECT has been scheduled.
+    pub(crate) started: bool,
+}
+
+/// Counters of one connection, as `/connz` shows them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) in_msgs: u64,
+    pub(crate) in_bytes: u64,
+    pub(crate) out_msgs: u64,
+    pub(crate) out_bytes: u64,
+    pub(crate) stalls: u64,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) cid: u64,
+    pub(crate) account: u32,
+    pub(crate) options: Options,
+    pub(crate) stage: Stage,
+    /// The INFO that answers CONNECT is owed with the next PONG.
+    pub(crate) owes_info: bool,
+    /// A PONG has been sent after CONNECT: asynchronous INFO may follow.
+    pub(crate) ponged: bool,
+    /// Set when the connection is to be closed; nothing more is read or delivered.
+    pub(crate) closing: Option<CloseReason>,
+    /// On the dirty list of this turn.
+    pub(crate) dirty: bool,
+    /// On the ready list.
+    pub(crate) ready: bool,
+    /// The last write did not take everything.
+    pub(crate) blocked: bool,
+    /// Peers whose open batch holds something of this connection.
+    pub(crate) fed: u64,
+    /// Peers whose spill list holds something of this connection: not read, not written to.
+    pub(crate) held: u64,
+    /// Publisher side of the stall gate: milliseconds to wait, gathered during one read.
+    pub(crate) stall: u8,
+    /// Not read before this time.
+    pub(crate) stalled_until: u64,
+    /// Bytes to read at once; smaller while each byte read causes many to be written.
+    pub(crate) read_bytes: u32,
+    /// The next read is likely to begin a large message.
+    pub(crate) expects_block: bool,
+    pub(crate) input: Input,
+    pub(crate) out: Outbound,
+    /// Total bytes taken by the kernel.
+    pub(crate) written: u64,
+    /// `written` has to reach this before the write deadline; 0 if no deadline is running.
+    pub(crate) write_goal: u64,
+    pub(crate) subs: HashTable<SubSlot>,
+    pub(crate) pings: Pings,
+    pub(crate) traffic: Traffic,
+    /// Nanoseconds of the shared clock.
+    pub(crate) last_activity: u64,
+    /// Last bytes from the client, nanoseconds of the shared clock.
+    pub(crate) last_input: u64,
+    pub(crate) start: SystemTime,
+    pub(crate) peer: SocketAddr,
+    pub(crate) identity: Option<Box<Identity>>,
+}
+
+impl Conn {
+    pub(crate) fn new(cid: u64, peer: SocketAddr, stage: Stage, now: u64) -> Self {
+        Self {
+            cid,
+            account: 0,
+            options: Options::default(),
+            stage,
+            owes_info: false,
+            ponged: false,
+            closing: None,
+            dirty: false,
+            ready: false,
+            blocked: false,
+            fed: 0,
+            held: 0,
+            stall: 0,
+            stalled_until: 0,
+            read_bytes: u32::MAX,
+            expects_block: false,
+            input: Input::Empty,
+            out: Outbound::default(),
+            written: 0,
+            write_goal: 0,
+            subs: HashTable::new(),
+            pings: Pings::default(),
+            traffic: Traffic::default(),
+            last_activity: now,
+            last_input: now,
+            start: SystemTime::now(),
+            peer,
+            identity: None,
+        }
+    }
+
+    /// Prefix of log lines about this connection (core §3.12).
+    pub(crate) fn label(&self) -> String {
+        let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
+        if let Some(identity) = &self.identity {
+            let Identity { name, lang, version, .. } = &**identity;
+            if !lang.is_empty() || !version.is_empty() || !name.is_empty() {
+                label.push_str(&format!(" - \"v{version}:{lang}:{name}\""));
+            }
+        }
+        label
+    }
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) conn: u32,
+    pub(crate) sid: Box<[u8]>,
+    pub(crate) subject: Box<[u8]>,
+    pub(crate) queue: Option<Box<[u8]>>,
+    /// Messages delivered.
+    pub(crate) delivered: u64,
+    /// Auto-unsubscribe limit; `u64::MAX` for none.
+    pub(crate) max: u64,
+}

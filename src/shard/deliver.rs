@@ -1,0 +1,376 @@
+//! From a publish to the outbound buffers of its subscribers and the batches for other shards.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::account::{PeerPos, QueueRoute, Route, SubSlot};
+use super::batch::{Batch, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
+use super::io::Io;
+use super::{Local, Shard};
+use crate::wire::message::{self, Message, Tail};
+
+/// A connection with this much queued is written to before the turn ends.
+pub(super) const FLUSH_BYTES: usize = 512 << 10;
+/// Stall gate (core §3.7): wait above 75 % of `max_pending`, at 100 %, and at most per read.
+const STALL_MIN_MS: u8 = 2;
+const STALL_MAX_MS: u8 = 5;
+/// Most a publisher waits for one read of its socket.
+const STALL_PER_READ_MS: u8 = 10;
+
+/// Who published, as deliveries need it.
+#[derive(Clone, Copy)]
+struct Publisher {
+    origin: Origin,
+    /// Slot of the publisher if it is on this shard.
+    here: Option<u32>,
+    echo: bool,
+}
+
+impl Shard {
+    /// Sends a client's message to everybody who wants it.
+    #[inline]
+    pub(super) fn publish<I: Io>(&mut self, io: &mut I, conn_slot: u32, message: &Message<'_>) {
+        let conn = &mut self.local.conns[conn_slot as usize];
+        let size = message.size() as u64;
+        conn.traffic.in_msgs += 1;
+        conn.traffic.in_bytes += size;
+        self.local.counters.in_msgs += 1;
+        self.local.counters.in_bytes += size;
+        let (account, options, cid) = (conn.account, conn.options, conn.cid);
+        let route = self.accounts[account as usize].route(message.subject);
+        let origin = Origin { shard: self.peers.shard(), conn: conn_slot, cid };
+        let publisher = Publisher { origin, here: Some(conn_slot), echo: options.echo };
+        let block;
+        let mut message = *message;
+        let is_shared_by_many = route.plain.len() > 1 || route.peers != 0;
+        if let Tail::Joined(_) = message.tail
+            && is_shared_by_many
+            && message.size() > INLINE_BODY_MAX
+        {
+            let arguments = message.arguments();
+            block = Bytes::copy_from_slice(message.body());
+            message.tail = Tail::Shared { arguments, body: &block };
+        }
+        let message = &message;
+        let mut taken = 0usize;
+        for slot in &route.plain {
+            taken += usize::from(self.local.deliver(*slot, message, &publisher));
+        }
+        if !route.queues.is_empty() || route.peers != 0 {
+            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, options.no_responders);
+        }
+        if taken == 0 && options.no_responders && message.reply_bytes != 0 {
+            self.no_responders(account, conn_slot, message.subject, message.reply());
+        }
+        if !self.local.finished.is_empty() {
+            self.remove_finished();
+        }
+        if !self.local.stalls.is_empty() {
+            self.send_stalls();
+        }
+    }
+
+    /// Queue groups and other shards. Gives the number of takers, destinations on other shards included.
+    fn publish_to_groups_and_peers<I: Io>(
+        &mut self,
+        io: &mut I,
+        route: &Route,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        account: u32,
+        no_responders: bool,
+    ) -> usize {
+        let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
+        let mut taken = 0;
+        for (n, queue) in route.queues.iter().enumerate() {
+            match self.choose_member(queue, publisher, message) {
+                Choice::Local => taken += 1,
+                Choice::Peer(pos) => assigned.push((pos, n as u16)),
+                Choice::Nobody => {}
+            }
+        }
+        let mask = assigned.iter().fold(route.peers, |mask, (pos, _)| mask | 1 << pos);
+        if mask == 0 {
+            return taken;
+        }
+        let wants_503 = no_responders && message.reply_bytes != 0 && taken == 0 && mask.is_power_of_two();
+        if let Some(slot) = publisher.here {
+            let conn = &mut self.local.conns[slot as usize];
+            let fresh = mask & !conn.fed;
+            if fresh != 0 {
+                conn.fed |= fresh;
+                self.peers.feed(fresh, (slot, conn.cid));
+            }
+        }
+        let mut rest = mask;
+        while rest != 0 {
+            let pos = rest.trailing_zeros() as PeerPos;
+            rest &= rest - 1;
+            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, passed_on: false };
+            let names = assigned
+                .iter()
+                .filter(|(assigned_pos, _)| *assigned_pos == pos)
+                .map(|(_, n)| &*route.queues[usize::from(*n)].name);
+            self.peers.open(pos).push_message(account, publisher.origin, flags, names, message);
+            if self.peers.is_large(pos) {
+                self.commit_one(io, pos);
+            }
+        }
+        taken + mask.count_ones() as usize
+    }
+
+    /// Picks one member of a group, uniformly over all members on all shards (core §2.4), and delivers if it is here.
+    fn choose_member(&mut self, queue: &QueueRoute, publisher: &Publisher, message: &Message<'_>) -> Choice {
+        let local = queue.local.len() as u32;
+        let chosen = self.rng.u32(..local + queue.peer_weight);
+        if chosen >= local {
+            return pick_peer(&queue.peers, chosen - local).map_or(Choice::Nobody, Choice::Peer);
+        }
+        if self.local.deliver_to_one(&queue.local, chosen as usize, message, publisher) {
+            return Choice::Local;
+        }
+        if queue.peer_weight == 0 {
+            return Choice::Nobody;
+        }
+        let other = self.rng.u32(..queue.peer_weight);
+        pick_peer(&queue.peers, other).map_or(Choice::Nobody, Choice::Peer)
+    }
+
+    /// Handles a batch of another shard.
+    pub(super) fn receive<I: Io>(&mut self, io: &mut I, batch: &Batch) {
+        for item in batch.items() {
+            match item {
+                Item::Message { account, origin, flags, queues, message } => {
+                    self.receive_message(io, account, origin, flags, queues, &message);
+                }
+                Item::NoResponders { account, origin, subject, reply } => {
+                    if self.local.conns.get(origin.conn as usize).is_some_and(|conn| conn.cid == origin.cid) {
+                        self.no_responders(account, origin.conn, subject, reply);
+                        self.remove_finished();
+                    }
+                }
+                Item::Stall { origin, millis } => self.local.stall(origin.conn, origin.cid, millis),
+            }
+            if !self.local.large.is_empty() {
+                self.flush_large(io);
+            }
+        }
+        if !self.local.stalls.is_empty() {
+            self.send_stalls();
+        }
+    }
+
+    fn receive_message<I: Io>(
+        &mut self,
+        io: &mut I,
+        account: u32,
+        origin: Origin,
+        flags: MessageFlags,
+        queues: QueueNames<'_>,
+        message: &Message<'_>,
+    ) {
+        let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
+        let here = (origin.shard == self.peers.shard()).then_some(origin.conn);
+        let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };
+        let mut taken = 0;
+        if flags.plain {
+            for slot in &route.plain {
+                taken += usize::from(self.local.deliver(*slot, message, &publisher));
+            }
+        }
+        for name in queues {
+            let group = route.queues.iter().find(|group| *group.name == *name);
+            let delivered = group.is_some_and(|group| {
+                let members = &group.local;
+                !members.is_empty() && {
+                    let first = self.rng.usize(..members.len());
+                    self.local.deliver_to_one(members, first, message, &publisher)
+                }
+            });
+            // The last member left while the message was on its way: to another shard, once.
+            let passed_on = !delivered && !flags.passed_on && {
+                group.is_some_and(|group| self.pass_on(io, account, origin, flags, group, message))
+            };
+            taken += usize::from(delivered || passed_on);
+        }
+        if taken == 0 && flags.wants_503 {
+            if origin.shard == self.peers.shard() {
+                if self.local.conns.get(origin.conn as usize).is_some_and(|conn| conn.cid == origin.cid) {
+                    self.no_responders(account, origin.conn, message.subject, message.reply());
+                }
+            } else {
+                let pos = self.peers.position(origin.shard);
+                self.peers.open(pos).push_no_responders(account, origin, message.subject, message.reply());
+            }
+        }
+        if !self.local.finished.is_empty() {
+            self.remove_finished();
+        }
+    }
+
+    fn echoes(&self, slot: u32, cid: u64) -> bool {
+        self.local.conns.get(slot as usize).is_none_or(|conn| conn.cid != cid || conn.options.echo)
+    }
+
+    fn pass_on<I: Io>(
+        &mut self,
+        io: &mut I,
+        account: u32,
+        origin: Origin,
+        flags: MessageFlags,
+        group: &QueueRoute,
+        message: &Message<'_>,
+    ) -> bool {
+        if group.peer_weight == 0 {
+            return false;
+        }
+        let chosen = self.rng.u32(..group.peer_weight);
+        let Some(pos) = pick_peer(&group.peers, chosen) else { return false };
+        let flags = MessageFlags { plain: false, wants_503: flags.wants_503, passed_on: true };
+        self.peers.open(pos).push_message(account, origin, flags, std::iter::once(&*group.name), message);
+        if self.peers.is_large(pos) {
+            self.commit_one(io, pos);
+        }
+        true
+    }
+
+    /// Answers a request that nobody took, if the requester listens on the reply itself (core §1.13).
+    fn no_responders(&mut self, account: u32, conn_slot: u32, subject: &[u8], reply: &[u8]) {
+        let route = self.accounts[account as usize].route(reply);
+        let own = route.plain.iter().find(|slot| self.local.subs[**slot as usize].conn == conn_slot);
+        let Some(&slot) = own else { return };
+        let mut tail = Vec::with_capacity(subject.len() + 64);
+        let (header_bytes, argument_bytes) = message::push_no_responders(&mut tail, subject);
+        let status =
+            Message { subject: reply, reply_bytes: 0, header_bytes, argument_bytes, tail: Tail::Joined(&tail) };
+        let origin = Origin { shard: self.peers.shard(), conn: conn_slot, cid: 0 };
+        self.local.deliver(slot, &status, &Publisher { origin, here: Some(conn_slot), echo: true });
+    }
+
+    fn send_stalls(&mut self) {
+        for (origin, millis) in std::mem::take(&mut self.local.stalls) {
+            if origin.shard == self.peers.shard() {
+                self.local.stall(origin.conn, origin.cid, millis);
+            } else {
+                let pos = self.peers.position(origin.shard);
+                self.peers.open(pos).push_stall(origin, millis);
+            }
+        }
+    }
+}
+
+enum Choice {
+    Local,
+    Peer(PeerPos),
+    Nobody,
+}
+
+fn pick_peer(peers: &[(PeerPos, u32)], mut chosen: u32) -> Option<PeerPos> {
+    for (pos, weight) in peers {
+        match chosen.checked_sub(*weight) {
+            None => return Some(*pos),
+            Some(rest) => chosen = rest,
+        }
+    }
+    None
+}
+
+impl Local {
+    /// Delivers to one member of a group, beginning with `first` and walking on while members cannot take it.
+    fn deliver_to_one(
+        &mut self,
+        members: &[SubSlot],
+        first: usize,
+        message: &Message<'_>,
+        publisher: &Publisher,
+    ) -> bool {
+        let (before, from) = members.split_at(first);
+        from.iter().chain(before).any(|slot| self.deliver(*slot, message, publisher))
+    }
+
+    /// Writes a message into the outbound buffer of one subscription. `false` if it was not taken.
+    #[inline]
+    fn deliver(&mut self, slot: SubSlot, message: &Message<'_>, publisher: &Publisher) -> bool {
+        let sub = &mut self.subs[slot as usize];
+        let conn = &mut self.conns[sub.conn as usize];
+        if conn.closing.is_some() || (!publisher.echo && publisher.here == Some(sub.conn)) {
+            return false;
+        }
+        if sub.delivered + 1 >= sub.max {
+            if sub.delivered >= sub.max {
+                return false;
+            }
+            self.finished.push(slot);
+        }
+        let pending = conn.out.pending();
+        if pending > self.gate_bytes {
+            if self.drops_at_gate {
+                return false;
+            }
+            if publisher.here != Some(sub.conn) {
+                let millis = if pending >= self.pending_max { STALL_MAX_MS } else { STALL_MIN_MS };
+                match self.stalls.iter_mut().find(|(origin, _)| *origin == publisher.origin) {
+                    Some((_, known)) => *known = (*known + millis).min(STALL_PER_READ_MS),
+                    None => self.stalls.push((publisher.origin, millis)),
+                }
+            }
+        }
+        sub.delivered += 1;
+        if message.header_bytes == 0 || conn.options.headers {
+            conn.out.write_message(&mut self.pool, message.subject, &sub.sid, message);
+        } else {
+            self.scratch.clear();
+            let plain = without_headers(&mut self.scratch, message);
+            conn.out.write_message(&mut self.pool, message.subject, &sub.sid, &plain);
+        }
+        let size = message.size() as u64;
+        conn.traffic.out_msgs += 1;
+        conn.traffic.out_bytes += size;
+        self.counters.out_msgs += 1;
+        self.counters.out_bytes += size;
+        if self.traces {
+            super::trace::delivery(conn, sub, message);
+        }
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(sub.conn);
+        }
+        let pending_now = conn.out.pending();
+        // Only what is still too much after an attempt to write makes a slow consumer, see `flush_large`.
+        if pending_now / self.flush_bytes != pending / self.flush_bytes || pending_now > self.pending_max {
+            self.large.push(sub.conn);
+        }
+        true
+    }
+
+    /// A stall gate asks that a publisher of this shard be read more slowly.
+    pub(super) fn stall(&mut self, slot: u32, cid: u64, millis: u8) {
+        if let Some(conn) = self.conns.get_mut(slot as usize)
+            && conn.cid == cid
+        {
+            conn.stall = (conn.stall + millis).min(STALL_PER_READ_MS);
+            if !self.stalled.contains(&slot) {
+                self.stalled.push(slot);
+            }
+        }
+    }
+}
+
+/// The message as a client without header support gets it (core §1.8).
+fn without_headers<'a>(scratch: &'a mut Vec<u8>, message: &Message<'a>) -> Message<'a> {
+    let payload = &message.body()[message.header_bytes..];
+    let mut digits = itoa::Buffer::new();
+    let size_text = digits.format(payload.len() - 2).as_bytes();
+    message::push_arguments(scratch, message.reply(), &[], size_text);
+    let argument_bytes = scratch.len();
+    scratch.extend_from_slice(payload);
+    Message {
+        subject: message.subject,
+        reply_bytes: message.reply_bytes,
+        header_bytes: 0,
+        argument_bytes,
+        tail: Tail::Joined(scratch),
+    }
+}

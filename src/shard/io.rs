@@ -1,0 +1,48 @@
+//! What a shard needs from the world: the seam between the turn and glommio, and between the turn and the simulator.
+
+use std::io::IoSlice;
+
+/// Sockets, clock and doorbells of one shard.
+///
+/// Calls never block. Connections are named by the index that [`super::Shard::accept`] gave out.
+pub trait Io {
+    /// Nanoseconds of a monotonic clock that all shards share.
+    fn now(&mut self) -> u64;
+    /// Reads at most `buf.len()` bytes. After [`Recv::Nothing`], and after `more: false`, the connection is put on
+    /// the ready list when bytes arrive.
+    fn recv(&mut self, conn: u32, buf: &mut [u8]) -> Recv;
+    /// Writes as much as fits. When that is less than everything, the connection is put on the ready list when
+    /// there is room again.
+    fn send(&mut self, conn: u32, bufs: &[IoSlice<'_>]) -> Sent;
+    /// Closes the socket; `conn` is free for reuse afterwards.
+    fn close(&mut self, conn: u32);
+    /// Wakes shard `shard`, which has announced that it sleeps.
+    fn ring(&mut self, shard: u16);
+}
+
+/// Outcome of [`Io::recv`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recv {
+    /// Bytes were read.
+    Data {
+        /// How many.
+        bytes: usize,
+        /// There may be more right now.
+        more: bool,
+    },
+    /// Nothing there.
+    Nothing,
+    /// The peer will send no more.
+    End,
+    /// The connection is broken.
+    Failed,
+}
+
+/// Outcome of [`Io::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// That many bytes were taken.
+    Bytes(usize),
+    /// The connection is broken.
+    Failed,
+}

@@ -1,0 +1,251 @@
+//! Birth, ageing and death of connections: accept, pings, deadlines, closing, lame duck, drain.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::Shard;
+use super::conn::{Conn, Stage};
+use super::io::{Io, Recv};
+use super::timers::Timer;
+use crate::monitor::snapshot::Want;
+use crate::wire::errors::CloseReason;
+use crate::wire::info::{self, ClientFacts};
+
+/// First ping after CONNECT (core §1.9), nanoseconds; random up to a fifth more.
+const FIRST_PING: u64 = 2_000_000_000;
+/// A round trip is measured anew when the last one is older than this (core §1.9), nanoseconds.
+const RTT_MAX_AGE: u64 = 3_600_000_000_000;
+/// Time for the last words to a connection that is closed with an error (core §3.8), nanoseconds.
+const LINGER: u64 = 100_000_000;
+/// Unread input discarded before a socket is closed, so that the peer reads the last words instead of a reset.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+
+pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> u32 {
+    shard.now = io.now();
+    let shared = &shard.shared;
+    let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
+    let is_full = shared.connections.fetch_add(1, Ordering::Relaxed) >= shard.config.max_connections;
+    let needs_auth = shard.config.auth.is_required();
+    let stage = if needs_auth { Stage::Unauthenticated } else { Stage::Open };
+    let slot = shard.local.conns.insert(Conn::new(cid, peer, stage, shard.now)) as u32;
+    shard.local.counters.connections += 1;
+    tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
+    let line = shard.info_line(slot, false);
+    shard.say(slot, &line);
+    if is_full {
+        shard.close(io, slot, CloseReason::MaximumConnections);
+        return slot;
+    }
+    let (at, timer) = if needs_auth {
+        (shard.now + shard.config.auth_timeout, Timer::Auth)
+    } else {
+        (shard.now + shard.config.ping_interval, Timer::Ping)
+    };
+    shard.timers.set(at, (slot, cid, timer));
+    shard.make_ready(slot);
+    slot
+}
+
+impl Shard {
+    /// INFO for one client; `answers_connect` adds the account.
+    pub(super) fn info_line(&self, slot: u32, answers_connect: bool) -> Vec<u8> {
+        let conn = &self.local.conns[slot as usize];
+        let facts = ClientFacts {
+            client_id: conn.cid,
+            client_ip: conn.peer.ip(),
+            lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
+            account: answers_connect.then(|| &*self.accounts[conn.account as usize].name),
+        };
+        info::line(&self.shared.info, &facts)
+    }
+
+    pub(super) fn first_ping_at(&mut self) -> u64 {
+        let first = FIRST_PING.min(self.config.ping_interval);
+        self.now + first + self.rng.u64(..=first / 5)
+    }
+
+    pub(super) fn timer_fired<I: Io>(&mut self, io: &mut I, slot: u32, timer: Timer) {
+        let conn = &self.local.conns[slot as usize];
+        match timer {
+            Timer::Linger => {
+                if conn.closing.is_some() {
+                    self.remove(io, slot);
+                }
+            }
+            _ if conn.closing.is_some() => {}
+            Timer::Ping => self.ping(io, slot),
+            Timer::Auth => {
+                if conn.stage == Stage::Unauthenticated {
+                    self.close(io, slot, CloseReason::AuthenticationTimeout);
+                }
+            }
+            Timer::WriteDeadline => {
+                if conn.write_goal == 0 {
+                    return;
+                }
+                if conn.written < conn.write_goal {
+                    self.close(io, slot, CloseReason::SlowConsumerDeadline);
+                }
+            }
+            Timer::StallEnd => self.make_ready(slot),
+        }
+    }
+
+    fn ping<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let interval = self.config.ping_interval;
+        let conn = &mut self.local.conns[slot as usize];
+        let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
+        let has_spoken = self.now - conn.last_input < interval;
+        if !(has_spoken && knows_rtt) && !(has_spoken && !conn.pings.started) {
+            if conn.pings.outstanding >= self.config.ping_max {
+                self.local.counters.stale_connections += 1;
+                return self.close(io, slot, CloseReason::StaleConnection);
+            }
+            conn.pings.outstanding += 1;
+            conn.pings.sent_at = self.now;
+            self.say(slot, b"PING\r\n");
+        }
+        let cid = self.local.conns[slot as usize].cid;
+        self.timers.set(self.now + interval, (slot, cid, Timer::Ping));
+    }
+
+    /// Begins to close a connection: subscriptions go at once, the last words and the socket at the end of the turn.
+    pub(super) fn close<I: Io>(&mut self, io: &mut I, slot: u32, reason: CloseReason) {
+        let _ = io;
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        if conn.closing.is_some() {
+            return;
+        }
+        let label = conn.label();
+        match reason {
+            CloseReason::SlowConsumerPending => {
+                self.local.counters.slow_consumers += 1;
+                let max = self.config.max_pending;
+                tracing::info!("{label} - Slow Consumer Detected: MaxPending of {max} Exceeded");
+            }
+            CloseReason::SlowConsumerDeadline => {
+                self.local.counters.slow_consumers += 1;
+                let deadline = std::time::Duration::from_nanos(self.config.write_deadline);
+                let pending = conn.out.pending();
+                tracing::info!(
+                    "{label} - Slow Consumer Detected: WriteDeadline of {deadline:?} exceeded with {pending} total bytes."
+                );
+            }
+            CloseReason::ClientClosed | CloseReason::ServerShutdown => {}
+            _ => {
+                if let Some(text) = reason.error_text() {
+                    tracing::error!("{label} - {text}");
+                }
+            }
+        }
+        tracing::debug!("{label} - Client connection closed: {}", reason.monitor_text());
+        if let Some(text) = reason.error_text() {
+            self.say(slot, format!("-ERR '{text}'\r\n").as_bytes());
+        }
+        let conn = &mut self.local.conns[slot as usize];
+        conn.closing = Some(reason);
+        conn.input = super::conn::Input::Empty;
+        if !reason.flushes() {
+            conn.out.clear(&mut self.local.pool);
+        }
+        if !conn.dirty {
+            conn.dirty = true;
+            self.local.dirty.push(slot);
+        }
+        self.remove_all_subs(slot);
+    }
+
+    /// After the last write of a closing connection: done, or a moment more for what could not be written.
+    pub(super) fn finish_close<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(reason) = conn.closing else { return };
+        if conn.out.pending() == 0 || reason == CloseReason::ClientClosed && conn.held == 0 {
+            return self.remove(io, slot);
+        }
+        let entry = (slot, conn.cid, Timer::Linger);
+        self.timers.set(self.now + LINGER, entry);
+    }
+
+    /// Closes the socket and forgets the connection but for a record.
+    fn remove<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        if conn.closing.is_some_and(CloseReason::flushes) && conn.closing != Some(CloseReason::ClientClosed) {
+            self.discard_input(io, slot);
+        }
+        if self.config.closed_records > 0 {
+            if self.closed.len() >= self.config.closed_records {
+                self.closed.pop_front();
+            }
+            let mut record = self.conn_snapshot(slot, &Want::default());
+            record.stop = Some(SystemTime::now());
+            record.reason = self.local.conns[slot as usize].closing.map(CloseReason::monitor_text);
+            self.closed.push_back(record);
+        }
+        let mut conn = self.local.conns.remove(slot as usize);
+        conn.out.clear(&mut self.local.pool);
+        self.local.counters.connections -= 1;
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.connections_by_shard[usize::from(self.peers.shard())].fetch_sub(1, Ordering::Relaxed);
+        io.close(slot);
+    }
+
+    fn discard_input<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        buffer.resize(buffer.len().max(16 << 10), 0);
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX
+            && let Recv::Data { bytes, more } = io.recv(slot, &mut buffer)
+        {
+            discarded += bytes;
+            if !more {
+                break;
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Tells all clients that understand it that the server is about to close (core §3.10).
+    pub fn announce_lame_duck(&mut self) {
+        let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            let conn = &self.local.conns[slot as usize];
+            if conn.options.async_info && conn.ponged && conn.closing.is_none() {
+                let line = self.info_line(slot, false);
+                self.say(slot, &line);
+            }
+        }
+    }
+
+    /// Closes up to `count` connections.
+    pub fn close_some<I: Io>(&mut self, io: &mut I, count: usize) {
+        self.now = io.now();
+        let open = self.local.conns.iter().filter(|(_, conn)| conn.closing.is_none());
+        let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).take(count).collect();
+        for slot in slots {
+            self.close(io, slot, CloseReason::ServerShutdown);
+        }
+    }
+
+    /// Reads what clients have sent until now: the first half of a graceful stop.
+    pub fn drain_input(&mut self) {
+        self.draining = true;
+        let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            self.make_ready(slot);
+        }
+    }
+
+    /// Closes every connection that has nothing queued; gives the number of those that have. The second half of a
+    /// graceful stop, repeated until it gives 0 or time is up.
+    pub fn close_idle<I: Io>(&mut self, io: &mut I) -> usize {
+        self.now = io.now();
+        let open = self.local.conns.iter().filter(|(_, conn)| conn.closing.is_none());
+        let (idle, busy): (Vec<_>, Vec<_>) = open.partition(|(_, conn)| conn.out.pending() == 0 && conn.held == 0);
+        let (idle, busy): (Vec<u32>, usize) = (idle.iter().map(|(slot, _)| *slot as u32).collect(), busy.len());
+        for slot in idle {
+            self.close(io, slot, CloseReason::ServerShutdown);
+        }
+        busy
+    }
+}

@@ -1,0 +1,263 @@
+//! One core's share of the broker: its connections, its part of every account, its links to the other shards.
+//!
+//! A shard lives in turns ([`Shard::turn`]): take what sockets and rings have delivered, parse, decide, append to
+//! outbound buffers and to the batches for other shards; then end the turn in a fixed order. It owns all of its
+//! state, blocks on nothing and meets sockets, clock and doorbells only through [`io::Io`], so the simulator drives
+//! the same code as glommio.
+//!
+//! Two rules make many shards look like one server (`turn`): *rings before sockets* at the end of a turn, and
+//! *receive, look, parse* at the beginning.
+
+mod account;
+mod batch;
+mod commands;
+mod conn;
+mod deliver;
+pub mod io;
+mod life;
+mod outbound;
+pub mod peers;
+mod snapshot;
+mod timers;
+mod trace;
+mod turn;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::BytesMut;
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+pub use turn::Next;
+
+use self::account::{Account, SubSlot};
+use self::batch::Origin;
+use self::conn::{Conn, Sub};
+use self::outbound::ChunkPool;
+use self::peers::{Links, Peers};
+use self::timers::Timers;
+use crate::auth::Auth;
+use crate::monitor::snapshot::{ConnSnapshot, Counters};
+use crate::wire::errors::CloseReason;
+use crate::wire::info::ServerInfo;
+
+/// What a shard has to know of the options. Durations in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Largest payload, headers included, bytes.
+    pub max_payload: usize,
+    /// Longest control line, bytes.
+    pub max_control_line: usize,
+    /// Most bytes queued towards one client.
+    pub max_pending: usize,
+    /// Most subscriptions per connection; `None` = no limit.
+    pub max_subscriptions: Option<usize>,
+    /// Most connections of the whole server.
+    pub max_connections: usize,
+    /// Records of closed connections kept per shard.
+    pub closed_records: usize,
+    /// Time between pings.
+    pub ping_interval: u64,
+    /// Unanswered pings before a connection is stale.
+    pub ping_max: u32,
+    /// Time for queued output to be written.
+    pub write_deadline: u64,
+    /// Time for CONNECT to come when credentials are needed.
+    pub auth_timeout: u64,
+    /// Drop messages at a raised stall gate instead of slowing the publisher down.
+    pub no_fast_producer_stall: bool,
+    /// Who may connect.
+    pub auth: Auth,
+}
+
+/// What all shards share: facts that do not change, and counters touched at accept and close only.
+#[derive(Debug)]
+pub struct Shared {
+    /// What INFO says of the server.
+    pub info: ServerInfo,
+    /// Whether the server wants to be rid of its clients.
+    pub lame_duck: AtomicBool,
+    next_cid: AtomicU64,
+    connections: AtomicUsize,
+    connections_by_shard: Box<[AtomicUsize]>,
+}
+
+impl Shared {
+    /// For `shards` shards.
+    #[must_use]
+    pub fn new(info: ServerInfo, shards: usize) -> Self {
+        Self {
+            info,
+            lame_duck: AtomicBool::new(false),
+            next_cid: AtomicU64::new(1),
+            connections: AtomicUsize::new(0),
+            connections_by_shard: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Chooses the shard for a connection that `accepting` has accepted, and counts it there.
+    ///
+    /// SO_REUSEPORT spreads by hash; whoever clearly has more connections than another shard hands over. The slack of
+    /// one sixteenth keeps large servers from passing on every other connection.
+    pub fn place(&self, accepting: u16) -> u16 {
+        let counts = || self.connections_by_shard.iter().map(|count| count.load(Ordering::Relaxed));
+        let own = self.connections_by_shard[usize::from(accepting)].load(Ordering::Relaxed);
+        let (least_shard, least) = counts().enumerate().min_by_key(|(_, count)| *count).unwrap_or((0, own));
+        let chosen = if own > least + least / 16 { least_shard as u16 } else { accepting };
+        self.connections_by_shard[usize::from(chosen)].fetch_add(1, Ordering::Relaxed);
+        chosen
+    }
+
+    /// Connections accepted since start.
+    pub fn total_connections(&self) -> u64 {
+        self.next_cid.load(Ordering::Relaxed) - 1
+    }
+
+    /// Live connections.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// State that deliveries touch, apart from accounts and peers so that both can be borrowed at once.
+#[derive(Debug)]
+struct Local {
+    conns: Slab<Conn>,
+    subs: Slab<Sub>,
+    pool: ChunkPool,
+    counters: Counters,
+    /// Connections with output to write at the end of the turn.
+    dirty: Vec<u32>,
+    /// Connections with so much output that it is written before the turn ends.
+    large: Vec<u32>,
+    /// Connections to be closed.
+    cut_off: Vec<(u32, CloseReason)>,
+    /// Subscriptions that have reached their limit.
+    finished: Vec<SubSlot>,
+    /// Publishers that hit a stall gate, milliseconds to wait.
+    stalls: Vec<(Origin, u8)>,
+    /// Connections of this shard to be read more slowly.
+    stalled: Vec<u32>,
+    scratch: Vec<u8>,
+    hasher: RandomState,
+    traces: bool,
+    /// `max_pending`.
+    pending_max: usize,
+    /// Stall gates rise above this.
+    gate_bytes: usize,
+    /// A connection is written to whenever its queue has grown by this.
+    flush_bytes: usize,
+    drops_at_gate: bool,
+}
+
+/// One shard.
+pub struct Shard {
+    config: Config,
+    shared: Arc<Shared>,
+    cpu: usize,
+    peers: Peers,
+    accounts: Vec<Account>,
+    local: Local,
+    /// Connections that may have something to read or room to write.
+    ready: Vec<u32>,
+    timers: Timers,
+    /// Read buffer of all connections: left-over bytes, then fresh ones.
+    read_buffer: Vec<u8>,
+    /// A block for the next large message.
+    spare_block: Option<BytesMut>,
+    /// Arguments of a publish that cannot be forwarded as they are.
+    rebuilt: Vec<u8>,
+    closed: VecDeque<ConnSnapshot>,
+    rng: fastrand::Rng,
+    /// Time of this turn.
+    now: u64,
+    /// Last turn that had something to do.
+    busy_at: u64,
+    draining: bool,
+}
+
+/// The default account.
+const GLOBAL_ACCOUNT: &str = "$G";
+
+impl Shard {
+    /// A shard with its ends of the rings. `cpu` is shown by monitoring; `seed` feeds the choice of queue members.
+    #[must_use]
+    pub fn new(config: Config, shared: Arc<Shared>, links: Links, cpu: usize, seed: u64) -> Self {
+        let peers = Peers::new(links);
+        let accounts = vec![Account::new(GLOBAL_ACCOUNT, !peers.is_empty())];
+        let local = Local {
+            conns: Slab::new(),
+            subs: Slab::new(),
+            pool: ChunkPool::default(),
+            counters: Counters::default(),
+            dirty: Vec::new(),
+            large: Vec::new(),
+            cut_off: Vec::new(),
+            finished: Vec::new(),
+            stalls: Vec::new(),
+            stalled: Vec::new(),
+            scratch: Vec::new(),
+            hasher: RandomState::default(),
+            traces: tracing::enabled!(tracing::Level::TRACE),
+            pending_max: config.max_pending,
+            gate_bytes: config.max_pending / 4 * 3,
+            flush_bytes: deliver::FLUSH_BYTES.min(config.max_pending).max(1),
+            drops_at_gate: config.no_fast_producer_stall,
+        };
+        Self {
+            config,
+            shared,
+            cpu,
+            peers,
+            accounts,
+            local,
+            ready: Vec::new(),
+            timers: Timers::default(),
+            read_buffer: Vec::new(),
+            spare_block: None,
+            rebuilt: Vec::new(),
+            closed: VecDeque::new(),
+            rng: fastrand::Rng::with_seed(seed),
+            now: 0,
+            busy_at: 0,
+            draining: false,
+        }
+    }
+
+    /// Index of this shard.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        self.peers.shard()
+    }
+
+    /// This shard's sleep flag, for the driver that parks it.
+    #[must_use]
+    pub fn sleeper(&self) -> &crate::ring::Sleeper {
+        self.peers.sleeper()
+    }
+
+    /// Live connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.local.conns.len()
+    }
+
+    /// Slot that the next accepted connection will get.
+    #[must_use]
+    pub fn next_slot(&self) -> u32 {
+        self.local.conns.vacant_key() as u32
+    }
+
+    /// A connection that was placed here has gone before it could be accepted.
+    pub fn disown(&self) {
+        self.shared.connections_by_shard[usize::from(self.id())].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes over a connection: sends INFO and starts its timers. The peer's bytes are read from the next turn on.
+    pub fn accept<I: io::Io>(&mut self, io: &mut I, peer: SocketAddr) -> u32 {
+        life::accept(self, io, peer)
+    }
+}

@@ -1,0 +1,75 @@
+//! One coarse timer list per shard.
+//!
+//! Deadlines are rounded up to milliseconds, pings to quarter seconds, so that ten thousand idle connections share a
+//! few entries. Nothing is ever cancelled: whoever is woken checks whether there is still something to do. The driver
+//! arms a single glommio timer for [`Timers::next`]; with no entries the shard sleeps without one.
+
+use std::collections::BTreeMap;
+
+/// What a connection is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// Look whether a ping is due.
+    Ping,
+    /// CONNECT should have come.
+    Auth,
+    /// Queued output should have been written.
+    WriteDeadline,
+    /// A publisher slowed down by a stall gate may go on.
+    StallEnd,
+    /// A closed connection has had its time to flush.
+    Linger,
+}
+
+/// Entry: connection slot, its id (slots are reused), what for.
+pub(crate) type Entry = (u32, u64, Timer);
+
+const NANOS_PER_MS: u64 = 1_000_000;
+const PING_STEP_MS: u64 = 256;
+
+/// Deadlines of all connections of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    by_ms: BTreeMap<u64, Vec<Entry>>,
+}
+
+impl Timers {
+    /// Wakes `entry` at `at` nanoseconds or a little later.
+    pub(crate) fn set(&mut self, at: u64, entry: Entry) {
+        let mut ms = at.div_ceil(NANOS_PER_MS);
+        if entry.2 == Timer::Ping {
+            ms = ms.next_multiple_of(PING_STEP_MS);
+        }
+        self.by_ms.entry(ms).or_default().push(entry);
+    }
+
+    /// The earliest deadline, nanoseconds.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.by_ms.keys().next().map(|ms| ms * NANOS_PER_MS)
+    }
+
+    /// Takes what is due at `now`.
+    pub(crate) fn take_due(&mut self, now: u64) -> Option<Vec<Entry>> {
+        let first = self.by_ms.first_entry()?;
+        (first.key() * NANOS_PER_MS <= now).then(|| first.remove())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_never_fire_early_and_pings_are_gathered() {
+        let mut timers = Timers::default();
+        timers.set(1, (1, 1, Timer::Auth));
+        timers.set(300 * NANOS_PER_MS, (2, 2, Timer::Ping));
+        timers.set(301 * NANOS_PER_MS, (3, 3, Timer::Ping));
+        assert_eq!(timers.next(), Some(NANOS_PER_MS));
+        assert!(timers.take_due(NANOS_PER_MS - 1).is_none());
+        assert_eq!(timers.take_due(NANOS_PER_MS), Some(vec![(1, 1, Timer::Auth)]));
+        assert_eq!(timers.next(), Some(512 * NANOS_PER_MS));
+        assert_eq!(timers.take_due(512 * NANOS_PER_MS).map(|due| due.len()), Some(2));
+        assert_eq!(timers.next(), None);
+    }
+}

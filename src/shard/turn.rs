@@ -1,0 +1,506 @@
+//! The turn.
+//!
+//! A turn ends in this order: interest to all peers, message batches to all peers, doorbells, socket writes. No byte
+//! leaves a socket earlier, so what a client sees was caused by something that every other shard can see too (*rings
+//! before sockets*). After every receive and before the received bytes are parsed, the shard notes the heads of its
+//! message rings, applies all interest that has arrived, handles the messages up to the noted heads, and only then
+//! parses (*receive, look, parse*): whatever the sender of those bytes may have known has then been handled here.
+
+use std::io::IoSlice;
+
+use bytes::BytesMut;
+
+use super::Shard;
+use super::conn::Input;
+use super::io::{Io, Recv, Sent};
+use super::outbound::SEGMENTS_PER_WRITE;
+use super::peers::Fate;
+use super::timers::Timer;
+use crate::wire::errors::CloseReason;
+use crate::wire::parser::{Limits, More, ParseError, Step, parse};
+
+/// Most bytes read from one connection in a turn (LAB §3: 16–64 KiB is the optimum).
+const READ_BYTES: usize = 64 << 10;
+/// Most bytes read into a block of a large message in a turn.
+const BLOCK_READ_BYTES: usize = 256 << 10;
+/// A command of more bytes than this gets a block of its own when it does not arrive at once.
+const BLOCK_BYTES_MIN: usize = 16 << 10;
+/// First read of a connection whose last message was large: enough for the line, little to copy.
+const LINE_READ_BYTES: usize = 4 << 10;
+/// Largest block kept for reuse.
+const SPARE_BLOCK_BYTES_MAX: usize = 1 << 20;
+/// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it.
+const OUTPUT_PER_READ: u64 = 2 << 20;
+/// What a delivery writes beside the payload, about.
+const MESSAGE_OVERHEAD: u64 = 24;
+/// Smallest read under fan-out.
+const READ_BYTES_MIN: u32 = 2 << 10;
+/// Buffers for reuse are freed when the shard has had nothing to do for this long, nanoseconds.
+const TRIM_AFTER: u64 = 5_000_000_000;
+
+/// What the driver does after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There is more to do: another turn, after a look at the reactor.
+    Again,
+    /// Nothing to do unless the driver is woken.
+    Sleep {
+        /// Wake at this time, nanoseconds; `None` = no timer.
+        deadline: Option<u64>,
+        /// The turn had something to do.
+        worked: bool,
+    },
+}
+
+impl Shard {
+    /// One turn. `woken` are the connections that became readable or writable since the last one.
+    pub fn turn<I: Io>(&mut self, io: &mut I, woken: &mut Vec<u32>) -> Next {
+        self.now = io.now();
+        for slot in woken.drain(..) {
+            self.make_ready(slot);
+        }
+        let had_work = !self.ready.is_empty();
+        self.run_timers(io);
+        let looked = self.look(io);
+        let mut ready = std::mem::take(&mut self.ready);
+        for slot in ready.drain(..) {
+            self.serve(io, slot);
+        }
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+        self.finish(io);
+        if had_work || looked {
+            self.busy_at = self.now;
+        }
+        if !self.ready.is_empty() || self.peers.has_input() {
+            return Next::Again;
+        }
+        Next::Sleep { deadline: self.next_deadline(), worked: had_work || looked }
+    }
+
+    /// To be called between announcing sleep and sleeping: `true` if there is something to do after all.
+    pub fn recheck<I: Io>(&mut self, io: &mut I) -> bool {
+        if self.peers.is_spilled() {
+            let before = self.peers.spill_bytes();
+            self.settle(io);
+            if self.peers.spill_bytes() != before || !self.ready.is_empty() {
+                self.peers.ring(io);
+                return true;
+            }
+        }
+        self.peers.has_input()
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        let trim = (self.local.pool.bytes() > 0).then_some(self.busy_at + TRIM_AFTER);
+        [self.timers.next(), trim].into_iter().flatten().min()
+    }
+
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        if let Some(conn) = self.local.conns.get_mut(slot as usize)
+            && !conn.ready
+        {
+            conn.ready = true;
+            self.ready.push(slot);
+        }
+    }
+
+    /// Handles what other shards have sent so far. `true` if there was something.
+    pub(super) fn look<I: Io>(&mut self, io: &mut I) -> bool {
+        if self.peers.is_empty() || !self.peers.note(io) {
+            return false;
+        }
+        let accounts = &mut self.accounts;
+        self.peers.take_interest(|pos, account, old, new, key| {
+            accounts[account as usize].peer_interest(pos, key, old, new);
+        });
+        while let Some((pos, batch)) = self.peers.next_batch() {
+            self.receive(io, &batch);
+            self.peers.finish_batch(pos, batch);
+        }
+        true
+    }
+
+    /// Reads one ready connection, and writes if there is room again.
+    fn serve<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        conn.ready = false;
+        if conn.blocked && !conn.dirty {
+            conn.dirty = true;
+            self.local.dirty.push(slot);
+        }
+        if conn.closing.is_some() || conn.held != 0 || self.now < conn.stalled_until {
+            return;
+        }
+        let before = self.local.counters;
+        let more = match std::mem::take(&mut conn.input) {
+            Input::Block { block, filled, want } => self.read_block(io, slot, block, filled, want),
+            Input::Empty => self.read(io, slot, &[]),
+            Input::Partial(kept) => self.read(io, slot, &kept),
+        };
+        let after = &self.local.counters;
+        let caused = after.out_bytes - before.out_bytes + MESSAGE_OVERHEAD * (after.out_msgs - before.out_msgs);
+        self.adapt_read(slot, caused);
+        if more {
+            self.make_ready(slot);
+        }
+    }
+
+    /// Reads into the shard's buffer behind the bytes kept from last time. `true` if there may be more to read.
+    fn read<I: Io>(&mut self, io: &mut I, slot: u32, kept: &[u8]) -> bool {
+        let conn = &mut self.local.conns[slot as usize];
+        let wish = if conn.expects_block { LINE_READ_BYTES } else { READ_BYTES.min(conn.read_bytes as usize) };
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let room = kept.len() + wish;
+        if buffer.len() < room {
+            buffer.resize(room.max(READ_BYTES + BLOCK_BYTES_MIN), 0);
+        }
+        buffer[..kept.len()].copy_from_slice(kept);
+        let received = io.recv(slot, &mut buffer[kept.len()..room]);
+        let more = match received {
+            Recv::Data { bytes, more } => {
+                self.look(io);
+                self.note_input(slot);
+                let all = &buffer[..kept.len() + bytes];
+                let used = self.run(io, slot, all);
+                self.keep(slot, all, used);
+                more
+            }
+            other => {
+                self.local.conns[slot as usize].input =
+                    if kept.is_empty() { Input::Empty } else { Input::Partial(kept.to_vec()) };
+                self.input_ended(io, slot, other);
+                false
+            }
+        };
+        self.read_buffer = buffer;
+        more
+    }
+
+    fn note_input(&mut self, slot: u32) {
+        if let Some(conn) = self.local.conns.get_mut(slot as usize) {
+            conn.last_input = self.now;
+            conn.last_activity = self.now;
+        }
+    }
+
+    fn input_ended<I: Io>(&mut self, io: &mut I, slot: u32, received: Recv) {
+        match received {
+            Recv::End => self.close(io, slot, CloseReason::ClientClosed),
+            Recv::Failed => self.close(io, slot, CloseReason::ReadError),
+            Recv::Nothing | Recv::Data { .. } => {}
+        }
+    }
+
+    /// Reads on into the block of a large message.
+    fn read_block<I: Io>(&mut self, io: &mut I, slot: u32, mut block: BytesMut, mut filled: usize, want: usize) -> bool {
+        // Grown as bytes arrive: an announced size alone costs no memory.
+        let end = want.min(filled + BLOCK_READ_BYTES).min((2 * filled).max(BLOCK_READ_BYTES));
+        if block.len() < end {
+            block.resize(end, 0);
+        }
+        let received = io.recv(slot, &mut block[filled..end]);
+        let Recv::Data { bytes, more } = received else {
+            self.local.conns[slot as usize].input = Input::Block { block, filled, want };
+            self.input_ended(io, slot, received);
+            return false;
+        };
+        self.look(io);
+        self.note_input(slot);
+        filled += bytes;
+        if filled < want {
+            if let Some(conn) = self.local.conns.get_mut(slot as usize) {
+                conn.input = Input::Block { block, filled, want };
+            }
+            return more;
+        }
+        block.truncate(want);
+        let whole = block.freeze();
+        self.run_shared(io, slot, &whole);
+        // Nobody took a reference: the block serves the next large message.
+        if let Ok(block) = whole.try_into_mut()
+            && block.capacity() <= SPARE_BLOCK_BYTES_MAX
+        {
+            self.spare_block = Some(block);
+        }
+        // The line of the next command may be here already.
+        more
+    }
+
+    /// Executes all whole commands of `bytes`; gives how many bytes they took.
+    fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        let mut limits = self.limits(slot);
+        while at < bytes.len() {
+            if !self.may_speak(io, slot, bytes[at]) {
+                return bytes.len();
+            }
+            match parse(&bytes[at..], &limits) {
+                Ok(Step::Done(command, used)) => {
+                    at += used;
+                    let options_may_change = self.execute(io, slot, command, None);
+                    if !self.local.large.is_empty() {
+                        self.flush_large(io);
+                    }
+                    if options_may_change {
+                        match self.local.conns.get(slot as usize) {
+                            Some(conn) if conn.closing.is_none() => limits = self.limits(slot),
+                            _ => return bytes.len(),
+                        }
+                    }
+                }
+                Ok(Step::More(_)) => break,
+                Err(error) => {
+                    self.parse_failed(io, slot, error);
+                    return bytes.len();
+                }
+            }
+        }
+        at
+    }
+
+    /// Executes the one command of a completed block.
+    fn run_shared<I: Io>(&mut self, io: &mut I, slot: u32, block: &bytes::Bytes) {
+        let limits = self.limits(slot);
+        match parse(block, &limits) {
+            Ok(Step::Done(command, _)) => {
+                self.execute(io, slot, command, Some(block));
+                if !self.local.large.is_empty() {
+                    self.flush_large(io);
+                }
+            }
+            Ok(Step::More(_)) => unreachable!("the block has the size that the parser asked for"),
+            Err(error) => self.parse_failed(io, slot, error),
+        }
+    }
+
+    fn parse_failed<I: Io>(&mut self, io: &mut I, slot: u32, error: ParseError) {
+        let reason = match error {
+            ParseError::UnknownOperation => CloseReason::UnknownOperation,
+            ParseError::Arguments => CloseReason::ParseError,
+            ParseError::ControlLine => CloseReason::MaximumControlLine,
+            ParseError::Payload => CloseReason::MaximumPayload,
+        };
+        self.close(io, slot, reason);
+    }
+
+    fn limits(&self, slot: u32) -> Limits {
+        Limits {
+            control_line_max: self.config.max_control_line,
+            payload_max: self.config.max_payload,
+            headers: self.local.conns[slot as usize].options.headers,
+        }
+    }
+
+    /// Keeps the bytes of an incomplete command for the next read.
+    fn keep(&mut self, slot: u32, bytes: &[u8], used: usize) {
+        let rest = &bytes[used..];
+        let limits = match self.local.conns.get(slot as usize) {
+            Some(conn) if conn.closing.is_none() => self.limits(slot),
+            _ => return,
+        };
+        let conn = &mut self.local.conns[slot as usize];
+        conn.expects_block = false;
+        if rest.is_empty() {
+            return;
+        }
+        conn.input = match parse(rest, &limits) {
+            Ok(Step::More(More::Payload { command_bytes, .. })) if command_bytes > BLOCK_BYTES_MIN => {
+                conn.expects_block = true;
+                let mut block = self.spare_block.take().unwrap_or_default();
+                if block.len() < rest.len() {
+                    block.resize(rest.len(), 0);
+                }
+                block[..rest.len()].copy_from_slice(rest);
+                Input::Block { block, filled: rest.len(), want: command_bytes }
+            }
+            _ => Input::Partial(rest.to_vec()),
+        };
+    }
+
+    /// Reads less at once where each byte read causes many to be written, so that a turn stays short and its output
+    /// in the caches.
+    fn adapt_read(&mut self, slot: u32, caused: u64) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let now = conn.read_bytes.min(READ_BYTES as u32);
+        conn.read_bytes = if caused > OUTPUT_PER_READ {
+            let fits = u64::from(now) * OUTPUT_PER_READ / caused;
+            (fits as u32).max(READ_BYTES_MIN)
+        } else if caused < OUTPUT_PER_READ / 2 {
+            now.saturating_mul(2).min(READ_BYTES as u32)
+        } else {
+            now
+        };
+    }
+
+    /// The end of a turn.
+    fn finish<I: Io>(&mut self, io: &mut I) {
+        self.pause_stalled();
+        self.settle(io);
+        self.peers.ring(io);
+        self.flush_dirty(io);
+        // Writing found broken or slow connections: what they were subscribed to is withdrawn at once.
+        while !self.local.cut_off.is_empty() {
+            for (slot, reason) in std::mem::take(&mut self.local.cut_off) {
+                self.close(io, slot, reason);
+            }
+            self.settle(io);
+            self.peers.ring(io);
+            self.flush_dirty(io);
+        }
+    }
+
+    fn flush_dirty<I: Io>(&mut self, io: &mut I) {
+        while !self.local.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.local.dirty);
+            for slot in dirty.drain(..) {
+                self.flush(io, slot);
+                self.finish_close(io, slot);
+            }
+            if self.local.dirty.is_empty() {
+                self.local.dirty = dirty;
+            }
+        }
+    }
+
+    /// Publishes interest and messages, then holds and releases the connections that feed spill lists.
+    fn settle<I: Io>(&mut self, io: &mut I) {
+        if self.peers.is_empty() {
+            return;
+        }
+        self.gather_interest();
+        self.peers.commit_interest();
+        self.peers.commit_messages(io.now());
+        let (conns, dirty, ready) = (&mut self.local.conns, &mut self.local.dirty, &mut self.ready);
+        self.peers.settle(|(slot, cid), bit, fate| {
+            let Some(conn) = conns.get_mut(slot as usize).filter(|conn| conn.cid == cid) else { return };
+            match fate {
+                Fate::Passed => conn.fed &= !bit,
+                Fate::Held => {
+                    conn.fed &= !bit;
+                    conn.held |= bit;
+                }
+                Fate::Released => {
+                    conn.held &= !bit;
+                    if conn.held == 0 && !std::mem::replace(&mut conn.ready, true) {
+                        ready.push(slot);
+                    }
+                    if conn.held == 0 && !std::mem::replace(&mut conn.dirty, true) {
+                        dirty.push(slot);
+                    }
+                }
+            }
+        });
+    }
+
+    fn gather_interest(&mut self) {
+        for (number, account) in self.accounts.iter_mut().enumerate() {
+            if account.has_changes() {
+                let peers = &mut self.peers;
+                account.take_changes(|change| peers.push_interest(number as u32, change.old, change.new, &change.key));
+            }
+        }
+    }
+
+    /// Commits the open batch of one peer in mid-turn, because it has grown large.
+    pub(super) fn commit_one<I: Io>(&mut self, io: &mut I, pos: super::account::PeerPos) {
+        self.gather_interest();
+        self.peers.commit_interest();
+        self.peers.commit_to(pos, io.now());
+        self.peers.ring(io);
+    }
+
+    /// Writes to connections with much output in mid-turn; rings go first here too.
+    pub(super) fn flush_large<I: Io>(&mut self, io: &mut I) {
+        self.settle(io);
+        self.peers.ring(io);
+        for slot in std::mem::take(&mut self.local.large) {
+            let Some(conn) = self.local.conns.get(slot as usize) else { continue };
+            if conn.closing.is_some() || conn.held != 0 {
+                continue;
+            }
+            self.flush(io, slot);
+            if let Some(conn) = self.local.conns.get(slot as usize)
+                && conn.out.pending() > self.local.pending_max
+                && conn.closing.is_none()
+            {
+                self.local.cut_off.push((slot, CloseReason::SlowConsumerPending));
+            }
+        }
+        for (slot, reason) in std::mem::take(&mut self.local.cut_off) {
+            self.close(io, slot, reason);
+        }
+    }
+
+    /// Writes what is pending, as far as the socket takes it.
+    fn flush<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        conn.dirty = false;
+        if conn.held != 0 || conn.out.pending() == 0 {
+            return;
+        }
+        conn.blocked = false;
+        conn.last_activity = self.now;
+        while conn.out.pending() > 0 {
+            let mut slices = [IoSlice::new(&[]); SEGMENTS_PER_WRITE];
+            let count = conn.out.slices(&mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            match io.send(slot, &slices[..count]) {
+                Sent::Bytes(taken) => {
+                    conn.out.advance(&mut self.local.pool, taken);
+                    conn.written += taken as u64;
+                    if taken < offered {
+                        conn.blocked = true;
+                        break;
+                    }
+                }
+                Sent::Failed => {
+                    conn.out.clear(&mut self.local.pool);
+                    if conn.closing.is_none() {
+                        self.local.cut_off.push((slot, CloseReason::WriteError));
+                    }
+                    return;
+                }
+            }
+        }
+        if conn.write_goal != 0 && conn.written >= conn.write_goal {
+            conn.write_goal = 0;
+        }
+        if conn.blocked && conn.write_goal == 0 {
+            conn.write_goal = conn.written + conn.out.pending() as u64;
+            let entry = (slot, conn.cid, Timer::WriteDeadline);
+            self.timers.set(self.now + self.config.write_deadline, entry);
+        }
+    }
+
+    /// Publishers that hit a stall gate are not read for a moment.
+    fn pause_stalled(&mut self) {
+        for slot in std::mem::take(&mut self.local.stalled) {
+            let Some(conn) = self.local.conns.get_mut(slot as usize) else { continue };
+            let millis = std::mem::take(&mut conn.stall);
+            if millis == 0 || conn.closing.is_some() {
+                continue;
+            }
+            conn.stalled_until = self.now + u64::from(millis) * 1_000_000;
+            conn.traffic.stalls += 1;
+            self.local.counters.stalled_clients += 1;
+            self.timers.set(conn.stalled_until, (slot, conn.cid, Timer::StallEnd));
+        }
+    }
+
+    fn run_timers<I: Io>(&mut self, io: &mut I) {
+        while let Some(due) = self.timers.take_due(self.now) {
+            for (slot, cid, timer) in due {
+                if self.local.conns.get(slot as usize).is_some_and(|conn| conn.cid == cid) {
+                    self.timer_fired(io, slot, timer);
+                }
+            }
+        }
+        if self.local.pool.bytes() > 0 && self.now >= self.busy_at + TRIM_AFTER {
+            self.local.pool.trim();
+            self.read_buffer = Vec::new();
+            self.spare_block = None;
+        }
+    }
+}

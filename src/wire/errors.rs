@@ -1,0 +1,194 @@
+//! The `-ERR` texts and close reasons that clients and monitoring see (core §1.11).
+
+use std::fmt;
+
+/// Why a connection is closed: the `-ERR` text, if the client is told, and the reason shown by `/connz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed its end.
+    ClientClosed,
+    /// Bytes that are no command.
+    UnknownOperation,
+    /// Wrong arguments of a known command.
+    ParseError,
+    /// The client sent `-ERR`.
+    ClientError,
+    /// Failed login.
+    AuthorizationViolation,
+    /// No CONNECT in time.
+    AuthenticationTimeout,
+    /// Pings were not answered.
+    StaleConnection,
+    /// Announced payload above `max_payload`.
+    MaximumPayload,
+    /// Control line above `max_control_line`.
+    MaximumControlLine,
+    /// `max_connections` reached.
+    MaximumConnections,
+    /// `protocol` of CONNECT is neither 0 nor 1.
+    InvalidProtocol,
+    /// `no_responders` without `headers`.
+    NoRespondersRequiresHeaders,
+    /// More than `max_pending` bytes are queued.
+    SlowConsumerPending,
+    /// A write did not finish within `write_deadline`.
+    SlowConsumerDeadline,
+    /// The socket failed while reading.
+    ReadError,
+    /// The socket failed while writing.
+    WriteError,
+    /// The server stops.
+    ServerShutdown,
+}
+
+impl CloseReason {
+    /// The text between the quotes of `-ERR '…'`; `None` where the reference closes silently.
+    #[must_use]
+    pub fn error_text(self) -> Option<&'static str> {
+        match self {
+            Self::UnknownOperation => Some("Unknown Protocol Operation"),
+            Self::AuthorizationViolation => Some("Authorization Violation"),
+            Self::AuthenticationTimeout => Some("Authentication Timeout"),
+            Self::StaleConnection => Some("Stale Connection"),
+            Self::MaximumPayload => Some("Maximum Payload Violation"),
+            Self::MaximumControlLine => Some("maximum control line exceeded"),
+            Self::MaximumConnections => Some("maximum connections exceeded"),
+            Self::InvalidProtocol => Some("invalid client protocol"),
+            Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
+            _ => None,
+        }
+    }
+
+    /// The reason as `/connz?state=closed` shows it.
+    #[must_use]
+    pub fn monitor_text(self) -> &'static str {
+        match self {
+            Self::ClientClosed | Self::ClientError => "Client Closed",
+            Self::UnknownOperation => "Protocol Violation",
+            Self::ParseError => "Parse Error",
+            Self::AuthorizationViolation => "Authentication Failure",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::StaleConnection => "Stale Connection",
+            Self::MaximumPayload => "Maximum Message Payload Exceeded",
+            Self::MaximumControlLine => "Maximum Control Line Exceeded",
+            Self::MaximumConnections => "Maximum Connections Exceeded",
+            Self::InvalidProtocol => "Bad Client Protocol Version",
+            Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",
+            Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
+            Self::ReadError => "Read Error",
+            Self::WriteError => "Write Error",
+            Self::ServerShutdown => "Server Shutdown",
+        }
+    }
+
+    /// Whether queued output is still worth sending before the socket is closed (core §3.8).
+    #[must_use]
+    pub fn flushes(self) -> bool {
+        !matches!(
+            self,
+            Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError
+        )
+    }
+}
+
+/// Errors after which the connection stays open.
+#[derive(Clone, Copy, Debug)]
+pub enum Violation<'a> {
+    /// SUB of an invalid subject.
+    InvalidSubject,
+    /// PUB of an invalid subject by a pedantic client.
+    InvalidPublishSubject,
+    /// `max_subscriptions` reached.
+    MaximumSubscriptions,
+    /// Publishing on this subject is not allowed.
+    Publish(&'a [u8]),
+    /// This reply subject is reserved (core §1.15).
+    PublishReply(&'a [u8]),
+    /// Subscribing is not allowed.
+    Subscribe(&'a [u8]),
+    /// Subscribing with this queue group is not allowed.
+    SubscribeQueue(&'a [u8], &'a [u8]),
+}
+
+impl fmt::Display for Violation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidSubject => f.write_str("Invalid Subject"),
+            Self::InvalidPublishSubject => f.write_str("Invalid Publish Subject"),
+            Self::MaximumSubscriptions => f.write_str("maximum subscriptions exceeded"),
+            Self::Publish(subject) => write!(f, "Permissions Violation for Publish to {}", Quoted(subject)),
+            Self::PublishReply(reply) => {
+                write!(f, "Permissions Violation for Publish with Reply of {}", Quoted(reply))
+            }
+            Self::Subscribe(subject) => write!(f, "Permissions Violation for Subscription to {}", Quoted(subject)),
+            Self::SubscribeQueue(subject, queue) => write!(
+                f,
+                "Permissions Violation for Subscription to {} using queue {}",
+                Quoted(subject),
+                Quoted(queue)
+            ),
+        }
+    }
+}
+
+/// Text in double quotes with the escapes of Go's `%q`.
+pub struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '"' => f.write_str("\\\"")?,
+                    '\\' => f.write_str("\\\\")?,
+                    '\x07' => f.write_str("\\a")?,
+                    '\x08' => f.write_str("\\b")?,
+                    '\x0c' => f.write_str("\\f")?,
+                    '\n' => f.write_str("\\n")?,
+                    '\r' => f.write_str("\\r")?,
+                    '\t' => f.write_str("\\t")?,
+                    '\x0b' => f.write_str("\\v")?,
+                    c if c.is_control() && (c as u32) < 0x100 => write!(f, "\\x{:02x}", c as u32)?,
+                    c => write!(f, "{c}")?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_follows_go() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"foo.bar", r#""foo.bar""#),
+            (b"a\"b\\c", r#""a\"b\\c""#),
+            (b"\x00\x07\x7f", r#""\x00\a\x7f""#),
+            ("é".as_bytes(), "\"é\""),
+            (b"\xff", r#""\xff""#),
+        ];
+        for (raw, quoted) in cases {
+            assert_eq!(Quoted(raw).to_string(), quoted);
+        }
+    }
+
+    #[test]
+    fn violations_read_as_the_reference_writes_them() {
+        assert_eq!(
+            Violation::PublishReply(b"_R_.abc").to_string(),
+            r#"Permissions Violation for Publish with Reply of "_R_.abc""#
+        );
+        assert_eq!(
+            Violation::SubscribeQueue(b"foo", b"_sys_").to_string(),
+            r#"Permissions Violation for Subscription to "foo" using queue "_sys_""#
+        );
+    }
+}

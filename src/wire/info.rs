@@ -1,0 +1,93 @@
+//! The INFO document (core §1.3).
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+/// The nats-server version whose protocol is implemented; client libraries gate features on it.
+pub const PROTOCOL_VERSION: &str = "2.15.1";
+/// The product's own version.
+pub const PRODUCT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What INFO says of the server, the same for all connections.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    /// 56-character public server key.
+    pub server_id: String,
+    /// Configured name, else the id.
+    pub server_name: String,
+    /// Bound or advertised host.
+    pub host: String,
+    /// Bound or advertised port.
+    pub port: u16,
+    /// Whether CONNECT must carry credentials.
+    pub auth_required: bool,
+    /// Largest payload, headers included.
+    pub max_payload: usize,
+}
+
+/// What INFO says beside that.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientFacts<'a> {
+    /// Connection id.
+    pub client_id: u64,
+    /// Peer address as the server sees it.
+    pub client_ip: IpAddr,
+    /// Lame duck mode has begun.
+    pub lame_duck: bool,
+    /// `Some(account)` in the INFO that answers CONNECT.
+    pub account: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    version: &'static str,
+    leat: &'static str,
+    proto: u8,
+    go: &'static str,
+    host: &'a str,
+    port: u16,
+    headers: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auth_required: bool,
+    max_payload: usize,
+    client_id: u64,
+    client_ip: IpAddr,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ldm: bool,
+    api_lvl: u8,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    connect_info: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_account: Option<&'a str>,
+}
+
+/// `INFO {…} \r\n`
+#[must_use]
+pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
+    let document = Document {
+        server_id: &server.server_id,
+        server_name: &server.server_name,
+        version: PROTOCOL_VERSION,
+        leat: PRODUCT_VERSION,
+        proto: 1,
+        go: "rust",
+        host: &server.host,
+        port: server.port,
+        headers: true,
+        auth_required: server.auth_required,
+        max_payload: server.max_payload,
+        client_id: client.client_id,
+        client_ip: client.client_ip.to_canonical(),
+        ldm: client.lame_duck,
+        api_lvl: 5,
+        connect_info: client.account.is_some(),
+        remote_account: client.account,
+    };
+    let mut line = b"INFO ".to_vec();
+    serde_json::to_writer(&mut line, &document).expect("plain strings and numbers always serialise");
+    line.extend_from_slice(b" \r\n");
+    line
+}
