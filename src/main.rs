@@ -1,10 +1,43 @@
-//! The broker's executable: arguments, exit codes.
-fn main() {
-    let mut options = leat::config::Options::default();
-    let args: Vec<String> = std::env::args().collect();
-    let _ = &args;
-    if let Ok(leat::cli::Command::Run { options: parsed, .. }) = leat::cli::parse(args[1..].iter().map(Into::into)) { options = *parsed; }
-    let server = leat::server::Server::start(&options).unwrap();
-    eprintln!("listening on {}", server.address());
-    loop { std::thread::park(); }
+//! The broker's executable: arguments and exit codes.
+
+use std::process::ExitCode;
+
+use leat::cli::{self, CliError, Command};
+use leat::config::Options;
+use leat::control;
+use leat::logging::{LogConfig, Logging};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { options, warnings }) => serve(*options, &warnings),
+        Ok(Command::Signal(signal)) => match signal.send() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
+        Ok(Command::Help(text) | Command::Version(text)) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CliError::EXIT_CODE)
+        }
+    }
+}
+
+fn serve(options: Options, warnings: &[String]) -> ExitCode {
+    let logging = match Logging::install(&LogConfig::from(&options)) {
+        Ok(logging) => logging,
+        Err(error) => return refuse(&error),
+    };
+    match control::run(options, warnings, &logging) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The log has the line.
+        Err(_) => ExitCode::from(CliError::EXIT_CODE),
+    }
+}
+
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("leat: {error}");
+    ExitCode::from(CliError::EXIT_CODE)
 }

@@ -13,7 +13,7 @@ use crate::auth::Auth;
 use crate::config::{Options, PortSpec};
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
-use crate::monitor::snapshot::{ShardSnapshot, Want};
+use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
 use crate::wire::info::ServerInfo;
 
@@ -166,9 +166,12 @@ impl Server {
         self.order_all(|| Order::AnnounceLameDuck);
     }
 
-    /// Closes up to `count` connections of every shard.
+    /// Closes up to `count` connections of the shard that has most.
     pub fn close_some(&self, count: usize) {
-        self.order_all(|| Order::CloseSome(count));
+        let shard = self.shared.fullest_shard();
+        if self.orders[shard].send(Order::CloseSome(count)).is_ok() {
+            self.bells[shard].ring();
+        }
     }
 
     /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`.

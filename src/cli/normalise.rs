@@ -28,7 +28,11 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Result<Norm
     while let Some(arg) = args.next() {
         let arg = arg?;
         let Some(name_and_value) = strip_dashes(&arg) else {
-            result.word = if arg == "--" { args.next().transpose()? } else { Some(arg) };
+            result.word = if arg == "--" {
+                args.next().transpose()?
+            } else {
+                Some(arg)
+            };
             break;
         };
         let (name, inline_value) = match name_and_value.split_once('=') {
@@ -36,12 +40,19 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Result<Norm
             None => (name_and_value, None),
         };
         let typed = &arg[..arg.len() - name_and_value.len() + name.len()];
-        let flag = flags::find(name)
-            .ok_or_else(|| CliError::new(format!("unknown flag \"{}\" (see leat --help)", typed.escape_debug())))?;
+        let flag = flags::find(name).ok_or_else(|| {
+            CliError::new(format!(
+                "unknown flag \"{}\" (see leat --help)",
+                typed.escape_debug()
+            ))
+        })?;
         let value = match inline_value {
             Some(value) => value,
             None if flag.is_boolean() => "true".to_owned(),
-            None => args.next().transpose()?.ok_or_else(|| needs_value(flag, typed))?,
+            None => args
+                .next()
+                .transpose()?
+                .ok_or_else(|| needs_value(flag, typed))?,
         };
         result.args.push(format!("--{}={value}", flag.id()));
         result.typed.insert(flag.id(), typed.to_owned());
@@ -96,7 +107,10 @@ mod tests {
         ];
         for (line, args, word) in cases {
             let normalised = run(line).unwrap();
-            assert_eq!((normalised.args, normalised.word.as_deref()), (args.iter().map(|s| (*s).into()).collect(), *word));
+            assert_eq!(
+                (normalised.args, normalised.word.as_deref()),
+                (args.iter().map(|s| (*s).into()).collect(), *word)
+            );
         }
         assert_eq!(run("-ms=1").unwrap().typed["https_port"], "-ms");
     }

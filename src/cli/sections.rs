@@ -11,8 +11,18 @@ use crate::config::{Secret, duration};
 use super::flags::Effect::{Ask, Ignored, Refused, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
 
-const fn flag(names: &'static [&'static str], value: &'static str, help: &'static str, effect: Effect) -> Flag {
-    Flag { names, value, help, effect }
+const fn flag(
+    names: &'static [&'static str],
+    value: &'static str,
+    help: &'static str,
+    effect: Effect,
+) -> Flag {
+    Flag {
+        names,
+        value,
+        help,
+        effect,
+    }
 }
 
 /// A boolean flag.
@@ -37,20 +47,55 @@ macro_rules! set {
 }
 
 pub(super) const SECTIONS: &[Section] = &[
-    Section { title: "Server Options", flags: SERVER },
-    Section { title: "Logging Options", flags: LOGGING },
-    Section { title: "Limit Options", flags: LIMITS },
-    Section { title: "Core Options", flags: CORES },
-    Section { title: "JetStream Options", flags: JETSTREAM },
-    Section { title: "Authorization Options", flags: AUTHORIZATION },
-    Section { title: "TLS Options", flags: TLS },
-    Section { title: "Cluster Options", flags: CLUSTER },
-    Section { title: "Profiling Options", flags: PROFILING },
-    Section { title: "Common Options", flags: COMMON },
+    Section {
+        title: "Server Options",
+        flags: SERVER,
+    },
+    Section {
+        title: "Logging Options",
+        flags: LOGGING,
+    },
+    Section {
+        title: "Limit Options",
+        flags: LIMITS,
+    },
+    Section {
+        title: "Core Options",
+        flags: CORES,
+    },
+    Section {
+        title: "JetStream Options",
+        flags: JETSTREAM,
+    },
+    Section {
+        title: "Authorization Options",
+        flags: AUTHORIZATION,
+    },
+    Section {
+        title: "TLS Options",
+        flags: TLS,
+    },
+    Section {
+        title: "Cluster Options",
+        flags: CLUSTER,
+    },
+    Section {
+        title: "Profiling Options",
+        flags: PROFILING,
+    },
+    Section {
+        title: "Common Options",
+        flags: COMMON,
+    },
 ];
 
 const SERVER: &[Flag] = &[
-    flag(&["-a", "--addr", "--net"], "host", "Bind to host address (default: 0.0.0.0)", set!(host, text)),
+    flag(
+        &["-a", "--addr", "--net"],
+        "host",
+        "Bind to host address (default: 0.0.0.0)",
+        set!(host, text),
+    ),
     flag(
         &["-p", "--port"],
         "port",
@@ -63,16 +108,35 @@ const SERVER: &[Flag] = &[
         "Server name (default: auto)",
         set!(some server_name, text),
     ),
-    flag(&["-P", "--pid"], "file", "File to store PID", set!(some pid_file, path)),
-    flag(&["-m", "--http_port"], "port", "Use port for http monitoring", set!(some http_port, port)),
-    flag(&["-ms", "--https_port"], "port", "Use port for https monitoring", Refused(NO_TLS)),
+    flag(
+        &["-P", "--pid"],
+        "file",
+        "File to store PID",
+        set!(some pid_file, path),
+    ),
+    flag(
+        &["-m", "--http_port"],
+        "port",
+        "Use port for http monitoring",
+        set!(some http_port, port),
+    ),
+    flag(
+        &["-ms", "--https_port"],
+        "port",
+        "Use port for https monitoring",
+        Refused(NO_TLS),
+    ),
     flag(
         &["-c", "--config"],
         "file",
         "Configuration file",
         Refused("configuration files cannot be read by this version; give the settings as flags"),
     ),
-    switch(&["-t"], "Test configuration and exit", Ask(What::TestConfig)),
+    switch(
+        &["-t"],
+        "Test configuration and exit",
+        Ask(What::TestConfig),
+    ),
     flag(
         &["-sl", "--signal"],
         "signal>[=<pid>",
@@ -95,22 +159,43 @@ const SERVER: &[Flag] = &[
 ];
 
 const LOGGING: &[Flag] = &[
-    flag(&["-l", "--log"], "file", "File to redirect log output", set!(some log_file, path)),
-    switch(&["-T", "--logtime"], "Timestamp log entries (default: true)", set!(logtime, boolean)),
+    flag(
+        &["-l", "--log"],
+        "file",
+        "File to redirect log output",
+        set!(some log_file, path),
+    ),
+    switch(
+        &["-T", "--logtime"],
+        "Timestamp log entries (default: true)",
+        set!(logtime, boolean),
+    ),
     switch(
         &["--logtime_utc"],
         "Timestamps in UTC instead of local timezone (default: false)",
         set!(logtime_utc, boolean),
     ),
-    switch(&["-s", "--syslog"], "Log to syslog", Ignored("syslog output is not available; logging as without it")),
+    switch(
+        &["-s", "--syslog"],
+        "Log to syslog",
+        Ignored("syslog output is not available; logging as without it"),
+    ),
     flag(
         &["-r", "--remote_syslog"],
         "addr",
         "Syslog server addr (udp://localhost:514)",
         Ignored("remote syslog output is not available; logging as without it"),
     ),
-    switch(&["-D", "--debug"], "Enable debugging output", set!(debug, boolean)),
-    switch(&["-V", "--trace"], "Trace the raw protocol", set!(trace, boolean)),
+    switch(
+        &["-D", "--debug"],
+        "Enable debugging output",
+        set!(debug, boolean),
+    ),
+    switch(
+        &["-V", "--trace"],
+        "Trace the raw protocol",
+        set!(trace, boolean),
+    ),
     switch(
         &["-VV"],
         "Verbose trace (traces system account as well)",
@@ -156,14 +241,24 @@ const LOGGING: &[Flag] = &[
 ];
 
 const LIMITS: &[Flag] = &[
-    flag(&["--max_payload"], "size", "Largest message (default: 1MiB)", set!(max_payload, protocol_size)),
+    flag(
+        &["--max_payload"],
+        "size",
+        "Largest message (default: 1MiB)",
+        set!(max_payload, protocol_size),
+    ),
     flag(
         &["--max_pending"],
         "size",
         "Bytes queued towards a client before it is cut off (default: 64MiB)",
         set!(max_pending, memory_size),
     ),
-    flag(&["--max_connections"], "number", "Client connections (default: 65536)", set!(max_connections, count)),
+    flag(
+        &["--max_connections"],
+        "number",
+        "Client connections (default: 65536)",
+        set!(max_connections, count),
+    ),
     flag(
         &["--max_subscriptions"],
         "number",
@@ -192,7 +287,8 @@ const LIMITS: &[Flag] = &[
         &["--ping_max"],
         "number",
         "Unanswered pings before a client is stale (default: 2)",
-        set!(ping_max, |text| u32::try_from(count(text)?).map_err(|_| "too large".to_owned())),
+        set!(ping_max, |text| u32::try_from(count(text)?)
+            .map_err(|_| "too large".to_owned())),
     ),
     flag(
         &["--write_deadline"],
@@ -238,14 +334,24 @@ const CORES: &[Flag] = &[
         "Microseconds an idle shard polls before it sleeps (default: 0)",
         set!(spin_us, size),
     ),
-    flag(&["--ring_depth"], "number", "Entries of each io_uring (default: 512)", set!(ring_depth, count)),
+    flag(
+        &["--ring_depth"],
+        "number",
+        "Entries of each io_uring (default: 512)",
+        set!(ring_depth, count),
+    ),
     flag(
         &["--io_memory"],
         "size",
         "Memory registered with io_uring per shard and ring (default: 256KiB)",
         set!(io_memory, memory_size),
     ),
-    flag(&["--segment_size"], "size", "Largest log segment (default: 64MiB)", set!(segment_size, size)),
+    flag(
+        &["--segment_size"],
+        "size",
+        "Largest log segment (default: 64MiB)",
+        set!(segment_size, size),
+    ),
     flag(
         &["--commit_delay_us"],
         "number",
@@ -267,27 +373,84 @@ const CORES: &[Flag] = &[
 ];
 
 const JETSTREAM: &[Flag] = &[
-    switch(&["-js", "--jetstream"], "Enable JetStream functionality", Ignored(NO_JETSTREAM)),
-    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored("nothing is stored in this version")),
+    switch(
+        &["-js", "--jetstream"],
+        "Enable JetStream functionality",
+        Ignored(NO_JETSTREAM),
+    ),
+    flag(
+        &["-sd", "--store_dir"],
+        "dir",
+        "Set the storage directory",
+        Ignored("nothing is stored in this version"),
+    ),
 ];
 
 const AUTHORIZATION: &[Flag] = &[
-    flag(&["--user"], "user", "User required for connections", set!(some user, credential)),
-    flag(&["--pass"], "password", "Password required for connections", set!(some pass, secret)),
-    flag(&["--auth"], "token", "Authorization token required for connections", set!(some auth_token, token)),
+    flag(
+        &["--user"],
+        "user",
+        "User required for connections",
+        set!(some user, credential),
+    ),
+    flag(
+        &["--pass"],
+        "password",
+        "Password required for connections",
+        set!(some pass, secret),
+    ),
+    flag(
+        &["--auth"],
+        "token",
+        "Authorization token required for connections",
+        set!(some auth_token, token),
+    ),
 ];
 
 const TLS: &[Flag] = &[
-    switch(&["--tls"], "Enable TLS, do not verify clients (default: false)", Refused(NO_TLS)),
-    flag(&["--tlscert"], "file", "Server certificate file", Refused(NO_TLS)),
-    flag(&["--tlskey"], "file", "Private key for server certificate", Refused(NO_TLS)),
-    switch(&["--tlsverify"], "Enable TLS, verify client certificates", Refused(NO_TLS)),
-    flag(&["--tlscacert"], "file", "Client certificate CA for verification", Refused(NO_TLS)),
+    switch(
+        &["--tls"],
+        "Enable TLS, do not verify clients (default: false)",
+        Refused(NO_TLS),
+    ),
+    flag(
+        &["--tlscert"],
+        "file",
+        "Server certificate file",
+        Refused(NO_TLS),
+    ),
+    flag(
+        &["--tlskey"],
+        "file",
+        "Private key for server certificate",
+        Refused(NO_TLS),
+    ),
+    switch(
+        &["--tlsverify"],
+        "Enable TLS, verify client certificates",
+        Refused(NO_TLS),
+    ),
+    flag(
+        &["--tlscacert"],
+        "file",
+        "Client certificate CA for verification",
+        Refused(NO_TLS),
+    ),
 ];
 
 const CLUSTER: &[Flag] = &[
-    flag(&["--routes"], "rurl-1, rurl-2", "Routes to solicit and connect", Ignored(NO_CLUSTER)),
-    flag(&["--cluster"], "cluster-url", "Cluster URL for solicited routes", Ignored(NO_CLUSTER)),
+    flag(
+        &["--routes"],
+        "rurl-1, rurl-2",
+        "Routes to solicit and connect",
+        Ignored(NO_CLUSTER),
+    ),
+    flag(
+        &["--cluster"],
+        "cluster-url",
+        "Cluster URL for solicited routes",
+        Ignored(NO_CLUSTER),
+    ),
     flag(
         &["--cluster_name"],
         "string",
@@ -299,7 +462,12 @@ const CLUSTER: &[Flag] = &[
         "Do not advertise known cluster information to clients",
         Ignored(NO_CLUSTER),
     ),
-    flag(&["--cluster_advertise"], "string", "Cluster URL to advertise to other servers", Ignored(NO_CLUSTER)),
+    flag(
+        &["--cluster_advertise"],
+        "string",
+        "Cluster URL to advertise to other servers",
+        Ignored(NO_CLUSTER),
+    ),
     flag(
         &["--connect_retries"],
         "number",
@@ -314,8 +482,12 @@ const CLUSTER: &[Flag] = &[
     ),
 ];
 
-const PROFILING: &[Flag] =
-    &[flag(&["--profile"], "port", "Profiling HTTP port", Ignored("there is no profiling port in this version"))];
+const PROFILING: &[Flag] = &[flag(
+    &["--profile"],
+    "port",
+    "Profiling HTTP port",
+    Ignored("there is no profiling port in this version"),
+)];
 
 const COMMON: &[Flag] = &[
     switch(&["-h", "--help"], "Show this message", Ask(What::Help)),
@@ -323,7 +495,8 @@ const COMMON: &[Flag] = &[
     switch(&["--help_tls"], "TLS help", Ask(What::HelpTls)),
 ];
 
-const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
+const NO_TLS: &str =
+    "TLS is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";
 

@@ -69,7 +69,11 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
         return None;
     }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     let mut nanos = whole.checked_mul(unit)?;
     let mut place = unit;
     for digit in fraction.bytes() {
@@ -130,7 +134,11 @@ mod tests {
             ("99999999999999999999s", None),
         ];
         for (text, nanos) in cases {
-            assert_eq!(parse(text).ok(), nanos.map(Duration::from_nanos), "{text:?}");
+            assert_eq!(
+                parse(text).ok(),
+                nanos.map(Duration::from_nanos),
+                "{text:?}"
+            );
         }
     }
 

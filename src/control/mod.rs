@@ -1,3 +1,182 @@
-//! What drives the control thread.
+//! The control thread: what a server does beside moving messages.
+//!
+//! [`run`] starts everything in the reference's order (core §3.1), then waits for signals: stop, drain, lame duck,
+//! log reopening. It talks to shards by orders and gets plain values back; nothing here runs on a shard.
 
+mod lame_duck;
 pub mod signals;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::config::Options;
+use crate::host;
+use crate::logging::{FATAL, Logging};
+use crate::monitor::ports::{self, PortsFile};
+use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Source, Want};
+use crate::server::{MonitorHandle, Server};
+use crate::shard::Shared;
+use crate::version;
+use signals::ControlEvent;
+
+/// Longest wait for queued output after SIGTERM. The process is gone well within five seconds.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Signals that wait for the control thread; more of one kind merge.
+const EVENTS_QUEUED: usize = 16;
+
+/// Runs a server until a signal ends it. The error is one line for standard error; it has been logged as fatal.
+///
+/// # Errors
+/// When the server cannot be started.
+pub fn run(options: Options, warnings: &[String], logging: &Logging) -> Result<(), String> {
+    let outcome = start(options, warnings).map(|running| running.wait(logging));
+    if let Err(error) = &outcome {
+        tracing::error!(target: FATAL, "{error}");
+    }
+    logging.flush();
+    outcome
+}
+
+fn start(options: Options, warnings: &[String]) -> Result<Running, String> {
+    let problems = host::prepare(&options).map_err(|problem| problem.to_string())?;
+    let (sender, events) = bounded(EVENTS_QUEUED);
+    signals::watch(sender).map_err(|error| format!("Error setting up signals: {error}"))?;
+    tracing::info!("Starting leat");
+    tracing::info!("  Version:  {} (nats-server {})", version::VERSION, version::COMPATIBLE_WITH);
+    if let Some(name) = &options.server_name {
+        tracing::info!("  Name:     {name}");
+    }
+    tracing::info!("  Cores:    {:?}", options.cores);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+    let http = options.http_port.map(|port| bind_http(&options, port.bind_number())).transpose()?;
+    let server = Server::start(&options).map_err(|error| error.to_string())?;
+    let options = Arc::new(options);
+    let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &options)).transpose()?;
+    let address = server.address();
+    tracing::info!("Listening for client connections on {}:{}", options.host, address.port());
+    tracing::info!("  ID:       {}", server.shared().info.server_id);
+    if let Some(path) = &options.pid_file {
+        let wrote = host::write_pid_file(path);
+        wrote.map_err(|error| format!("could not write pid file {}: {error}", path.display()))?;
+    }
+    let monitoring = monitor.as_ref().map(|(_, port)| format!("http://{}:{port}", options.http_host()));
+    let ports_file = match &options.ports_file_dir {
+        None => None,
+        Some(dir) => {
+            let nats = [format!("nats://{}:{}", options.host, address.port())];
+            let monitoring: Vec<String> = monitoring.into_iter().collect();
+            let file = ports::write(dir, std::process::id(), &nats, &monitoring);
+            Some(file.map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))?)
+        }
+    };
+    tracing::info!("Server is ready");
+    Ok(Running { server, options, monitor: monitor.map(|(monitor, _)| monitor), events, ports_file })
+}
+
+fn bind_http(options: &Options, port: u16) -> Result<(TcpListener, u16), String> {
+    let host = options.http_host();
+    let bound = TcpListener::bind((host, port)).and_then(|listener| {
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    });
+    bound.map_err(|error| format!("Error listening on monitoring port: {host}:{port}, {error}"))
+}
+
+fn serve_http(
+    listener: TcpListener,
+    port: u16,
+    server: &Server,
+    options: &Arc<Options>,
+) -> Result<(MonitorServer, u16), String> {
+    let source = BrokerSource {
+        shared: server.shared().clone(),
+        shards: server.monitor(),
+        options: options.clone(),
+        started: server.started(),
+        http_port: port,
+    };
+    tracing::info!("Starting http monitor on {}:{port}", options.http_host());
+    let monitor = monitor::serve(listener, Arc::new(source));
+    monitor.map(|monitor| (monitor, port)).map_err(|error: io::Error| format!("Error starting the monitor: {error}"))
+}
+
+/// A started server and what belongs to it.
+struct Running {
+    server: Server,
+    options: Arc<Options>,
+    monitor: Option<MonitorServer>,
+    events: Receiver<ControlEvent>,
+    ports_file: Option<PortsFile>,
+}
+
+impl Running {
+    /// Acts on signals until one of them ends the server.
+    fn wait(mut self, logging: &Logging) {
+        while let Ok(event) = self.events.recv() {
+            tracing::debug!("Trapped {:?} signal", event.signal_name());
+            match event {
+                ControlEvent::Reopen => logging.reopen(),
+                ControlEvent::Reload => tracing::warn!("There is no configuration file to reload"),
+                ControlEvent::Stop => break,
+                ControlEvent::Drain => {
+                    self.server.drain(DRAIN_TIME);
+                    break;
+                }
+                ControlEvent::LameDuck => {
+                    lame_duck::run(&self.server, &self.options, &self.events, logging);
+                    break;
+                }
+            }
+        }
+        tracing::info!("Initiating Shutdown...");
+        drop(self.ports_file.take());
+        if let Some(monitor) = self.monitor.take() {
+            monitor.stop();
+        }
+        self.server.stop();
+        tracing::info!("Server Exiting..");
+    }
+}
+
+/// The broker as monitoring sees it.
+struct BrokerSource {
+    shared: Arc<Shared>,
+    shards: MonitorHandle,
+    options: Arc<Options>,
+    started: SystemTime,
+    http_port: u16,
+}
+
+impl Source for BrokerSource {
+    fn facts(&self) -> Facts {
+        let info = &self.shared.info;
+        let lame_duck = self.shared.lame_duck.load(Ordering::Relaxed);
+        Facts {
+            server_id: info.server_id.clone(),
+            server_name: info.server_name.clone(),
+            host: info.host.clone(),
+            port: info.port,
+            http_port: self.http_port,
+            options: self.options.clone(),
+            start: self.started,
+            config_load_time: self.started,
+            config_digest: String::new(),
+            total_connections: self.shared.total_connections(),
+            readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
+        }
+    }
+
+    fn shards(&self, want: Want) -> Vec<ShardSnapshot> {
+        self.shards.snapshots(want)
+    }
+}

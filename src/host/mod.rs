@@ -29,7 +29,10 @@ pub struct Problem {
 
 impl Problem {
     fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 
@@ -71,8 +74,16 @@ mod tests {
     /// refused before anything else is changed.
     #[test]
     fn checks_run_in_order() {
-        let missing = Options { cores: vec![100_000], ..Options::default() };
+        let missing = Options {
+            cores: vec![100_000],
+            ..Options::default()
+        };
         let problem = prepare(&missing).unwrap_err();
-        assert!(problem.to_string().contains("processor 100000: choose --cores from "), "{problem}");
+        assert!(
+            problem
+                .to_string()
+                .contains("processor 100000: choose --cores from "),
+            "{problem}"
+        );
     }
 }

@@ -19,7 +19,7 @@ use glommio::timer::Timer;
 use super::doorbell::Doorbell;
 use super::ready::ReadyList;
 use super::sockets::Sockets;
-use crate::monitor::snapshot::{ShardSnapshot, Want};
+use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Next, Shard, Shared};
 
 /// What other threads ask of a shard. Followed by a ring of its doorbell.

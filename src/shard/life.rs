@@ -8,7 +8,7 @@ use super::Shard;
 use super::conn::{Conn, Stage};
 use super::io::{Io, Recv};
 use super::timers::Timer;
-use crate::monitor::snapshot::Want;
+use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
 use crate::wire::info::{self, ClientFacts};
 

@@ -40,7 +40,7 @@ use self::outbound::ChunkPool;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::Auth;
-use crate::monitor::snapshot::{ConnSnapshot, Counters};
+use crate::monitor::{ConnSnapshot, Counters};
 use crate::wire::errors::CloseReason;
 use crate::wire::info::ServerInfo;
 
@@ -109,6 +109,12 @@ impl Shared {
         let chosen = if own > least + least / 16 { least_shard as u16 } else { accepting };
         self.connections_by_shard[usize::from(chosen)].fetch_add(1, Ordering::Relaxed);
         chosen
+    }
+
+    /// Index of the shard with most connections.
+    pub fn fullest_shard(&self) -> usize {
+        let counts = self.connections_by_shard.iter().map(|count| count.load(Ordering::Relaxed));
+        counts.enumerate().max_by_key(|(_, count)| *count).map_or(0, |(shard, _)| shard)
     }
 
     /// Connections accepted since start.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Shard;
 use super::conn::{Conn, Sub};
-use crate::monitor::snapshot::{ConnSnapshot, ShardSnapshot, SubSnapshot, Want};
+use crate::monitor::{ConnSnapshot, ShardSnapshot, SubSnapshot, Want};
 
 impl Shard {
     /// Answers a monitoring request with plain values.

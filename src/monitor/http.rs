@@ -1,0 +1,242 @@
+//! The HTTP server: a thread with a runtime of its own, routes, and answers in the reference's shape.
+//!
+//! Questions to the shards run on at most [`QUESTIONS_MAX`] further threads, because they may wait; what exceeds that
+//! waits its turn, bounded by the number of connections.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::connz::connz;
+use super::healthz::{HealthzParams, healthz};
+use super::listener::BoundedListener;
+use super::params::ConnzParams;
+use super::process::ProcessUsage;
+use super::query::Query;
+use super::varz::{Surroundings, varz};
+use super::{Source, Want, go_json, index};
+
+/// Threads that may wait for shards at the same time.
+const QUESTIONS_MAX: usize = 2;
+
+/// How long requests in progress may take once the server is to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The running monitoring server.
+#[derive(Debug)]
+pub struct MonitorServer {
+    shutdown: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts to serve monitoring on a bound listener.
+pub fn serve(listener: TcpListener, source: Arc<dyn Source>) -> io::Result<MonitorServer> {
+    listener.set_nonblocking(true)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(QUESTIONS_MAX)
+        .build()?;
+    let listener = {
+        let _inside = runtime.enter();
+        BoundedListener::new(tokio::net::TcpListener::from_std(listener)?)
+    };
+    let (shutdown, stopped) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("leat-monitor".to_owned())
+        .spawn(move || run(runtime, listener, source, stopped))?;
+    Ok(MonitorServer { shutdown, thread })
+}
+
+impl MonitorServer {
+    /// Stops accepting, lets requests in progress end for a moment, and ends the thread.
+    pub fn stop(self) {
+        // Either fails only when the thread has ended already, which is what is wanted.
+        let _ = self.shutdown.send(());
+        let _ = self.thread.join();
+    }
+}
+
+fn run(
+    runtime: Runtime,
+    listener: BoundedListener,
+    source: Arc<dyn Source>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let shared = Arc::new(Shared {
+        source,
+        requests: Mutex::default(),
+        usage: ProcessUsage::start(),
+    });
+    runtime.block_on(async move {
+        let (finish, finishing) = oneshot::channel::<()>();
+        let server = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
+            let _ = finishing.await;
+        });
+        let server = tokio::spawn(server.into_future());
+        let _ = (&mut stopped).await;
+        drop(finish);
+        let _ = timeout(STOP_PATIENCE, server).await;
+    });
+    // A question that a shard never answers must not hold up the exit.
+    runtime.shutdown_background();
+}
+
+/// What all requests share.
+struct Shared {
+    source: Arc<dyn Source>,
+    requests: Mutex<BTreeMap<&'static str, u64>>,
+    usage: ProcessUsage,
+}
+
+type SharedState = State<Arc<Shared>>;
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", any(get_index))
+        .route("/varz", any(get_varz))
+        .route("/connz", any(get_connz))
+        .route("/healthz", any(get_healthz))
+        .fallback(async || not_found())
+        .with_state(shared)
+}
+
+async fn get_index(State(shared): SharedState) -> Response {
+    shared.count("/");
+    (
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
+        index::page(),
+    )
+        .into_response()
+}
+
+async fn get_varz(State(shared): SharedState) -> Response {
+    shared.count("/varz");
+    off_thread(move || {
+        let facts = shared.source.facts();
+        let shards = shared.source.shards(Want::default());
+        let around = Surroundings {
+            now: SystemTime::now(),
+            memory: shared.usage.memory(),
+            processor_percent: shared.usage.processor_percent(),
+            requests: shared.counts(),
+        };
+        json(
+            StatusCode::OK,
+            go_json::indented(&varz(&facts, &shards, around)),
+        )
+    })
+    .await
+}
+
+async fn get_connz(State(shared): SharedState, RawQuery(query): RawQuery) -> Response {
+    let params = match ConnzParams::parse(&Query::parse(&query.unwrap_or_default())) {
+        Ok(params) => params,
+        Err(text) => return bad_request(text),
+    };
+    shared.count("/connz");
+    off_thread(move || {
+        let facts = shared.source.facts();
+        let shards = shared.source.shards(params.want());
+        json(
+            StatusCode::OK,
+            go_json::indented(&connz(&facts, &shards, &params, SystemTime::now())),
+        )
+    })
+    .await
+}
+
+async fn get_healthz(State(shared): SharedState, RawQuery(query): RawQuery) -> Response {
+    shared.count("/healthz");
+    let params = match HealthzParams::parse(&Query::parse(&query.unwrap_or_default())) {
+        Ok(params) => params,
+        Err(text) => return bad_request(text),
+    };
+    let health = healthz(&params, shared.source.facts().readiness);
+    let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, go_json::compact(&health.body))
+}
+
+impl Shared {
+    fn count(&self, path: &'static str) {
+        *self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(path)
+            .or_default() += 1;
+    }
+
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Makes an answer on a thread that may wait for the shards.
+async fn off_thread(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(answer)
+        .await
+        .unwrap_or_else(|_| internal_error())
+}
+
+fn json(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> Response {
+    match body {
+        Ok(body) => (status, [ALLOW_ALL, (header::CONTENT_TYPE, JSON)], body).into_response(),
+        Err(_) => internal_error(),
+    }
+}
+
+fn bad_request(text: String) -> Response {
+    (
+        StatusCode::BAD_REQUEST,
+        [(header::CONTENT_TYPE, TEXT)],
+        text,
+    )
+        .into_response()
+}
+
+fn not_found() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, TEXT),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+    ];
+    (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
+}
+
+fn internal_error() -> Response {
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        [(header::CONTENT_TYPE, TEXT)],
+        "the answer could not be made\n",
+    )
+        .into_response()
+}
+
+const ALLOW_ALL: (HeaderName, HeaderValue) = (
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    HeaderValue::from_static("*"),
+);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

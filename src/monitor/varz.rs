@@ -1,0 +1,266 @@
+//! `/varz`: the server as a whole.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::thread::available_parallelism;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::text::{elapsed, timestamp};
+use super::{Counters, Facts, ShardSnapshot};
+use crate::version::{COMPATIBLE_WITH, VERSION};
+
+/// What `/varz` needs to know about this process and its HTTP requests.
+pub(super) struct Surroundings {
+    pub(super) now: SystemTime,
+    pub(super) memory: u64,
+    pub(super) processor_percent: f64,
+    pub(super) requests: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Varz<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    version: &'static str,
+    proto: u8,
+    go: &'static str,
+    host: &'a str,
+    port: u16,
+    #[serde(skip_serializing_if = "is_false")]
+    auth_required: bool,
+    max_connections: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: usize,
+    ping_interval: u128,
+    ping_max: u32,
+    http_host: &'a str,
+    http_port: u16,
+    http_base_path: &'static str,
+    https_port: u16,
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: usize,
+    cluster: Empty,
+    gateway: Empty,
+    leaf: Empty,
+    mqtt: Empty,
+    websocket: Empty,
+    jetstream: Empty,
+    tls_timeout: f64,
+    write_deadline: u128,
+    start: String,
+    now: String,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: u64,
+    http_req_stats: BTreeMap<&'static str, u64>,
+    config_load_time: String,
+    config_digest: &'a str,
+    slow_consumer_stats: PerKind,
+    stale_connection_stats: PerKind,
+    disk_io_wait_stats: DiskWaits,
+    leat: Leat,
+}
+
+/// An object without members.
+#[derive(Serialize)]
+struct Empty {}
+
+/// A count per kind of connection. There are clients only.
+#[derive(Serialize)]
+struct PerKind {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+/// How often something waited for a slot to reach the disk. Nothing is stored, so nothing waits.
+#[derive(Serialize)]
+struct DiskWaits {
+    waiters: u64,
+    waits: u64,
+    wait_time: u64,
+    max_wait_time: u64,
+}
+
+/// What the reference has no place for.
+#[derive(Serialize)]
+struct Leat {
+    version: &'static str,
+    shards: Vec<Shard>,
+}
+
+#[derive(Serialize)]
+struct Shard {
+    shard: u16,
+    cpu: usize,
+    connections: u64,
+    subscriptions: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+}
+
+/// The time a TLS handshake may take, stated although there is no TLS listener, as the reference does.
+const TLS_TIMEOUT_SECONDS: f64 = 2.0;
+
+/// Puts the answer together.
+pub(super) fn varz<'a>(
+    facts: &'a Facts,
+    shards: &[ShardSnapshot],
+    around: Surroundings,
+) -> Varz<'a> {
+    let options = &*facts.options;
+    let sum = total(shards);
+    Varz {
+        server_id: &facts.server_id,
+        server_name: &facts.server_name,
+        version: COMPATIBLE_WITH,
+        proto: 1,
+        go: "rust",
+        host: &facts.host,
+        port: facts.port,
+        auth_required: options.auth_required(),
+        max_connections: options.max_connections,
+        max_subscriptions: options.max_subscriptions,
+        ping_interval: options.ping_interval.as_nanos(),
+        ping_max: options.ping_max,
+        http_host: options.http_host(),
+        http_port: facts.http_port,
+        http_base_path: "",
+        https_port: 0,
+        auth_timeout: options.auth_timeout.as_secs_f64(),
+        max_control_line: options.max_control_line,
+        max_payload: options.max_payload,
+        max_pending: options.max_pending,
+        cluster: Empty {},
+        gateway: Empty {},
+        leaf: Empty {},
+        mqtt: Empty {},
+        websocket: Empty {},
+        jetstream: Empty {},
+        tls_timeout: TLS_TIMEOUT_SECONDS,
+        write_deadline: options.write_deadline.as_nanos(),
+        start: timestamp(facts.start),
+        now: timestamp(around.now),
+        uptime: elapsed(around.now, facts.start),
+        mem: around.memory,
+        cores: available_parallelism().map_or(1, usize::from),
+        gomaxprocs: options.cores.len(),
+        cpu: around.processor_percent,
+        connections: sum.connections,
+        total_connections: facts.total_connections,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: sum.in_msgs,
+        in_bytes: sum.in_bytes,
+        in_client_msgs: sum.in_msgs,
+        in_client_bytes: sum.in_bytes,
+        out_msgs: sum.out_msgs,
+        out_bytes: sum.out_bytes,
+        out_client_msgs: sum.out_msgs,
+        out_client_bytes: sum.out_bytes,
+        slow_consumers: sum.slow_consumers,
+        stale_connections: sum.stale_connections,
+        stalled_clients: sum.stalled_clients,
+        subscriptions: sum.subscriptions,
+        http_req_stats: around.requests,
+        config_load_time: timestamp(facts.config_load_time),
+        config_digest: &facts.config_digest,
+        slow_consumer_stats: PerKind::clients(sum.slow_consumers),
+        stale_connection_stats: PerKind::clients(sum.stale_connections),
+        disk_io_wait_stats: DiskWaits {
+            waiters: 0,
+            waits: 0,
+            wait_time: 0,
+            max_wait_time: 0,
+        },
+        leat: Leat {
+            version: VERSION,
+            shards: shards.iter().map(Shard::from).collect(),
+        },
+    }
+}
+
+impl PerKind {
+    fn clients(clients: u64) -> Self {
+        Self {
+            clients,
+            routes: 0,
+            gateways: 0,
+            leafs: 0,
+        }
+    }
+}
+
+impl From<&ShardSnapshot> for Shard {
+    fn from(snapshot: &ShardSnapshot) -> Self {
+        let counters = snapshot.counters;
+        Self {
+            shard: snapshot.shard,
+            cpu: snapshot.cpu,
+            connections: counters.connections,
+            subscriptions: counters.subscriptions,
+            in_msgs: counters.in_msgs,
+            in_bytes: counters.in_bytes,
+            out_msgs: counters.out_msgs,
+            out_bytes: counters.out_bytes,
+            slow_consumers: counters.slow_consumers,
+            stale_connections: counters.stale_connections,
+            stalled_clients: counters.stalled_clients,
+        }
+    }
+}
+
+/// Each counter over all shards.
+fn total(shards: &[ShardSnapshot]) -> Counters {
+    let mut sum = Counters::default();
+    for ShardSnapshot { counters, .. } in shards {
+        sum.in_msgs += counters.in_msgs;
+        sum.in_bytes += counters.in_bytes;
+        sum.out_msgs += counters.out_msgs;
+        sum.out_bytes += counters.out_bytes;
+        sum.slow_consumers += counters.slow_consumers;
+        sum.stale_connections += counters.stale_connections;
+        sum.stalled_clients += counters.stalled_clients;
+        sum.connections += counters.connections;
+        sum.subscriptions += counters.subscriptions;
+    }
+    sum
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
