@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use leat::cli::{self, CliError, Command};
 use leat::config::Options;
 use leat::control;
+use leat::host;
 use leat::logging::{LogConfig, Logging};
 
 fn main() -> ExitCode {
@@ -26,11 +27,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options, warnings: &[String]) -> ExitCode {
+    // Before the log has a thread: some of what is prepared must happen while there is only one.
+    let prepared = host::prepare(&options);
     let logging = match Logging::install(&LogConfig::from(&options)) {
         Ok(logging) => logging,
         Err(error) => return refuse(&error),
     };
-    match control::run(options, warnings, &logging) {
+    match control::run(options, prepared, warnings, &logging) {
         Ok(()) => ExitCode::SUCCESS,
         // The log has the line.
         Err(_) => ExitCode::from(CliError::EXIT_CODE),

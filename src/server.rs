@@ -10,7 +10,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::Auth;
-use crate::config::{Options, PortSpec};
+use crate::config::Options;
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
 use crate::monitor::{ShardSnapshot, Want};
@@ -84,7 +84,8 @@ impl Server {
             started: SystemTime::now(),
         };
         let epoch = Instant::now();
-        let parts = listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
+        let parts =
+            listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
         let (started, all_started) = bounded(shards);
         for (((listener, orders), links), cpu) in parts.zip(&options.cores) {
             let id = server.threads.len();
@@ -322,10 +323,4 @@ fn config(options: &Options, shards: usize) -> Config {
         no_fast_producer_stall: options.no_fast_producer_stall,
         auth,
     }
-}
-
-/// Whether the options ask for any free port, for messages that name the port wanted.
-#[must_use]
-pub fn wants_any_port(options: &Options) -> bool {
-    options.port == PortSpec::Any
 }

@@ -52,9 +52,7 @@ impl Auth {
                 let same_pass = equal(pass, &given(&connect.pass));
                 (same_user & same_pass).then(|| Login { user: Some(user.clone()) }).ok_or(Denied)
             }
-            Self::Token(token) => {
-                equal(token, &given(&connect.auth_token)).then(Login::default).ok_or(Denied)
-            }
+            Self::Token(token) => equal(token, &given(&connect.auth_token)).then(Login::default).ok_or(Denied),
         }
     }
 }
@@ -84,7 +82,9 @@ mod tests {
             ..Connect::default()
         };
         assert_eq!(user.check(&connect(Some("derek"), Some("s3cr3t"), None)), Ok(Login { user: Some("derek".into()) }));
-        for (name, pass) in [(None, None), (Some("derek"), None), (Some("derek"), Some("s3cr3")), (Some("dere"), Some("s3cr3t"))] {
+        for (name, pass) in
+            [(None, None), (Some("derek"), None), (Some("derek"), Some("s3cr3")), (Some("dere"), Some("s3cr3t"))]
+        {
             assert_eq!(user.check(&connect(name, pass, None)), Err(Denied));
         }
         assert_eq!(token.check(&connect(None, None, Some("T0pS3cr3t"))), Ok(Login::default()));

@@ -53,11 +53,7 @@ pub(super) struct Section {
 impl Flag {
     /// The name clap knows the flag by: the first long one without its dashes, or the only one.
     pub(super) fn id(&self) -> &'static str {
-        let name = self
-            .names
-            .iter()
-            .find(|name| name.starts_with("--"))
-            .unwrap_or(&self.names[0]);
+        let name = self.names.iter().find(|name| name.starts_with("--")).unwrap_or(&self.names[0]);
         name.trim_start_matches('-')
     }
 
@@ -69,11 +65,7 @@ impl Flag {
     fn is_called(&self, name: &str) -> bool {
         self.names.iter().any(|own| {
             let own = own.trim_start_matches('-');
-            own.len() == name.len()
-                && own
-                    .bytes()
-                    .zip(name.bytes())
-                    .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+            own.len() == name.len() && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
         })
     }
 }

@@ -45,11 +45,7 @@ fn write_section(text: &mut String, section: &Section) {
 }
 
 fn write_flag(text: &mut String, flag: &Flag) {
-    let indent = if flag.names[0].starts_with("--") {
-        LONG_NAME_COLUMN
-    } else {
-        4
-    };
+    let indent = if flag.names[0].starts_with("--") { LONG_NAME_COLUMN } else { 4 };
     let mut names = format!("{:indent$}{}", "", flag.names.join(", "));
     if !flag.is_boolean() {
         names.push_str(" <");
@@ -87,14 +83,8 @@ mod tests {
         for flag in flags::all() {
             assert!(text.contains(&flag.names.join(", ")), "{:?}", flag.names);
         }
-        assert!(
-            text.contains("\n    -p, --port <port>                Use port for clients"),
-            "{text}"
-        );
-        assert!(
-            text.contains("\n        --ports_file_dir <dir>       Creates"),
-            "{text}"
-        );
+        assert!(text.contains("\n    -p, --port <port>                Use port for clients"), "{text}");
+        assert!(text.contains("\n        --ports_file_dir <dir>       Creates"), "{text}");
         for line in text.lines() {
             assert!(line.len() <= 130, "{line}");
         }

@@ -28,11 +28,7 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Result<Norm
     while let Some(arg) = args.next() {
         let arg = arg?;
         let Some(name_and_value) = strip_dashes(&arg) else {
-            result.word = if arg == "--" {
-                args.next().transpose()?
-            } else {
-                Some(arg)
-            };
+            result.word = if arg == "--" { args.next().transpose()? } else { Some(arg) };
             break;
         };
         let (name, inline_value) = match name_and_value.split_once('=') {
@@ -40,19 +36,12 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Result<Norm
             None => (name_and_value, None),
         };
         let typed = &arg[..arg.len() - name_and_value.len() + name.len()];
-        let flag = flags::find(name).ok_or_else(|| {
-            CliError::new(format!(
-                "unknown flag \"{}\" (see leat --help)",
-                typed.escape_debug()
-            ))
-        })?;
+        let flag = flags::find(name)
+            .ok_or_else(|| CliError::new(format!("unknown flag \"{}\" (see leat --help)", typed.escape_debug())))?;
         let value = match inline_value {
             Some(value) => value,
             None if flag.is_boolean() => "true".to_owned(),
-            None => args
-                .next()
-                .transpose()?
-                .ok_or_else(|| needs_value(flag, typed))?,
+            None => args.next().transpose()?.ok_or_else(|| needs_value(flag, typed))?,
         };
         result.args.push(format!("--{}={value}", flag.id()));
         result.typed.insert(flag.id(), typed.to_owned());
@@ -72,8 +61,7 @@ fn needs_value(flag: &Flag, typed: &str) -> CliError {
 }
 
 fn into_text(arg: OsString) -> Result<String, CliError> {
-    arg.into_string()
-        .map_err(|arg| CliError::new(format!("argument {arg:?} is not valid UTF-8")))
+    arg.into_string().map_err(|arg| CliError::new(format!("argument {arg:?} is not valid UTF-8")))
 }
 
 #[cfg(test)]

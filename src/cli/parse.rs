@@ -19,14 +19,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
         return Ok(command);
     }
     let (options, mut warnings) = given.options()?;
-    options
-        .check()
-        .map_err(|errors| CliError::new(errors.join("; ")))?;
+    options.check().map_err(|errors| CliError::new(errors.join("; ")))?;
     warnings.extend(options.advice());
-    Ok(Command::Run {
-        options: Box::new(options),
-        warnings,
-    })
+    Ok(Command::Run { options: Box::new(options), warnings })
 }
 
 /// Flags as given, their values known to be usable.
@@ -46,33 +41,21 @@ impl Given {
         for flag in flags::all() {
             let typed = normalised.typed.get(flag.id()).cloned().unwrap_or_default();
             command = command.arg(
-                Arg::new(flag.id())
-                    .long(flag.id())
-                    .value_parser(move |value: &str| checked_value(flag, &typed, value)),
+                Arg::new(flag.id()).long(flag.id()).value_parser(move |value: &str| checked_value(flag, &typed, value)),
             );
         }
-        let matches = command
-            .try_get_matches_from(&normalised.args)
-            .map_err(one_line)?;
-        Ok(Self {
-            normalised,
-            matches,
-        })
+        let matches = command.try_get_matches_from(&normalised.args).map_err(one_line)?;
+        Ok(Self { normalised, matches })
     }
 
     /// The last value given to a flag.
     fn value(&self, flag: &Flag) -> Option<&str> {
-        self.matches
-            .get_one::<String>(flag.id())
-            .map(String::as_str)
+        self.matches.get_one::<String>(flag.id()).map(String::as_str)
     }
 
     /// The spelling the user chose.
     fn typed(&self, flag: &Flag) -> &str {
-        self.normalised
-            .typed
-            .get(flag.id())
-            .map_or(flag.id(), String::as_str)
+        self.normalised.typed.get(flag.id()).map_or(flag.id(), String::as_str)
     }
 
     /// A flag was given, and if it is a boolean, not as false.
@@ -86,9 +69,7 @@ impl Given {
     /// Flags and words that ask for something other than a run.
     fn question(&self) -> Result<Option<Command>, CliError> {
         let asked = |wanted: Ask| {
-            flags::all().find(|flag| {
-                matches!(flag.effect, Effect::Ask(ask) if ask == wanted) && self.is_on(flag)
-            })
+            flags::all().find(|flag| matches!(flag.effect, Effect::Ask(ask) if ask == wanted) && self.is_on(flag))
         };
         let word = self.normalised.word.as_deref();
         if asked(Ask::Help).is_some() || word == Some("help") {
@@ -104,16 +85,11 @@ impl Given {
             return Err(stray_word(word));
         }
         if let Some(request) = asked(Ask::Signal).and_then(|flag| self.value(flag)) {
-            return SignalCommand::parse(request)
-                .map(Command::Signal)
-                .map(Some)
-                .map_err(CliError::new);
+            return SignalCommand::parse(request).map(Command::Signal).map(Some).map_err(CliError::new);
         }
         self.refuse()?;
         match asked(Ask::TestConfig) {
-            Some(_) => Err(CliError::new(
-                "must specify [-c, --config] option to check configuration file syntax",
-            )),
+            Some(_) => Err(CliError::new("must specify [-c, --config] option to check configuration file syntax")),
             None => Ok(None),
         }
     }
@@ -122,10 +98,7 @@ impl Given {
     fn refuse(&self) -> Result<(), CliError> {
         for flag in flags::all().filter(|flag| self.is_on(flag)) {
             if let Effect::Refused(reason) = flag.effect {
-                return Err(CliError::new(format!(
-                    "flag {} is refused: {reason}",
-                    self.typed(flag)
-                )));
+                return Err(CliError::new(format!("flag {} is refused: {reason}", self.typed(flag))));
             }
         }
         Ok(())
@@ -160,10 +133,7 @@ fn checked_value(flag: &Flag, typed: &str, value: &str) -> Result<String, String
     };
     match verdict {
         Ok(()) => Ok(value.to_owned()),
-        Err(reason) => Err(format!(
-            "unusable value \"{}\" for flag {typed}: {reason}",
-            value.escape_debug()
-        )),
+        Err(reason) => Err(format!("unusable value \"{}\" for flag {typed}: {reason}", value.escape_debug())),
     }
 }
 
@@ -180,10 +150,7 @@ fn stray_word(word: &str) -> CliError {
         Ok(_) => "; a boolean flag takes its value after \"=\", as in -D=false",
         Err(_) => " (see leat --help)",
     };
-    CliError::new(format!(
-        "unrecognized command \"{}\"{hint}",
-        word.escape_debug()
-    ))
+    CliError::new(format!("unrecognized command \"{}\"{hint}", word.escape_debug()))
 }
 
 #[cfg(test)]
@@ -213,9 +180,7 @@ mod tests {
             (&["-a", "127.0.0.1", "-p", "4333"], |o| {
                 (o.host, o.port) = ("127.0.0.1".into(), PortSpec::Fixed(4333));
             }),
-            (&["--net=::1", "--port=-1"], |o| {
-                (o.host, o.port) = ("::1".into(), PortSpec::Any)
-            }),
+            (&["--net=::1", "--port=-1"], |o| (o.host, o.port) = ("::1".into(), PortSpec::Any)),
             (&["-p", "1", "-p", "2"], |o| o.port = PortSpec::Fixed(2)),
             (&["-p", "0", "-m", "0", "-n", ""], |_| {}),
             (&["--server_name", "s", "-P=/x/pid"], |o| {
@@ -225,26 +190,13 @@ mod tests {
                 o.http_port = Some(PortSpec::Fixed(8222));
                 o.ports_file_dir = Some("/d".into());
             }),
-            (
-                &[
-                    "-l",
-                    "f",
-                    "-T=false",
-                    "--logtime_utc",
-                    "--log_size_limit",
-                    "1kb",
-                ],
-                |o| {
-                    (o.log_file, o.logtime, o.logtime_utc, o.log_size_limit) =
-                        (Some("f".into()), false, true, 1024);
-                },
-            ),
+            (&["-l", "f", "-T=false", "--logtime_utc", "--log_size_limit", "1kb"], |o| {
+                (o.log_file, o.logtime, o.logtime_utc, o.log_size_limit) = (Some("f".into()), false, true, 1024);
+            }),
             (&["-D", "-V"], |o| (o.debug, o.trace) = (true, true)),
             (&["-DV"], |o| (o.debug, o.trace) = (true, true)),
             (&["-VV"], |o| (o.trace, o.trace_verbose) = (true, true)),
-            (&["-DVV"], |o| {
-                (o.debug, o.trace, o.trace_verbose) = (true, true, true)
-            }),
+            (&["-DVV"], |o| (o.debug, o.trace, o.trace_verbose) = (true, true, true)),
             (&["-DVV=false", "-D=0"], |_| {}),
             (&["--max_traced_msg_len=-1"], |_| {}),
             (&["--user", "u", "--pass", "$2a$x"], |o| {
@@ -254,85 +206,27 @@ mod tests {
             (&["--max_payload", "8MB", "--max-pending", "1g"], |o| {
                 (o.max_payload, o.max_pending) = (8 << 20, 1_000_000_000);
             }),
+            (&["--max_connections=0", "--max_subscriptions=-1", "--max_control_line", "1kb"], |o| {
+                (o.max_connections, o.max_control_line) = (0, 1024);
+            }),
+            (&["--ping_interval", "1.5s", "--ping_max", "5", "--write_deadline", "300ms"], |o| {
+                o.ping_interval = Duration::from_millis(1500);
+                (o.ping_max, o.write_deadline) = (5, Duration::from_millis(300));
+            }),
+            (&["--auth_timeout", "3", "--lame_duck_duration", "31s", "--lame_duck_grace_period", "2s"], |o| {
+                (o.auth_timeout, o.lame_duck_duration) = (Duration::from_secs(3), Duration::from_secs(31));
+                o.lame_duck_grace_period = Duration::from_secs(2);
+            }),
+            (&["--no_fast_producer_stall", "--max_closed_clients", "7"], |o| {
+                (o.no_fast_producer_stall, o.max_closed_clients) = (true, 7);
+            }),
+            (&["--cores", "0,0", "--spin-us", "20", "--ring-depth=1024", "--io-memory", "1MiB"], |o| {
+                (o.cores, o.spin_us, o.ring_depth, o.io_memory) = (vec![0, 0], 20, 1024, 1 << 20);
+            }),
             (
-                &[
-                    "--max_connections=0",
-                    "--max_subscriptions=-1",
-                    "--max_control_line",
-                    "1kb",
-                ],
+                &["--segment-size", "1MiB", "--commit-delay-us", "9", "--ring-slots", "8", "--ring_bytes", "64KiB"],
                 |o| {
-                    (o.max_connections, o.max_control_line) = (0, 1024);
-                },
-            ),
-            (
-                &[
-                    "--ping_interval",
-                    "1.5s",
-                    "--ping_max",
-                    "5",
-                    "--write_deadline",
-                    "300ms",
-                ],
-                |o| {
-                    o.ping_interval = Duration::from_millis(1500);
-                    (o.ping_max, o.write_deadline) = (5, Duration::from_millis(300));
-                },
-            ),
-            (
-                &[
-                    "--auth_timeout",
-                    "3",
-                    "--lame_duck_duration",
-                    "31s",
-                    "--lame_duck_grace_period",
-                    "2s",
-                ],
-                |o| {
-                    (o.auth_timeout, o.lame_duck_duration) =
-                        (Duration::from_secs(3), Duration::from_secs(31));
-                    o.lame_duck_grace_period = Duration::from_secs(2);
-                },
-            ),
-            (
-                &["--no_fast_producer_stall", "--max_closed_clients", "7"],
-                |o| {
-                    (o.no_fast_producer_stall, o.max_closed_clients) = (true, 7);
-                },
-            ),
-            (
-                &[
-                    "--cores",
-                    "0,0",
-                    "--spin-us",
-                    "20",
-                    "--ring-depth=1024",
-                    "--io-memory",
-                    "1MiB",
-                ],
-                |o| {
-                    (o.cores, o.spin_us, o.ring_depth, o.io_memory) =
-                        (vec![0, 0], 20, 1024, 1 << 20);
-                },
-            ),
-            (
-                &[
-                    "--segment-size",
-                    "1MiB",
-                    "--commit-delay-us",
-                    "9",
-                    "--ring-slots",
-                    "8",
-                    "--ring_bytes",
-                    "64KiB",
-                ],
-                |o| {
-                    (
-                        o.segment_size,
-                        o.commit_delay_us,
-                        o.ring_slots,
-                        o.ring_bytes,
-                    ) = (1 << 20, 9, 8, 65536);
+                    (o.segment_size, o.commit_delay_us, o.ring_slots, o.ring_bytes) = (1 << 20, 9, 8, 65536);
                 },
             ),
         ];
@@ -357,34 +251,19 @@ mod tests {
                 &["--port=70000", "-p", "1"],
                 "leat: unusable value \"70000\" for flag -p: not a port (0 to 65535, or -1 for a random one)",
             ),
-            (
-                &["-D=maybe"],
-                "leat: unusable value \"maybe\" for flag -D: neither true nor false",
-            ),
-            (
-                &["-js=maybe"],
-                "leat: unusable value \"maybe\" for flag -js: neither true nor false",
-            ),
+            (&["-D=maybe"], "leat: unusable value \"maybe\" for flag -D: neither true nor false"),
+            (&["-js=maybe"], "leat: unusable value \"maybe\" for flag -js: neither true nor false"),
             (
                 &["--ping_interval", "x"],
                 "leat: unusable value \"x\" for flag --ping_interval: not a duration such as 300ms, 1.5s or 2m",
             ),
-            (
-                &["--auth", ""],
-                "leat: unusable value \"\" for flag --auth: empty, which would let everybody in",
-            ),
-            (
-                &["stray"],
-                "leat: unrecognized command \"stray\" (see leat --help)",
-            ),
+            (&["--auth", ""], "leat: unusable value \"\" for flag --auth: empty, which would let everybody in"),
+            (&["stray"], "leat: unrecognized command \"stray\" (see leat --help)"),
             (
                 &["-D", "false"],
                 "leat: unrecognized command \"false\"; a boolean flag takes its value after \"=\", as in -D=false",
             ),
-            (
-                &["-t"],
-                "leat: must specify [-c, --config] option to check configuration file syntax",
-            ),
+            (&["-t"], "leat: must specify [-c, --config] option to check configuration file syntax"),
             (
                 &["-t", "-c", "x"],
                 "leat: flag -c is refused: configuration files cannot be read by this version; give the settings as flags",
@@ -402,10 +281,7 @@ mod tests {
                 &["-n", "a b", "--max_payload=100", "--max_pending=50"],
                 "leat: max_payload (100) cannot be higher than max_pending (50); server name cannot contain spaces",
             ),
-            (
-                &["-sl", "zz"],
-                "leat: unknown signal \"zz\"; the signals are ldm, stop, quit, term, reopen, reload",
-            ),
+            (&["-sl", "zz"], "leat: unknown signal \"zz\"; the signals are ldm, stop, quit, term, reopen, reload"),
         ];
         for (args, error) in cases {
             let text = run(args).unwrap_err().to_string();
@@ -428,14 +304,9 @@ mod tests {
             ),
             (
                 &["--routes", "nats://h:1"],
-                &[
-                    "flag --routes has no effect: clustering is not available in this version; the server runs alone",
-                ],
+                &["flag --routes has no effect: clustering is not available in this version; the server runs alone"],
             ),
-            (
-                &["--user=u", "--pass=p"],
-                &["Plaintext passwords detected, use nkeys or bcrypt"],
-            ),
+            (&["--user=u", "--pass=p"], &["Plaintext passwords detected, use nkeys or bcrypt"]),
         ];
         for (args, expected) in cases {
             match run(args) {
@@ -454,10 +325,7 @@ mod tests {
             assert_eq!(run(args), Ok(Command::Version(help::version())));
         }
         assert!(matches!(run(&["--help_tls"]), Ok(Command::Help(text)) if text.contains("TLS")));
-        assert!(matches!(
-            run(&["-c", "x", "-sl", "quit=12"]),
-            Ok(Command::Signal(_))
-        ));
+        assert!(matches!(run(&["-c", "x", "-sl", "quit=12"]), Ok(Command::Signal(_))));
         assert_eq!(run(&["help", "-foo"]), Ok(Command::Help(help::help())));
     }
 }

@@ -3,26 +3,14 @@
 
 use std::path::PathBuf;
 
-use crate::config::values::{
-    boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size,
-};
+use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::{Secret, duration};
 
 use super::flags::Effect::{Ask, Ignored, Refused, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
 
-const fn flag(
-    names: &'static [&'static str],
-    value: &'static str,
-    help: &'static str,
-    effect: Effect,
-) -> Flag {
-    Flag {
-        names,
-        value,
-        help,
-        effect,
-    }
+const fn flag(names: &'static [&'static str], value: &'static str, help: &'static str, effect: Effect) -> Flag {
+    Flag { names, value, help, effect }
 }
 
 /// A boolean flag.
@@ -47,96 +35,37 @@ macro_rules! set {
 }
 
 pub(super) const SECTIONS: &[Section] = &[
-    Section {
-        title: "Server Options",
-        flags: SERVER,
-    },
-    Section {
-        title: "Logging Options",
-        flags: LOGGING,
-    },
-    Section {
-        title: "Limit Options",
-        flags: LIMITS,
-    },
-    Section {
-        title: "Core Options",
-        flags: CORES,
-    },
-    Section {
-        title: "JetStream Options",
-        flags: JETSTREAM,
-    },
-    Section {
-        title: "Authorization Options",
-        flags: AUTHORIZATION,
-    },
-    Section {
-        title: "TLS Options",
-        flags: TLS,
-    },
-    Section {
-        title: "Cluster Options",
-        flags: CLUSTER,
-    },
-    Section {
-        title: "Profiling Options",
-        flags: PROFILING,
-    },
-    Section {
-        title: "Common Options",
-        flags: COMMON,
-    },
+    Section { title: "Server Options", flags: SERVER },
+    Section { title: "Logging Options", flags: LOGGING },
+    Section { title: "Limit Options", flags: LIMITS },
+    Section { title: "Core Options", flags: CORES },
+    Section { title: "JetStream Options", flags: JETSTREAM },
+    Section { title: "Authorization Options", flags: AUTHORIZATION },
+    Section { title: "TLS Options", flags: TLS },
+    Section { title: "Cluster Options", flags: CLUSTER },
+    Section { title: "Profiling Options", flags: PROFILING },
+    Section { title: "Common Options", flags: COMMON },
 ];
 
 const SERVER: &[Flag] = &[
-    flag(
-        &["-a", "--addr", "--net"],
-        "host",
-        "Bind to host address (default: 0.0.0.0)",
-        set!(host, text),
-    ),
-    flag(
-        &["-p", "--port"],
-        "port",
-        "Use port for clients, -1 for a random one (default: 4222)",
-        set!(port, port),
-    ),
+    flag(&["-a", "--addr", "--net"], "host", "Bind to host address (default: 0.0.0.0)", set!(host, text)),
+    flag(&["-p", "--port"], "port", "Use port for clients, -1 for a random one (default: 4222)", set!(port, port)),
     flag(
         &["-n", "--name", "--server_name"],
         "server_name",
         "Server name (default: auto)",
         set!(some server_name, text),
     ),
-    flag(
-        &["-P", "--pid"],
-        "file",
-        "File to store PID",
-        set!(some pid_file, path),
-    ),
-    flag(
-        &["-m", "--http_port"],
-        "port",
-        "Use port for http monitoring",
-        set!(some http_port, port),
-    ),
-    flag(
-        &["-ms", "--https_port"],
-        "port",
-        "Use port for https monitoring",
-        Refused(NO_TLS),
-    ),
+    flag(&["-P", "--pid"], "file", "File to store PID", set!(some pid_file, path)),
+    flag(&["-m", "--http_port"], "port", "Use port for http monitoring", set!(some http_port, port)),
+    flag(&["-ms", "--https_port"], "port", "Use port for https monitoring", Refused(NO_TLS)),
     flag(
         &["-c", "--config"],
         "file",
         "Configuration file",
         Refused("configuration files cannot be read by this version; give the settings as flags"),
     ),
-    switch(
-        &["-t"],
-        "Test configuration and exit",
-        Ask(What::TestConfig),
-    ),
+    switch(&["-t"], "Test configuration and exit", Ask(What::TestConfig)),
     flag(
         &["-sl", "--signal"],
         "signal>[=<pid>",
@@ -159,43 +88,22 @@ const SERVER: &[Flag] = &[
 ];
 
 const LOGGING: &[Flag] = &[
-    flag(
-        &["-l", "--log"],
-        "file",
-        "File to redirect log output",
-        set!(some log_file, path),
-    ),
-    switch(
-        &["-T", "--logtime"],
-        "Timestamp log entries (default: true)",
-        set!(logtime, boolean),
-    ),
+    flag(&["-l", "--log"], "file", "File to redirect log output", set!(some log_file, path)),
+    switch(&["-T", "--logtime"], "Timestamp log entries (default: true)", set!(logtime, boolean)),
     switch(
         &["--logtime_utc"],
         "Timestamps in UTC instead of local timezone (default: false)",
         set!(logtime_utc, boolean),
     ),
-    switch(
-        &["-s", "--syslog"],
-        "Log to syslog",
-        Ignored("syslog output is not available; logging as without it"),
-    ),
+    switch(&["-s", "--syslog"], "Log to syslog", Ignored("syslog output is not available; logging as without it")),
     flag(
         &["-r", "--remote_syslog"],
         "addr",
         "Syslog server addr (udp://localhost:514)",
         Ignored("remote syslog output is not available; logging as without it"),
     ),
-    switch(
-        &["-D", "--debug"],
-        "Enable debugging output",
-        set!(debug, boolean),
-    ),
-    switch(
-        &["-V", "--trace"],
-        "Trace the raw protocol",
-        set!(trace, boolean),
-    ),
+    switch(&["-D", "--debug"], "Enable debugging output", set!(debug, boolean)),
+    switch(&["-V", "--trace"], "Trace the raw protocol", set!(trace, boolean)),
     switch(
         &["-VV"],
         "Verbose trace (traces system account as well)",
@@ -241,24 +149,14 @@ const LOGGING: &[Flag] = &[
 ];
 
 const LIMITS: &[Flag] = &[
-    flag(
-        &["--max_payload"],
-        "size",
-        "Largest message (default: 1MiB)",
-        set!(max_payload, protocol_size),
-    ),
+    flag(&["--max_payload"], "size", "Largest message (default: 1MiB)", set!(max_payload, protocol_size)),
     flag(
         &["--max_pending"],
         "size",
         "Bytes queued towards a client before it is cut off (default: 64MiB)",
         set!(max_pending, memory_size),
     ),
-    flag(
-        &["--max_connections"],
-        "number",
-        "Client connections (default: 65536)",
-        set!(max_connections, count),
-    ),
+    flag(&["--max_connections"], "number", "Client connections (default: 65536)", set!(max_connections, count)),
     flag(
         &["--max_subscriptions"],
         "number",
@@ -287,8 +185,7 @@ const LIMITS: &[Flag] = &[
         &["--ping_max"],
         "number",
         "Unanswered pings before a client is stale (default: 2)",
-        set!(ping_max, |text| u32::try_from(count(text)?)
-            .map_err(|_| "too large".to_owned())),
+        set!(ping_max, |text| u32::try_from(count(text)?).map_err(|_| "too large".to_owned())),
     ),
     flag(
         &["--write_deadline"],
@@ -334,160 +231,60 @@ const CORES: &[Flag] = &[
         "Microseconds an idle shard polls before it sleeps (default: 0)",
         set!(spin_us, size),
     ),
-    flag(
-        &["--ring_depth"],
-        "number",
-        "Entries of each io_uring (default: 512)",
-        set!(ring_depth, count),
-    ),
+    flag(&["--ring_depth"], "number", "Entries of each io_uring (default: 512)", set!(ring_depth, count)),
     flag(
         &["--io_memory"],
         "size",
         "Memory registered with io_uring per shard and ring (default: 256KiB)",
         set!(io_memory, memory_size),
     ),
-    flag(
-        &["--segment_size"],
-        "size",
-        "Largest log segment (default: 64MiB)",
-        set!(segment_size, size),
-    ),
+    flag(&["--segment_size"], "size", "Largest log segment (default: 64MiB)", set!(segment_size, size)),
     flag(
         &["--commit_delay_us"],
         "number",
         "Microseconds a commit waits for company (default: 0)",
         set!(commit_delay_us, size),
     ),
-    flag(
-        &["--ring_slots"],
-        "number",
-        "Batches between each pair of shards (default: 256)",
-        set!(ring_slots, count),
-    ),
-    flag(
-        &["--ring_bytes"],
-        "size",
-        "Bytes between each pair of shards (default: 1MiB)",
-        set!(ring_bytes, memory_size),
-    ),
+    flag(&["--ring_slots"], "number", "Batches between each pair of shards (default: 256)", set!(ring_slots, count)),
+    flag(&["--ring_bytes"], "size", "Bytes between each pair of shards (default: 1MiB)", set!(ring_bytes, memory_size)),
 ];
 
 const JETSTREAM: &[Flag] = &[
-    switch(
-        &["-js", "--jetstream"],
-        "Enable JetStream functionality",
-        Ignored(NO_JETSTREAM),
-    ),
-    flag(
-        &["-sd", "--store_dir"],
-        "dir",
-        "Set the storage directory",
-        Ignored("nothing is stored in this version"),
-    ),
+    switch(&["-js", "--jetstream"], "Enable JetStream functionality", Ignored(NO_JETSTREAM)),
+    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored("nothing is stored in this version")),
 ];
 
 const AUTHORIZATION: &[Flag] = &[
-    flag(
-        &["--user"],
-        "user",
-        "User required for connections",
-        set!(some user, credential),
-    ),
-    flag(
-        &["--pass"],
-        "password",
-        "Password required for connections",
-        set!(some pass, secret),
-    ),
-    flag(
-        &["--auth"],
-        "token",
-        "Authorization token required for connections",
-        set!(some auth_token, token),
-    ),
+    flag(&["--user"], "user", "User required for connections", set!(some user, credential)),
+    flag(&["--pass"], "password", "Password required for connections", set!(some pass, secret)),
+    flag(&["--auth"], "token", "Authorization token required for connections", set!(some auth_token, token)),
 ];
 
 const TLS: &[Flag] = &[
-    switch(
-        &["--tls"],
-        "Enable TLS, do not verify clients (default: false)",
-        Refused(NO_TLS),
-    ),
-    flag(
-        &["--tlscert"],
-        "file",
-        "Server certificate file",
-        Refused(NO_TLS),
-    ),
-    flag(
-        &["--tlskey"],
-        "file",
-        "Private key for server certificate",
-        Refused(NO_TLS),
-    ),
-    switch(
-        &["--tlsverify"],
-        "Enable TLS, verify client certificates",
-        Refused(NO_TLS),
-    ),
-    flag(
-        &["--tlscacert"],
-        "file",
-        "Client certificate CA for verification",
-        Refused(NO_TLS),
-    ),
+    switch(&["--tls"], "Enable TLS, do not verify clients (default: false)", Refused(NO_TLS)),
+    flag(&["--tlscert"], "file", "Server certificate file", Refused(NO_TLS)),
+    flag(&["--tlskey"], "file", "Private key for server certificate", Refused(NO_TLS)),
+    switch(&["--tlsverify"], "Enable TLS, verify client certificates", Refused(NO_TLS)),
+    flag(&["--tlscacert"], "file", "Client certificate CA for verification", Refused(NO_TLS)),
 ];
 
 const CLUSTER: &[Flag] = &[
-    flag(
-        &["--routes"],
-        "rurl-1, rurl-2",
-        "Routes to solicit and connect",
-        Ignored(NO_CLUSTER),
-    ),
-    flag(
-        &["--cluster"],
-        "cluster-url",
-        "Cluster URL for solicited routes",
-        Ignored(NO_CLUSTER),
-    ),
+    flag(&["--routes"], "rurl-1, rurl-2", "Routes to solicit and connect", Ignored(NO_CLUSTER)),
+    flag(&["--cluster"], "cluster-url", "Cluster URL for solicited routes", Ignored(NO_CLUSTER)),
     flag(
         &["--cluster_name"],
         "string",
         "Cluster Name, if not set one will be dynamically generated",
         Ignored(NO_CLUSTER),
     ),
-    switch(
-        &["--no_advertise"],
-        "Do not advertise known cluster information to clients",
-        Ignored(NO_CLUSTER),
-    ),
-    flag(
-        &["--cluster_advertise"],
-        "string",
-        "Cluster URL to advertise to other servers",
-        Ignored(NO_CLUSTER),
-    ),
-    flag(
-        &["--connect_retries"],
-        "number",
-        "For implicit routes, number of connect retries",
-        Ignored(NO_CLUSTER),
-    ),
-    flag(
-        &["--cluster_listen"],
-        "url",
-        "Cluster url from which members can solicit routes",
-        Ignored(NO_CLUSTER),
-    ),
+    switch(&["--no_advertise"], "Do not advertise known cluster information to clients", Ignored(NO_CLUSTER)),
+    flag(&["--cluster_advertise"], "string", "Cluster URL to advertise to other servers", Ignored(NO_CLUSTER)),
+    flag(&["--connect_retries"], "number", "For implicit routes, number of connect retries", Ignored(NO_CLUSTER)),
+    flag(&["--cluster_listen"], "url", "Cluster url from which members can solicit routes", Ignored(NO_CLUSTER)),
 ];
 
-const PROFILING: &[Flag] = &[flag(
-    &["--profile"],
-    "port",
-    "Profiling HTTP port",
-    Ignored("there is no profiling port in this version"),
-)];
+const PROFILING: &[Flag] =
+    &[flag(&["--profile"], "port", "Profiling HTTP port", Ignored("there is no profiling port in this version"))];
 
 const COMMON: &[Flag] = &[
     switch(&["-h", "--help"], "Show this message", Ask(What::Help)),
@@ -495,8 +292,7 @@ const COMMON: &[Flag] = &[
     switch(&["--help_tls"], "TLS help", Ask(What::HelpTls)),
 ];
 
-const NO_TLS: &str =
-    "TLS is not available in this version, and without it the connections would be in clear";
+const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";
 

@@ -40,23 +40,13 @@ impl SignalCommand {
         let (name, target) = request.split_once('=').unwrap_or((request, ""));
         let Some(&(name, number)) = SIGNALS.iter().find(|(known, _)| *known == name) else {
             let known: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
-            return Err(format!(
-                "unknown signal \"{}\"; the signals are {}",
-                name.escape_debug(),
-                known.join(", ")
-            ));
+            return Err(format!("unknown signal \"{}\"; the signals are {}", name.escape_debug(), known.join(", ")));
         };
         let target = match target {
             "" => Target::Sole,
-            target => {
-                read_pid(target).map_or_else(|| Target::PidFile(target.to_owned()), Target::Pid)
-            }
+            target => read_pid(target).map_or_else(|| Target::PidFile(target.to_owned()), Target::Pid),
         };
-        Ok(Self {
-            name,
-            number,
-            target,
-        })
+        Ok(Self { name, number, target })
     }
 
     /// Sends the signal. The error is one line for standard error.
@@ -76,14 +66,11 @@ impl SignalCommand {
         match &self.target {
             Target::Pid(pid) => Ok(*pid),
             Target::PidFile(file) => {
-                let text = fs::read_to_string(file)
-                    .map_err(|error| format!("leat: invalid pid: {file}: {error}"))?;
-                read_pid(text.trim())
-                    .ok_or_else(|| format!("leat: invalid pid: {file}: no process id in it"))
+                let text = fs::read_to_string(file).map_err(|error| format!("leat: invalid pid: {file}: {error}"))?;
+                read_pid(text.trim()).ok_or_else(|| format!("leat: invalid pid: {file}: no process id in it"))
             }
             Target::Sole => {
-                let (name, own) = own_identity()
-                    .map_err(|error| format!("leat: cannot tell my own name: {error}"))?;
+                let (name, own) = own_identity().map_err(|error| format!("leat: cannot tell my own name: {error}"))?;
                 sole(running(proc, &name, own), &name)
             }
         }
@@ -107,10 +94,7 @@ fn sole(pids: Vec<i32>, name: &str) -> Result<i32, String> {
         [pid] => Ok(*pid),
         several => {
             let list: Vec<String> = several.iter().map(i32::to_string).collect();
-            Err(format!(
-                "leat: multiple {name} processes running: {}",
-                list.join(", ")
-            ))
+            Err(format!("leat: multiple {name} processes running: {}", list.join(", ")))
         }
     }
 }
@@ -133,14 +117,9 @@ fn running(proc: &Path, name: &str, own: u32) -> Vec<i32> {
 fn runs(process: &Path, name: &str) -> bool {
     const SHORT_NAME_BYTES: usize = 15;
     match fs::read_link(process.join("exe")) {
-        Ok(exe) => exe
-            .file_name()
-            .is_some_and(|file| without_deleted(&file.to_string_lossy()) == name),
+        Ok(exe) => exe.file_name().is_some_and(|file| without_deleted(&file.to_string_lossy()) == name),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let short = name
-                .as_bytes()
-                .get(..SHORT_NAME_BYTES)
-                .unwrap_or(name.as_bytes());
+            let short = name.as_bytes().get(..SHORT_NAME_BYTES).unwrap_or(name.as_bytes());
             fs::read(process.join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == short)
         }
         // The process has just ended, or is a kernel thread or a zombie.
@@ -161,20 +140,10 @@ mod tests {
     #[test]
     fn names_and_targets() {
         let parse = |text| SignalCommand::parse(text).unwrap();
-        assert_eq!(
-            parse("ldm"),
-            SignalCommand {
-                name: "ldm",
-                number: libc::SIGUSR2,
-                target: Target::Sole
-            }
-        );
+        assert_eq!(parse("ldm"), SignalCommand { name: "ldm", number: libc::SIGUSR2, target: Target::Sole });
         assert_eq!(parse("stop=7").target, Target::Pid(7));
         assert_eq!(parse("reload=").target, Target::Sole);
-        assert_eq!(
-            parse("term=/run/leat.pid").target,
-            Target::PidFile("/run/leat.pid".into())
-        );
+        assert_eq!(parse("term=/run/leat.pid").target, Target::PidFile("/run/leat.pid".into()));
         // Not a process group.
         assert_eq!(parse("quit=-1").target, Target::PidFile("-1".into()));
         assert!(SignalCommand::parse("QUIT").is_err());
@@ -184,27 +153,16 @@ mod tests {
     #[test]
     fn finds_the_sole_process() {
         let proc = tempfile::tempdir().unwrap();
-        for (pid, exe) in [
-            ("10", "/x/leat"),
-            ("11", "/y/leat-bench"),
-            ("12", "/z/leat (deleted)"),
-            ("13", "/x/leat"),
-        ] {
+        for (pid, exe) in [("10", "/x/leat"), ("11", "/y/leat-bench"), ("12", "/z/leat (deleted)"), ("13", "/x/leat")] {
             fs::create_dir(proc.path().join(pid)).unwrap();
             symlink(exe, proc.path().join(pid).join("exe")).unwrap();
         }
         fs::create_dir(proc.path().join("self")).unwrap();
         fs::create_dir(proc.path().join("99")).unwrap();
         let find = |name: &str, own| sole(running(proc.path(), name, own), name);
-        assert_eq!(
-            find("leat", 13).unwrap_err(),
-            "leat: multiple leat processes running: 10, 12"
-        );
+        assert_eq!(find("leat", 13).unwrap_err(), "leat: multiple leat processes running: 10, 12");
         assert_eq!(find("leat-bench", 13), Ok(11));
-        assert_eq!(
-            find("other", 13).unwrap_err(),
-            "leat: no other processes running"
-        );
+        assert_eq!(find("other", 13).unwrap_err(), "leat: no other processes running");
     }
 
     /// A pid file holds the id alone or with a newline; anything else is named.
@@ -213,29 +171,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let command = SignalCommand::parse(&format!("quit={}", file.display())).unwrap();
-        assert!(
-            command
-                .pid(Path::new("/proc"))
-                .unwrap_err()
-                .starts_with("leat: invalid pid: ")
-        );
+        assert!(command.pid(Path::new("/proc")).unwrap_err().starts_with("leat: invalid pid: "));
         fs::write(&file, "4242\n").unwrap();
         assert_eq!(command.pid(Path::new("/proc")), Ok(4242));
         fs::write(&file, "-1").unwrap();
-        assert!(
-            command
-                .pid(Path::new("/proc"))
-                .unwrap_err()
-                .ends_with("no process id in it")
-        );
+        assert!(command.pid(Path::new("/proc")).unwrap_err().ends_with("no process id in it"));
     }
 
     #[test]
     fn a_missing_process_is_reported() {
-        let error = SignalCommand::parse("reopen=2147483647")
-            .unwrap()
-            .send()
-            .unwrap_err();
+        let error = SignalCommand::parse("reopen=2147483647").unwrap().send().unwrap_err();
         assert_eq!(error, "leat: signal \"reopen\" 2147483647: no such process");
     }
 }

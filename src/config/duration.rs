@@ -26,9 +26,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     } else {
         sum_of_terms(text)
     };
-    nanos
-        .map(Duration::from_nanos)
-        .ok_or_else(|| "not a duration such as 300ms, 1.5s or 2m".to_owned())
+    nanos.map(Duration::from_nanos).ok_or_else(|| "not a duration such as 300ms, 1.5s or 2m".to_owned())
 }
 
 /// Writes a duration as Go's `Duration.String` does.
@@ -52,9 +50,7 @@ fn sum_of_terms(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(unit_at);
-        let next_at = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let next_at = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (name, next) = tail.split_at(next_at);
         let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == name)?;
         total = total.checked_add(scaled(number, *unit)?)?;
@@ -69,11 +65,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
         return None;
     }
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let mut nanos = whole.checked_mul(unit)?;
     let mut place = unit;
     for digit in fraction.bytes() {
@@ -134,11 +126,7 @@ mod tests {
             ("99999999999999999999s", None),
         ];
         for (text, nanos) in cases {
-            assert_eq!(
-                parse(text).ok(),
-                nanos.map(Duration::from_nanos),
-                "{text:?}"
-            );
+            assert_eq!(parse(text).ok(), nanos.map(Duration::from_nanos), "{text:?}");
         }
     }
 

@@ -212,10 +212,7 @@ impl Options {
                 *value = default;
             }
         }
-        let defaults = Self {
-            cores: Vec::new(),
-            ..Self::default()
-        };
+        let defaults = Self { cores: Vec::new(), ..Self::default() };
         if self.port == PortSpec::Fixed(0) {
             self.port = defaults.port;
         }
@@ -223,11 +220,7 @@ impl Options {
             self.http_port = None;
         }
         fill(&mut self.host, defaults.host);
-        for name in [
-            &mut self.server_name,
-            &mut self.client_advertise,
-            &mut self.http_host,
-        ] {
+        for name in [&mut self.server_name, &mut self.client_advertise, &mut self.http_host] {
             *name = name.take().filter(|text| !text.is_empty());
         }
         fill(&mut self.max_payload, defaults.max_payload);
@@ -239,10 +232,7 @@ impl Options {
         fill(&mut self.write_deadline, defaults.write_deadline);
         fill(&mut self.auth_timeout, defaults.auth_timeout);
         fill(&mut self.lame_duck_duration, defaults.lame_duck_duration);
-        fill(
-            &mut self.lame_duck_grace_period,
-            defaults.lame_duck_grace_period,
-        );
+        fill(&mut self.lame_duck_grace_period, defaults.lame_duck_grace_period);
         self
     }
 
@@ -257,10 +247,7 @@ impl Options {
         };
         let (lame_duck, grace) = (self.lame_duck_duration, self.lame_duck_grace_period);
         rule(lame_duck >= LAME_DUCK_MIN, &|| {
-            format!(
-                "invalid lame_duck_duration of {}, minimum is 30 seconds",
-                duration::format(lame_duck)
-            )
+            format!("invalid lame_duck_duration of {}, minimum is 30 seconds", duration::format(lame_duck))
         });
         rule(grace < lame_duck, &|| {
             format!(
@@ -269,26 +256,18 @@ impl Options {
                 duration::format(lame_duck)
             )
         });
-        rule(self.max_payload <= i32::MAX as usize, &|| {
-            "max_payload value is too big".to_owned()
-        });
+        rule(self.max_payload <= i32::MAX as usize, &|| "max_payload value is too big".to_owned());
         rule(self.max_payload <= self.max_pending, &|| {
-            format!(
-                "max_payload ({}) cannot be higher than max_pending ({})",
-                self.max_payload, self.max_pending
-            )
+            format!("max_payload ({}) cannot be higher than max_pending ({})", self.max_payload, self.max_pending)
         });
         let name = self.server_name.as_deref().unwrap_or_default();
-        rule(!name.contains(' '), &|| {
-            "server name cannot contain spaces".to_owned()
-        });
+        rule(!name.contains(' '), &|| "server name cannot contain spaces".to_owned());
         rule(self.pass.is_none() || self.user.is_some(), &|| {
             "a password without a user name would let everybody in; give --user too".to_owned()
         });
-        rule(
-            (1..=values::SHARDS_MAX).contains(&self.cores.len()),
-            &|| format!("cores must name 1 to {} processors", values::SHARDS_MAX),
-        );
+        rule((1..=values::SHARDS_MAX).contains(&self.cores.len()), &|| {
+            format!("cores must name 1 to {} processors", values::SHARDS_MAX)
+        });
         for (name, value, low, high) in [
             ("ring_depth", self.ring_depth as u64, 16, 32_768),
             ("io_memory", self.io_memory as u64, 64 << 10, 1 << 30),
@@ -298,15 +277,9 @@ impl Options {
             ("spin_us", self.spin_us, 0, 1_000_000),
             ("commit_delay_us", self.commit_delay_us, 0, 1_000_000),
         ] {
-            rule((low..=high).contains(&value), &|| {
-                format!("{name} ({value}) must be between {low} and {high}")
-            });
+            rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// What is allowed but unwise, one line each.
@@ -317,11 +290,7 @@ impl Options {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
         }
-        let plain = |secret: &Option<Secret>| {
-            secret
-                .as_ref()
-                .is_some_and(|secret| !is_bcrypt(secret.expose()))
-        };
+        let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_bcrypt(secret.expose()));
         if plain(&self.pass) || plain(&self.auth_token) {
             lines.push("Plaintext passwords detected, use nkeys or bcrypt".to_owned());
         }
@@ -330,9 +299,7 @@ impl Options {
 }
 
 fn is_bcrypt(text: &str) -> bool {
-    ["$2a$", "$2b$", "$2x$", "$2y$"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
+    ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
@@ -353,9 +320,7 @@ mod tests {
                     (o.lame_duck_duration, o.lame_duck_grace_period) =
                         (Duration::from_secs(31), Duration::from_secs(40))
                 },
-                &[
-                    "lame duck grace period (40s) should be strictly lower than lame duck duration (31s)",
-                ],
+                &["lame duck grace period (40s) should be strictly lower than lame duck duration (31s)"],
             ),
             (
                 |o| o.lame_duck_duration = Duration::from_secs(20),
@@ -370,15 +335,9 @@ mod tests {
                     o.server_name = Some("a b".to_owned());
                     o.cores.clear();
                 },
-                &[
-                    "server name cannot contain spaces",
-                    "cores must name 1 to 256 processors",
-                ],
+                &["server name cannot contain spaces", "cores must name 1 to 256 processors"],
             ),
-            (
-                |o| o.ring_slots = 1,
-                &["ring_slots (1) must be between 2 and 65536"],
-            ),
+            (|o| o.ring_slots = 1, &["ring_slots (1) must be between 2 and 65536"]),
             (
                 |o| o.pass = Some(Secret::new("x")),
                 &["a password without a user name would let everybody in; give --user too"],
@@ -389,26 +348,16 @@ mod tests {
             change(&mut options);
             assert_eq!(options.check().unwrap_err(), *expected);
         }
-        let equal = Options {
-            lame_duck_grace_period: seconds(120),
-            ..Options::default()
-        };
+        let equal = Options { lame_duck_grace_period: seconds(120), ..Options::default() };
         assert!(equal.check().is_err());
     }
 
     /// A password is in no dump, and only plain ones are worth a warning.
     #[test]
     fn secrets() {
-        let mut options = Options {
-            user: Some("u".into()),
-            pass: Some(Secret::new("hunter2")),
-            ..Options::default()
-        };
+        let mut options = Options { user: Some("u".into()), pass: Some(Secret::new("hunter2")), ..Options::default() };
         assert!(!format!("{options:?}").contains("hunter2"));
-        assert_eq!(
-            options.advice(),
-            ["Plaintext passwords detected, use nkeys or bcrypt"]
-        );
+        assert_eq!(options.advice(), ["Plaintext passwords detected, use nkeys or bcrypt"]);
         options.pass = Some(Secret::new("$2a$11$abcdefghijklmnopqrstuv"));
         assert!(options.advice().is_empty());
     }

@@ -38,18 +38,14 @@ pub fn size(text: &str) -> Result<u64, String> {
         "" => 1,
         suffix => SUFFIXES
             .iter()
-            .find_map(
-                |(letter, thousands, bits)| match suffix.strip_prefix(letter)? {
-                    "" => Some(1000_u64.pow(*thousands)),
-                    "b" | "i" | "ib" => Some(1_u64 << bits),
-                    _ => None,
-                },
-            )
+            .find_map(|(letter, thousands, bits)| match suffix.strip_prefix(letter)? {
+                "" => Some(1000_u64.pow(*thousands)),
+                "b" | "i" | "ib" => Some(1_u64 << bits),
+                _ => None,
+            })
             .ok_or_else(malformed)?,
     };
-    number
-        .checked_mul(multiplier)
-        .ok_or_else(|| "too large".to_owned())
+    number.checked_mul(multiplier).ok_or_else(|| "too large".to_owned())
 }
 
 /// A size that must fit into memory arithmetic and into the 31 bits the protocol's sizes have.
@@ -87,9 +83,7 @@ pub fn port(text: &str) -> Result<PortSpec, String> {
     if text == "-1" {
         return Ok(PortSpec::Any);
     }
-    text.parse()
-        .map(PortSpec::Fixed)
-        .map_err(|_| "not a port (0 to 65535, or -1 for a random one)".to_owned())
+    text.parse().map(PortSpec::Fixed).map_err(|_| "not a port (0 to 65535, or -1 for a random one)".to_owned())
 }
 
 /// Reads a list of processors, `0-7` or `0,2,4-5`. The order is kept and one processor may be named twice: each
@@ -117,11 +111,7 @@ pub fn format_processors(list: &[usize]) -> String {
     let mut text = String::new();
     let mut rest = list;
     while let Some(&first) = rest.first() {
-        let run = rest
-            .iter()
-            .enumerate()
-            .take_while(|(i, cpu)| **cpu == first + i)
-            .count();
+        let run = rest.iter().enumerate().take_while(|(i, cpu)| **cpu == first + i).count();
         if !text.is_empty() {
             text.push(',');
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::Options;
-use crate::host;
+use crate::host::{self, Problem};
 use crate::logging::{FATAL, Logging};
 use crate::monitor::ports::{self, PortsFile};
 use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Source, Want};
@@ -29,12 +29,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Signals that wait for the control thread; more of one kind merge.
 const EVENTS_QUEUED: usize = 16;
 
-/// Runs a server until a signal ends it. The error is one line for standard error; it has been logged as fatal.
+/// Runs a server until a signal ends it. `prepared` is what [`host::prepare`] found. The error is one line for standard error; it has been logged as fatal.
 ///
 /// # Errors
 /// When the server cannot be started.
-pub fn run(options: Options, warnings: &[String], logging: &Logging) -> Result<(), String> {
-    let outcome = start(options, warnings).map(|running| running.wait(logging));
+pub fn run(
+    options: Options,
+    prepared: Result<Vec<Problem>, Problem>,
+    warnings: &[String],
+    logging: &Logging,
+) -> Result<(), String> {
+    let outcome = start(options, prepared, warnings).map(|running| running.wait(logging));
     if let Err(error) = &outcome {
         tracing::error!(target: FATAL, "{error}");
     }
@@ -42,8 +47,8 @@ pub fn run(options: Options, warnings: &[String], logging: &Logging) -> Result<(
     outcome
 }
 
-fn start(options: Options, warnings: &[String]) -> Result<Running, String> {
-    let problems = host::prepare(&options).map_err(|problem| problem.to_string())?;
+fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[String]) -> Result<Running, String> {
+    let problems = prepared.map_err(|problem| problem.to_string())?;
     let (sender, events) = bounded(EVENTS_QUEUED);
     signals::watch(sender).map_err(|error| format!("Error setting up signals: {error}"))?;
     tracing::info!("Starting leat");
@@ -123,7 +128,7 @@ impl Running {
     /// Acts on signals until one of them ends the server.
     fn wait(mut self, logging: &Logging) {
         while let Ok(event) = self.events.recv() {
-            tracing::debug!("Trapped {:?} signal", event.signal_name());
+            tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
                 ControlEvent::Reload => tracing::warn!("There is no configuration file to reload"),

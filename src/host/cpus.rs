@@ -14,21 +14,14 @@ pub fn allowed() -> Vec<usize> {
 
 /// Refuses processors that shards could not be pinned to.
 pub fn check(wanted: &[usize], allowed: &[usize]) -> Result<(), Problem> {
-    let mut missing: Vec<usize> = wanted
-        .iter()
-        .copied()
-        .filter(|cpu| !allowed.contains(cpu))
-        .collect();
+    let mut missing: Vec<usize> = wanted.iter().copied().filter(|cpu| !allowed.contains(cpu)).collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
     Err(Problem::new(
-        format!(
-            "this process may not run on processor {}",
-            values::format_processors(&missing)
-        ),
+        format!("this process may not run on processor {}", values::format_processors(&missing)),
         format!(
             "choose --cores from {} or change the affinity it is started with (taskset, CPUAffinity=, cpuset)",
             values::format_processors(allowed)

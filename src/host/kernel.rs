@@ -12,10 +12,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// Refuses kernels that are too old.
 pub fn check_kernel() -> Result<(), Problem> {
     let release = sys::kernel_release().map_err(|error| {
-        Problem::new(
-            format!("cannot read the kernel's version ({error})"),
-            "run on Linux 5.8 or newer",
-        )
+        Problem::new(format!("cannot read the kernel's version ({error})"), "run on Linux 5.8 or newer")
     })?;
     judge_release(&release)
 }
@@ -29,18 +26,13 @@ pub fn check_io_uring() -> Result<(), Problem> {
 }
 
 fn judge_release(release: &str) -> Result<(), Problem> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= OLDEST_KERNEL {
         return Ok(());
     }
     let (major, minor) = OLDEST_KERNEL;
-    Err(Problem::new(
-        format!("Linux {release} is too old"),
-        format!("run on Linux {major}.{minor} or newer"),
-    ))
+    Err(Problem::new(format!("Linux {release} is too old"), format!("run on Linux {major}.{minor} or newer")))
 }
 
 fn explain_io_uring(error: &io::Error, disabled_setting: Option<&str>) -> Problem {
@@ -53,10 +45,9 @@ fn explain_io_uring(error: &io::Error, disabled_setting: Option<&str>) -> Proble
             "io_uring is reserved for privileged users here",
             "sysctl kernel.io_uring_disabled=0, or add this user to the group of kernel.io_uring_group",
         ),
-        (Some(libc::EPERM), Some("2")) => Problem::new(
-            "io_uring is switched off on this machine",
-            "sysctl kernel.io_uring_disabled=0",
-        ),
+        (Some(libc::EPERM), Some("2")) => {
+            Problem::new("io_uring is switched off on this machine", "sysctl kernel.io_uring_disabled=0")
+        }
         (Some(libc::EPERM | libc::EACCES), _) => Problem::new(
             "a seccomp or security profile forbids io_uring",
             "allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile \
@@ -66,14 +57,10 @@ fn explain_io_uring(error: &io::Error, disabled_setting: Option<&str>) -> Proble
             "not enough locked memory for an io_uring",
             "LimitMEMLOCK=infinity in the systemd unit, or ulimit -l unlimited",
         ),
-        (Some(libc::EMFILE | libc::ENFILE), _) => Problem::new(
-            "no file descriptor left for an io_uring",
-            "raise the limit of open files (ulimit -n)",
-        ),
-        _ => Problem::new(
-            format!("io_uring cannot be set up ({error})"),
-            "run on Linux 5.8 or newer with io_uring",
-        ),
+        (Some(libc::EMFILE | libc::ENFILE), _) => {
+            Problem::new("no file descriptor left for an io_uring", "raise the limit of open files (ulimit -n)")
+        }
+        _ => Problem::new(format!("io_uring cannot be set up ({error})"), "run on Linux 5.8 or newer with io_uring"),
     }
 }
 
@@ -90,10 +77,7 @@ mod tests {
             assert!(judge_release(bad).is_err(), "{bad}");
         }
         let problem = judge_release("5.4.0-150").unwrap_err().to_string();
-        assert_eq!(
-            problem,
-            "Linux 5.4.0-150 is too old: run on Linux 5.8 or newer"
-        );
+        assert_eq!(problem, "Linux 5.4.0-150 is too old: run on Linux 5.8 or newer");
     }
 
     /// Each way in which io_uring can be missing is told apart, because each has its own remedy.
@@ -110,8 +94,7 @@ mod tests {
             (libc::EINVAL, None, "cannot be set up"),
         ];
         for (code, setting, part) in cases {
-            let problem =
-                explain_io_uring(&io::Error::from_raw_os_error(code), setting).to_string();
+            let problem = explain_io_uring(&io::Error::from_raw_os_error(code), setting).to_string();
             assert!(problem.contains(part), "{problem}");
             assert_eq!(problem.lines().count(), 1);
         }

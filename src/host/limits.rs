@@ -44,25 +44,13 @@ fn raise(resource: Resource, needed: u64) -> u64 {
 /// Limits to try, the most generous first. An unlimited hard limit stays, but the soft one is then set to what is
 /// needed: the kernel refuses "unlimited" for open files.
 fn attempts(limit: Limit, needed: u64) -> Vec<Limit> {
-    let to_hard = Limit {
-        soft: limit.hard,
-        hard: limit.hard,
-    };
+    let to_hard = Limit { soft: limit.hard, hard: limit.hard };
     if limit.hard == UNLIMITED {
-        let to_needed = Limit {
-            soft: limit.soft.max(needed),
-            hard: limit.hard,
-        };
+        let to_needed = Limit { soft: limit.soft.max(needed), hard: limit.hard };
         return vec![to_hard, to_needed];
     }
     if limit.hard < needed {
-        return vec![
-            Limit {
-                soft: needed,
-                hard: needed,
-            },
-            to_hard,
-        ];
+        return vec![Limit { soft: needed, hard: needed }, to_hard];
     }
     vec![to_hard]
 }
@@ -72,11 +60,7 @@ fn judge_locked_memory(soft: u64, needed: u64) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(
-        format!(
-            "{} KiB of locked memory are allowed, {} KiB are needed",
-            soft >> 10,
-            needed >> 10
-        ),
+        format!("{} KiB of locked memory are allowed, {} KiB are needed", soft >> 10, needed >> 10),
         "LimitMEMLOCK=infinity in the systemd unit, or ulimit -l unlimited; fewer --cores or less --io-memory need less",
     ))
 }
@@ -100,35 +84,18 @@ mod tests {
     fn what_is_tried() {
         let limit = |soft, hard| Limit { soft, hard };
         assert_eq!(attempts(limit(10, 100), 50), [limit(100, 100)]);
-        assert_eq!(
-            attempts(limit(10, 100), 500),
-            [limit(500, 500), limit(100, 100)]
-        );
-        assert_eq!(
-            attempts(limit(10, UNLIMITED), 500),
-            [limit(UNLIMITED, UNLIMITED), limit(500, UNLIMITED)]
-        );
-        assert_eq!(
-            attempts(limit(900, UNLIMITED), 500)[1],
-            limit(900, UNLIMITED)
-        );
+        assert_eq!(attempts(limit(10, 100), 500), [limit(500, 500), limit(100, 100)]);
+        assert_eq!(attempts(limit(10, UNLIMITED), 500), [limit(UNLIMITED, UNLIMITED), limit(500, UNLIMITED)]);
+        assert_eq!(attempts(limit(900, UNLIMITED), 500)[1], limit(900, UNLIMITED));
     }
 
     #[test]
     fn verdicts() {
         assert_eq!(judge_locked_memory(UNLIMITED, 1 << 30), Ok(()));
-        let problem = judge_locked_memory(64 << 10, 2560 << 10)
-            .unwrap_err()
-            .to_string();
-        assert!(problem.starts_with(
-            "64 KiB of locked memory are allowed, 2560 KiB are needed: LimitMEMLOCK="
-        ));
+        let problem = judge_locked_memory(64 << 10, 2560 << 10).unwrap_err().to_string();
+        assert!(problem.starts_with("64 KiB of locked memory are allowed, 2560 KiB are needed: LimitMEMLOCK="));
         assert!(judge_open_files(65536 + 64, 65536).is_none());
         let problem = judge_open_files(1024, 65536).unwrap().to_string();
-        assert!(
-            problem.starts_with(
-                "1024 open files are allowed, 65600 are needed for 65536 connections: "
-            )
-        );
+        assert!(problem.starts_with("1024 open files are allowed, 65600 are needed for 65536 connections: "));
     }
 }

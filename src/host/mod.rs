@@ -1,8 +1,8 @@
 //! Start-up checks: what the machine must offer before shards are started.
 //!
 //! Owns the questions put to the kernel and the one-line remedies. [`prepare`] runs once, on the main thread, before
-//! any other thread exists; it may raise this process's own limits and changes nothing else. Nothing here runs on a
-//! shard or after start.
+//! any other thread exists (the log's included); it may raise this process's own limits and changes nothing else.
+//! Nothing here runs on a shard or after start.
 
 pub mod cpus;
 mod kernel;
@@ -29,10 +29,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -44,7 +41,8 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Runs all checks and prepares the process for its shards. Returns what is worth a warning.
+/// Runs all checks and prepares the process for its shards. Returns what is worth a warning, for the caller to log:
+/// the log itself has a thread and must therefore be installed later than this.
 pub fn prepare(options: &Options) -> Result<Vec<Problem>, Problem> {
     let mut warnings = Vec::new();
     check_kernel()?;
@@ -74,16 +72,8 @@ mod tests {
     /// refused before anything else is changed.
     #[test]
     fn checks_run_in_order() {
-        let missing = Options {
-            cores: vec![100_000],
-            ..Options::default()
-        };
+        let missing = Options { cores: vec![100_000], ..Options::default() };
         let problem = prepare(&missing).unwrap_err();
-        assert!(
-            problem
-                .to_string()
-                .contains("processor 100000: choose --cores from "),
-            "{problem}"
-        );
+        assert!(problem.to_string().contains("processor 100000: choose --cores from "), "{problem}");
     }
 }

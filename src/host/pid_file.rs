@@ -20,10 +20,7 @@ mod tests {
         let path = dir.path().join("pid");
         fs::write(&path, "a longer text from before").unwrap();
         write_pid_file(&path).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            std::process::id().to_string()
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
         assert!(write_pid_file(&dir.path().join("none/pid")).is_err());
     }
 }

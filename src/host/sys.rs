@@ -36,25 +36,16 @@ impl Resource {
 
 /// The limits in force.
 pub(crate) fn limit(resource: Resource) -> io::Result<Limit> {
-    let mut raw = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `raw` is a live, writable rlimit, which is all that getrlimit writes to.
     let code = unsafe { libc::getrlimit(resource.raw(), &mut raw) };
     outcome(code.into())?;
-    Ok(Limit {
-        soft: raw.rlim_cur,
-        hard: raw.rlim_max,
-    })
+    Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
 }
 
 /// Changes the limits of this process.
 pub(crate) fn set_limit(resource: Resource, limit: Limit) -> io::Result<()> {
-    let raw = libc::rlimit {
-        rlim_cur: limit.soft,
-        rlim_max: limit.hard,
-    };
+    let raw = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
     // SAFETY: `raw` is a live, initialised rlimit, which setrlimit only reads.
     let code = unsafe { libc::setrlimit(resource.raw(), &raw) };
     outcome(code.into()).map(drop)
@@ -130,9 +121,5 @@ fn sysconf(name: libc::c_int) -> Option<u64> {
 }
 
 fn outcome(code: libc::c_long) -> io::Result<libc::c_long> {
-    if code < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(code)
-    }
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
 }

@@ -69,10 +69,7 @@ impl Style {
         let metadata = event.metadata();
         let mut line = self.prefix(now, Level::of(*metadata.level(), metadata.target()));
         let mut fields = String::new();
-        event.record(&mut FieldWriter {
-            line: &mut line,
-            fields: &mut fields,
-        });
+        event.record(&mut FieldWriter { line: &mut line, fields: &mut fields });
         line.push_str(&fields);
         line.push('\n');
         line
@@ -141,8 +138,7 @@ impl fmt::Write for Escaped<'_> {
         for part in text.split_inclusive(is_unsafe) {
             let safe = part.strip_suffix(is_unsafe).unwrap_or(part);
             self.0.push_str(safe);
-            self.0
-                .extend(part[safe.len()..].chars().flat_map(char::escape_default));
+            self.0.extend(part[safe.len()..].chars().flat_map(char::escape_default));
         }
         Ok(())
     }
@@ -162,12 +158,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const STYLE: Style = Style {
-        pid: 77,
-        time: true,
-        offset: UtcOffset::UTC,
-        colour: false,
-    };
+    const STYLE: Style = Style { pid: 77, time: true, offset: UtcOffset::UTC, colour: false };
 
     fn at() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(1_795_486_318_225_912_345)
@@ -177,41 +168,19 @@ mod tests {
     #[test]
     fn line_format() {
         let line = |style: Style, level| style.line(at(), level, "Server is ready");
-        assert_eq!(
-            line(STYLE, Level::Info),
-            "[77] 2026/11/24 02:11:58.225912 [INF] Server is ready\n"
-        );
-        let no_time = Style {
-            time: false,
-            ..STYLE
-        };
+        assert_eq!(line(STYLE, Level::Info), "[77] 2026/11/24 02:11:58.225912 [INF] Server is ready\n");
+        let no_time = Style { time: false, ..STYLE };
         assert_eq!(line(no_time, Level::Fatal), "[77] [FTL] Server is ready\n");
-        let local = Style {
-            offset: UtcOffset::from_hms(-3, -30, 0).unwrap(),
-            ..STYLE
-        };
-        assert_eq!(
-            line(local, Level::Debug),
-            "[77] 2026/11/23 22:41:58.225912 [DBG] Server is ready\n"
-        );
-        let coloured = Style {
-            colour: true,
-            time: false,
-            ..STYLE
-        };
-        assert_eq!(
-            line(coloured, Level::Warn),
-            "[77] [\x1b[0;93mWRN\x1b[0m] Server is ready\n"
-        );
+        let local = Style { offset: UtcOffset::from_hms(-3, -30, 0).unwrap(), ..STYLE };
+        assert_eq!(line(local, Level::Debug), "[77] 2026/11/23 22:41:58.225912 [DBG] Server is ready\n");
+        let coloured = Style { colour: true, time: false, ..STYLE };
+        assert_eq!(line(coloured, Level::Warn), "[77] [\x1b[0;93mWRN\x1b[0m] Server is ready\n");
     }
 
     /// Text from the network stays on its line.
     #[test]
     fn control_characters_are_escaped() {
-        let no_time = Style {
-            time: false,
-            ..STYLE
-        };
+        let no_time = Style { time: false, ..STYLE };
         let line = no_time.line(at(), Level::Error, "a\r\n[1] [INF] forged\x1b[2J\té");
         assert_eq!(line, "[77] [ERR] a\\r\\n[1] [INF] forged\\u{1b}[2J\té\n");
     }
@@ -219,13 +188,7 @@ mod tests {
     #[test]
     fn levels() {
         assert_eq!(Level::of(TracingLevel::ERROR, "leat::x"), Level::Error);
-        assert_eq!(
-            Level::of(TracingLevel::ERROR, crate::logging::FATAL),
-            Level::Fatal
-        );
-        assert_eq!(
-            Level::of(TracingLevel::TRACE, "leat::x").label(),
-            ("TRC", "33")
-        );
+        assert_eq!(Level::of(TracingLevel::ERROR, crate::logging::FATAL), Level::Fatal);
+        assert_eq!(Level::of(TracingLevel::TRACE, "leat::x").label(), ("TRC", "33"));
     }
 }

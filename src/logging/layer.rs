@@ -20,12 +20,7 @@ pub(super) struct LineLayer {
 
 impl LineLayer {
     pub(super) fn new(style: Style, queue: Arc<Queue>, debug: bool, trace: bool) -> Self {
-        Self {
-            style,
-            queue,
-            debug,
-            trace,
-        }
+        Self { style, queue, debug, trace }
     }
 
     /// DBG and TRC are about this server; libraries are heard only when something is wrong with them.
@@ -54,8 +49,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.queue
-            .push(self.style.event_line(SystemTime::now(), event));
+        self.queue.push(self.style.event_line(SystemTime::now(), event));
     }
 }
 
@@ -69,12 +63,7 @@ mod tests {
 
     fn lines(debug: bool, trace: bool, log: impl FnOnce()) -> Vec<String> {
         let (queue, receiver) = Queue::new(64);
-        let style = Style {
-            pid: 1,
-            time: false,
-            offset: UtcOffset::UTC,
-            colour: false,
-        };
+        let style = Style { pid: 1, time: false, offset: UtcOffset::UTC, colour: false };
         let layer = LineLayer::new(style, Arc::new(queue), debug, trace);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         receiver
@@ -117,12 +106,7 @@ mod tests {
             tracing::warn!(target: "hyper::proto", "library");
             tracing::info!("i");
         };
-        let labels = |debug, trace| -> String {
-            lines(debug, trace, log)
-                .iter()
-                .map(|line| &line[5..6])
-                .collect()
-        };
+        let labels = |debug, trace| -> String { lines(debug, trace, log).iter().map(|line| &line[5..6]).collect() };
         assert_eq!(labels(false, false), "WI");
         assert_eq!(labels(true, false), "DWI");
         assert_eq!(labels(false, true), "TWI");

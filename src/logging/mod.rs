@@ -128,18 +128,9 @@ impl Logging {
     /// Opens the log and makes it the process's subscriber. Called once, by the only thread there is: the difference
     /// between local time and UTC is read here and kept, because reading it later would race with other threads.
     pub fn install(config: &LogConfig) -> Result<Self, LogError> {
-        let offset = if config.utc {
-            UtcOffset::UTC
-        } else {
-            local_offset()
-        };
+        let offset = if config.utc { UtcOffset::UTC } else { local_offset() };
         let output = Output::open(config, offset)?;
-        let style = Style {
-            pid: std::process::id(),
-            time: config.time,
-            offset,
-            colour: output.is_terminal(),
-        };
+        let style = Style { pid: std::process::id(), time: config.time, offset, colour: output.is_terminal() };
         let thread = LogThread::start(output, style)?;
         let layer = LineLayer::new(style, thread.queue(), config.debug, config.trace);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))

@@ -48,8 +48,7 @@ impl Output {
             return Ok(Self::Stderr);
         };
         let file = LogFile::open(path, config.size_limit, offset);
-        file.map(Self::File)
-            .map_err(|error| LogError::File(path.clone(), error))
+        file.map(Self::File).map_err(|error| LogError::File(path.clone(), error))
     }
 
     /// Whether lines are read by somebody at a terminal.
@@ -75,9 +74,7 @@ impl Output {
     /// Starts a new file if the present one is full.
     pub(super) fn rotate_if_full(&mut self, now: SystemTime) -> Option<Rotation> {
         match self {
-            Self::File(log) if log.size_limit > 0 && log.bytes > log.rotate_above => {
-                Some(log.rotate(now))
-            }
+            Self::File(log) if log.size_limit > 0 && log.bytes > log.rotate_above => Some(log.rotate(now)),
             _ => None,
         }
     }
@@ -86,14 +83,7 @@ impl Output {
 impl LogFile {
     fn open(path: &Path, size_limit: u64, offset: UtcOffset) -> io::Result<Self> {
         let (file, bytes) = open_for_append(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            bytes,
-            size_limit,
-            rotate_above: size_limit,
-            offset,
-        })
+        Ok(Self { path: path.to_owned(), file, bytes, size_limit, rotate_above: size_limit, offset })
     }
 
     /// Opens the path again. If that fails the old file stays in use.
@@ -137,11 +127,7 @@ impl LogFile {
 }
 
 fn open_for_append(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(LOG_FILE_MODE)
-        .open(path)?;
+    let file = OpenOptions::new().create(true).append(true).mode(LOG_FILE_MODE).open(path)?;
     let bytes = file.metadata()?.len();
     Ok((file, bytes))
 }

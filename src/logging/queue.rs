@@ -33,14 +33,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(lines: usize) -> (Self, Receiver<Item>) {
         let (sender, receiver) = bounded(lines);
-        (
-            Self {
-                sender,
-                bytes: AtomicUsize::new(0),
-                dropped: AtomicU64::new(0),
-            },
-            receiver,
-        )
+        (Self { sender, bytes: AtomicUsize::new(0), dropped: AtomicU64::new(0) }, receiver)
     }
 
     /// Queues a line, or drops it when the queue is full.
@@ -98,10 +91,7 @@ mod tests {
             queue.push("x".repeat(1 << 20));
         }
         let waiting = receiver.len();
-        assert!(
-            (16..=18).contains(&waiting),
-            "{waiting} lines of 1 MiB wait"
-        );
+        assert!((16..=18).contains(&waiting), "{waiting} lines of 1 MiB wait");
         assert_eq!(queue.take_dropped(), 100 - waiting as u64);
     }
 }

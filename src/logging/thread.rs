@@ -23,17 +23,8 @@ impl LogThread {
     pub(super) fn start(output: Output, style: Style) -> Result<Self, LogError> {
         let (queue, receiver) = Queue::new(QUEUE_LINES);
         let queue = Arc::new(queue);
-        let mut writer = Writer {
-            queue: Arc::clone(&queue),
-            output,
-            style,
-            batch: Vec::new(),
-            batch_lines: 0,
-        };
-        Builder::new()
-            .name("leat-log".to_owned())
-            .spawn(move || writer.run(&receiver))
-            .map_err(LogError::Thread)?;
+        let mut writer = Writer { queue: Arc::clone(&queue), output, style, batch: Vec::new(), batch_lines: 0 };
+        Builder::new().name("leat-log".to_owned()).spawn(move || writer.run(&receiver)).map_err(LogError::Thread)?;
         Ok(Self { queue })
     }
 
@@ -43,12 +34,7 @@ impl LogThread {
 
     /// The request waits its turn in the queue; if the logger thread hangs it is given up.
     pub(super) fn reopen(&self) {
-        if self
-            .queue
-            .sender()
-            .send_timeout(Item::Reopen, CONTROL_PATIENCE)
-            .is_err()
-        {
+        if self.queue.sender().send_timeout(Item::Reopen, CONTROL_PATIENCE).is_err() {
             self.queue.count_dropped(1);
         }
     }
@@ -56,10 +42,7 @@ impl LogThread {
     pub(super) fn flush(&self) -> bool {
         let deadline = Instant::now() + CONTROL_PATIENCE;
         let (done, written) = bounded(1);
-        self.queue
-            .sender()
-            .send_deadline(Item::Flush(done), deadline)
-            .is_ok()
+        self.queue.sender().send_deadline(Item::Flush(done), deadline).is_ok()
             && written.recv_deadline(deadline).is_ok()
     }
 }
@@ -129,10 +112,9 @@ impl Writer {
         self.batch.shrink_to(2 * BATCH_BYTES);
         self.batch_lines = 0;
         let said = match self.output.rotate_if_full(SystemTime::now()) {
-            Some(Rotation::Done(backup)) => self.say(
-                Level::Info,
-                &format!("Rotated log, backup saved as \"{}\"", backup.display()),
-            ),
+            Some(Rotation::Done(backup)) => {
+                self.say(Level::Info, &format!("Rotated log, backup saved as \"{}\"", backup.display()))
+            }
             Some(Rotation::Failed(text)) => self.say(Level::Error, &text),
             None => true,
         };
@@ -141,10 +123,7 @@ impl Writer {
 
     fn reopen(&mut self) {
         let (level, text) = match &mut self.output {
-            Output::Stderr => (
-                Level::Info,
-                "File log re-open ignored, not a file logger".to_owned(),
-            ),
+            Output::Stderr => (Level::Info, "File log re-open ignored, not a file logger".to_owned()),
             Output::File(log) => match log.reopen() {
                 Ok(()) => (Level::Info, "File log re-opened".to_owned()),
                 Err(error) => (Level::Error, reopen_failed(&error)),
@@ -161,9 +140,7 @@ impl Writer {
         if dropped == 0 {
             return;
         }
-        let text = format!(
-            "{dropped} log lines are missing here: they could not be written fast enough or at all"
-        );
+        let text = format!("{dropped} log lines are missing here: they could not be written fast enough or at all");
         if !self.say(Level::Warn, &text) {
             self.queue.count_dropped(dropped);
         }
@@ -185,12 +162,7 @@ mod tests {
     use std::path::Path;
     use time::UtcOffset;
 
-    const STYLE: Style = Style {
-        pid: 5,
-        time: false,
-        offset: UtcOffset::UTC,
-        colour: false,
-    };
+    const STYLE: Style = Style { pid: 5, time: false, offset: UtcOffset::UTC, colour: false };
 
     fn start(file: &Path, size_limit: u64) -> LogThread {
         let config = LogConfig {
@@ -221,15 +193,8 @@ mod tests {
         log.reopen();
         log.queue().push("new\n".to_owned());
         assert!(log.flush());
-        assert!(
-            fs::read_to_string(&moved)
-                .unwrap()
-                .ends_with("line 999\nstill here\n")
-        );
-        assert_eq!(
-            fs::read_to_string(&file).unwrap(),
-            "[5] [INF] File log re-opened\nnew\n"
-        );
+        assert!(fs::read_to_string(&moved).unwrap().ends_with("line 999\nstill here\n"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "[5] [INF] File log re-opened\nnew\n");
     }
 
     /// No line is lost or split by rotation, and backups sort by time.
@@ -242,41 +207,18 @@ mod tests {
             log.queue().push(format!("line number {n:02}\n"));
         }
         assert!(log.flush());
-        let mut files: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         assert!(files.len() > 3, "{files:?}");
         assert_eq!(files[0], file);
         files.rotate_left(1);
-        let stamp = files[0]
-            .to_str()
-            .unwrap()
-            .strip_prefix(file.to_str().unwrap())
-            .unwrap();
-        let shape: String = stamp
-            .chars()
-            .map(|c| if c.is_ascii_digit() { '9' } else { c })
-            .collect();
+        let stamp = files[0].to_str().unwrap().strip_prefix(file.to_str().unwrap()).unwrap();
+        let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
         assert_eq!(shape, ".9999.99.99.99.99.99.999999999");
-        let text: String = files
-            .iter()
-            .map(|path| fs::read_to_string(path).unwrap())
-            .collect();
-        let own = format!(
-            "[5] [INF] Rotated log, backup saved as \"{}\"",
-            files[0].display()
-        );
-        assert_eq!(
-            text.lines().filter(|line| *line == own).count(),
-            1,
-            "{text}"
-        );
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("line"))
-            .collect();
+        let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        let own = format!("[5] [INF] Rotated log, backup saved as \"{}\"", files[0].display());
+        assert_eq!(text.lines().filter(|line| *line == own).count(), 1, "{text}");
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("line")).collect();
         assert_eq!(lines.len(), 30);
         assert!(lines.is_sorted());
     }
@@ -295,11 +237,6 @@ mod tests {
         log.reopen();
         assert!(log.flush());
         let text = fs::read_to_string(&file).unwrap();
-        assert!(
-            text.starts_with(
-                "[5] [INF] File log re-opened\n[5] [WRN] 2 log lines are missing here"
-            ),
-            "{text}"
-        );
+        assert!(text.starts_with("[5] [INF] File log re-opened\n[5] [WRN] 2 log lines are missing here"), "{text}");
     }
 }

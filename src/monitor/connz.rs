@@ -89,25 +89,14 @@ pub(super) fn connz<'a>(
     now: SystemTime,
 ) -> Connz<'a> {
     let in_state = || {
-        shards
-            .iter()
-            .flat_map(|shard| &shard.connections)
-            .filter(|conn| match params.state {
-                State::Open => conn.stop.is_none(),
-                State::Closed => conn.stop.is_some(),
-                State::Any => true,
-            })
+        shards.iter().flat_map(|shard| &shard.connections).filter(|conn| match params.state {
+            State::Open => conn.stop.is_none(),
+            State::Closed => conn.stop.is_some(),
+            State::Any => true,
+        })
     };
-    let in_account = |conn: &&ConnSnapshot| {
-        params
-            .account
-            .as_ref()
-            .is_none_or(|account| conn.account == *account)
-    };
-    let mut page: Vec<&ConnSnapshot> = in_state()
-        .filter(in_account)
-        .filter(|conn| selected(conn, params))
-        .collect();
+    let in_account = |conn: &&ConnSnapshot| params.account.as_ref().is_none_or(|account| conn.account == *account);
+    let mut page: Vec<&ConnSnapshot> = in_state().filter(in_account).filter(|conn| selected(conn, params)).collect();
     let total = match params.cid {
         // Shards have delivered the one connection only; the counters know how many are open.
         Some(_) if params.account.is_none() && params.state != State::Closed => {
@@ -117,12 +106,8 @@ pub(super) fn connz<'a>(
         _ => in_state().filter(in_account).count(),
     };
     order(&mut page, params.sort, now);
-    let connections: Vec<Connection<'_>> = page
-        .into_iter()
-        .skip(params.offset)
-        .take(params.limit)
-        .map(|conn| describe(conn, params, now))
-        .collect();
+    let connections: Vec<Connection<'_>> =
+        page.into_iter().skip(params.offset).take(params.limit).map(|conn| describe(conn, params, now)).collect();
     Connz {
         server_id: &facts.server_id,
         now: timestamp(now),
@@ -137,11 +122,7 @@ pub(super) fn connz<'a>(
 /// Whether a connection passes the filters that do not count for `total`.
 fn selected(conn: &ConnSnapshot, params: &ConnzParams) -> bool {
     let by_user = || params.user.is_none() || params.user == conn.authorized_user;
-    let by_subject = |filter: &String| {
-        conn.subscriptions
-            .iter()
-            .any(|sub| subjects_collide(filter, &sub.subject))
-    };
+    let by_subject = |filter: &String| conn.subscriptions.iter().any(|sub| subjects_collide(filter, &sub.subject));
     params.cid.is_none_or(|cid| conn.cid == cid)
         && by_user()
         && params.filter_subject.as_ref().is_none_or(by_subject)
@@ -175,20 +156,8 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
     let is_global = conn.account == GLOBAL_ACCOUNT;
     let (subjects, details) = match params.subs {
         Subs::None => (Vec::new(), Vec::new()),
-        Subs::Subjects => (
-            conn.subscriptions
-                .iter()
-                .map(|sub| sub.subject.as_str())
-                .collect(),
-            Vec::new(),
-        ),
-        Subs::Detail => (
-            Vec::new(),
-            conn.subscriptions
-                .iter()
-                .map(|sub| describe_sub(sub, conn.cid))
-                .collect(),
-        ),
+        Subs::Subjects => (conn.subscriptions.iter().map(|sub| sub.subject.as_str()).collect(), Vec::new()),
+        Subs::Detail => (Vec::new(), conn.subscriptions.iter().map(|sub| describe_sub(sub, conn.cid)).collect()),
     };
     Connection {
         cid: conn.cid,
@@ -213,15 +182,11 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
         name: &conn.name,
         lang: &conn.lang,
         version: &conn.version,
-        authorized_user: conn
-            .authorized_user
-            .as_deref()
-            .filter(|user| params.auth && !user.is_empty()),
+        authorized_user: conn.authorized_user.as_deref().filter(|user| params.auth && !user.is_empty()),
         account: Some(conn.account.as_str()).filter(|_| params.auth && !is_global),
         subscriptions_list: subjects,
         subscriptions_list_detail: details,
-        name_tag: Some(conn.account.as_str())
-            .filter(|_| params.auth && (!is_global || conn.stop.is_none())),
+        name_tag: Some(conn.account.as_str()).filter(|_| params.auth && (!is_global || conn.stop.is_none())),
         shard: conn.shard,
     }
 }
@@ -239,11 +204,7 @@ fn describe_sub(sub: &SubSnapshot, cid: u64) -> Subscription<'_> {
 
 /// Below a millisecond the reference shows whole microseconds.
 fn rtt(nanos: u64) -> String {
-    let nanos = if (1_000..1_000_000).contains(&nanos) {
-        nanos / 1_000 * 1_000
-    } else {
-        nanos
-    };
+    let nanos = if (1_000..1_000_000).contains(&nanos) { nanos / 1_000 * 1_000 } else { nanos };
     duration::format(Duration::from_nanos(nanos))
 }
 

@@ -12,12 +12,7 @@ fn ask(shards: &[ShardSnapshot], query: &str) -> Value {
 }
 
 fn cids(answer: &Value) -> Vec<u64> {
-    answer["connections"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|conn| conn["cid"].as_u64().unwrap())
-        .collect()
+    answer["connections"].as_array().unwrap().iter().map(|conn| conn["cid"].as_u64().unwrap()).collect()
 }
 
 /// Three open and two closed connections over two shards, no two alike in any respect one can sort by.
@@ -25,8 +20,7 @@ fn sample() -> Vec<ShardSnapshot> {
     let open = |cid: u64, rank: u64| {
         let mut conn = conn(cid);
         (conn.subscription_count, conn.pending_bytes, conn.rtt_ns) = (rank, rank, rank);
-        (conn.in_msgs, conn.out_msgs, conn.in_bytes, conn.out_bytes) =
-            (rank, 10 - rank, rank * 5, 50 - rank);
+        (conn.in_msgs, conn.out_msgs, conn.in_bytes, conn.out_bytes) = (rank, 10 - rank, rank * 5, 50 - rank);
         conn.start = SystemTime::UNIX_EPOCH + Duration::from_secs(cid);
         conn.last_activity = SystemTime::UNIX_EPOCH + Duration::from_secs(100 + rank);
         conn
@@ -38,11 +32,7 @@ fn sample() -> Vec<ShardSnapshot> {
         conn
     };
     vec![
-        shard(
-            0,
-            2,
-            vec![open(5, 2), closed(9, 0, "Stale Connection"), open(3, 3)],
-        ),
+        shard(0, 2, vec![open(5, 2), closed(9, 0, "Stale Connection"), open(3, 3)]),
         shard(1, 1, vec![open(4, 1), closed(8, 4, "Client Closed")]),
     ]
 }
@@ -105,11 +95,7 @@ fn filters_and_totals() {
     ];
     for (query, expected, total) in cases {
         let answer = ask(&shards, query);
-        assert_eq!(
-            (cids(&answer).as_slice(), answer["total"].as_u64()),
-            (*expected, Some(*total)),
-            "{query}"
-        );
+        assert_eq!((cids(&answer).as_slice(), answer["total"].as_u64()), (*expected, Some(*total)), "{query}");
     }
     assert_eq!(ask(&shards, "cid=4")["limit"], json!(1));
     // A shard that was asked for one connection delivers no other.
@@ -127,27 +113,12 @@ fn fields_on_request() {
     open.rtt_ns = 345_678;
     let shards = vec![shard(0, 1, vec![open])];
     let plain = &ask(&shards, "")["connections"][0];
-    for absent in [
-        "authorized_user",
-        "account",
-        "name_tag",
-        "subscriptions_list",
-        "stop",
-        "reason",
-        "stalls",
-        "lang",
-    ] {
+    for absent in ["authorized_user", "account", "name_tag", "subscriptions_list", "stop", "reason", "stalls", "lang"] {
         assert!(plain.get(absent).is_none(), "{absent}");
     }
-    assert_eq!(
-        (&plain["rtt"], &plain["shard"]),
-        (&json!("345µs"), &json!(0))
-    );
+    assert_eq!((&plain["rtt"], &plain["shard"]), (&json!("345µs"), &json!(0)));
     let auth = &ask(&shards, "auth=1&subs=1")["connections"][0];
-    assert_eq!(
-        (&auth["authorized_user"], &auth["name_tag"]),
-        (&json!("u"), &json!("$G"))
-    );
+    assert_eq!((&auth["authorized_user"], &auth["name_tag"]), (&json!("u"), &json!("$G")));
     assert!(auth.get("account").is_none());
     assert_eq!(auth["subscriptions_list"], json!(["foo.>", "bar"]));
     assert_eq!(

@@ -21,18 +21,10 @@ impl Source for FakeSource {
         let mut shards = self.shards.clone();
         for shard in &mut shards {
             shard.connections.retain(|conn| {
-                want.cid.is_none_or(|cid| conn.cid == cid)
-                    && if conn.stop.is_some() {
-                        want.closed
-                    } else {
-                        want.open
-                    }
+                want.cid.is_none_or(|cid| conn.cid == cid) && if conn.stop.is_some() { want.closed } else { want.open }
             });
             if !want.subscriptions {
-                shard
-                    .connections
-                    .iter_mut()
-                    .for_each(|conn| conn.subscriptions.clear());
+                shard.connections.iter_mut().for_each(|conn| conn.subscriptions.clear());
             }
         }
         shards
@@ -56,19 +48,8 @@ pub(super) fn facts() -> Facts {
 }
 
 pub(super) fn shard(shard: u16, open: u64, connections: Vec<ConnSnapshot>) -> ShardSnapshot {
-    let counters = Counters {
-        connections: open,
-        in_msgs: 1,
-        in_bytes: 2,
-        out_msgs: 3,
-        ..Counters::default()
-    };
-    ShardSnapshot {
-        shard,
-        cpu: usize::from(shard),
-        counters,
-        connections,
-    }
+    let counters = Counters { connections: open, in_msgs: 1, in_bytes: 2, out_msgs: 3, ..Counters::default() };
+    ShardSnapshot { shard, cpu: usize::from(shard), counters, connections }
 }
 
 pub(super) fn conn(cid: u64) -> ConnSnapshot {
@@ -99,11 +80,5 @@ pub(super) fn conn(cid: u64) -> ConnSnapshot {
 }
 
 pub(super) fn sub(sid: &str, subject: &str, queue: Option<&str>) -> SubSnapshot {
-    SubSnapshot {
-        subject: subject.into(),
-        queue: queue.map(Into::into),
-        sid: sid.into(),
-        msgs: 0,
-        max: None,
-    }
+    SubSnapshot { subject: subject.into(), queue: queue.map(Into::into), sid: sid.into(), msgs: 0, max: None }
 }

@@ -18,10 +18,7 @@ pub(super) fn compact<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
 
 fn write<T: Serialize>(value: &T, layout: impl Formatter) -> serde_json::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(
-        &mut bytes,
-        GoFormatter { layout },
-    ))?;
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, GoFormatter { layout }))?;
     Ok(bytes)
 }
 
@@ -40,11 +37,7 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
         }
     }
 
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
         while let Some((at, found)) = rest.char_indices().find(|(_, c)| escape(*c).is_some()) {
             writer.write_all(&rest.as_bytes()[..at])?;
@@ -62,11 +55,7 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
         self.layout.end_array(writer)
     }
 
-    fn begin_array_value<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.layout.begin_array_value(writer, first)
     }
 
@@ -82,11 +71,7 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
         self.layout.end_object(writer)
     }
 
-    fn begin_object_key<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.layout.begin_object_key(writer, first)
     }
 

@@ -39,31 +39,14 @@ struct HealthzError {
 }
 
 /// Everything that can be wrong: HTTP status, type, text. The texts are the reference's.
-const NOT_READY: (u16, &str, &str) = (
-    500,
-    "CONNECTION",
-    "failed to be ready for connections after 1ms: server",
-);
-const NO_ACCOUNT: (u16, &str, &str) = (
-    400,
-    "BAD_REQUEST",
-    "\"account\" must not be empty when checking stream health",
-);
-const NO_STREAM: (u16, &str, &str) = (
-    400,
-    "BAD_REQUEST",
-    "\"stream\" must not be empty when checking consumer health",
-);
+const NOT_READY: (u16, &str, &str) = (500, "CONNECTION", "failed to be ready for connections after 1ms: server");
+const NO_ACCOUNT: (u16, &str, &str) = (400, "BAD_REQUEST", "\"account\" must not be empty when checking stream health");
+const NO_STREAM: (u16, &str, &str) = (400, "BAD_REQUEST", "\"stream\" must not be empty when checking consumer health");
 
 impl HealthzParams {
     /// Decodes a query; the error is the text of the 400 answer.
     pub(super) fn parse(query: &Query) -> Result<Self, String> {
-        for name in [
-            "js-enabled-only",
-            "js-enabled",
-            "js-server-only",
-            "js-meta-only",
-        ] {
+        for name in ["js-enabled-only", "js-enabled", "js-server-only", "js-meta-only"] {
             query.boolean(name)?;
         }
         let has = |name| !query.get(name).is_empty();
@@ -88,28 +71,13 @@ pub(super) fn healthz(params: &HealthzParams, readiness: Readiness) -> Health {
         None
     };
     let Some((status, kind, error)) = problem else {
-        return Health {
-            status: 200,
-            body: HealthzBody {
-                status: "ok",
-                error: None,
-                errors: Vec::new(),
-            },
-        };
+        return Health { status: 200, body: HealthzBody { status: "ok", error: None, errors: Vec::new() } };
     };
     tracing::warn!("Healthcheck failed: {error:?}");
     let body = if params.details {
-        HealthzBody {
-            status: "error",
-            error: None,
-            errors: vec![HealthzError { kind, error }],
-        }
+        HealthzBody { status: "error", error: None, errors: vec![HealthzError { kind, error }] }
     } else {
-        HealthzBody {
-            status: "error",
-            error: Some(error),
-            errors: Vec::new(),
-        }
+        HealthzBody { status: "error", error: Some(error), errors: Vec::new() }
     };
     Health { status, body }
 }
@@ -123,24 +91,13 @@ mod tests {
     #[test]
     fn answers() {
         use Readiness::{Accepting, LameDuck, NotListening};
-        let down =
-            r#"{"status":"error","error":"failed to be ready for connections after 1ms: server"}"#;
+        let down = r#"{"status":"error","error":"failed to be ready for connections after 1ms: server"}"#;
         let no_account = r#"{"status":"error","error":"\"account\" must not be empty when checking stream health"}"#;
         let no_stream = r#"{"status":"error","error":"\"stream\" must not be empty when checking consumer health"}"#;
         let cases = [
             ("", Accepting, 200, r#"{"status":"ok"}"#),
-            (
-                "js-enabled-only=1&details=1&account=x",
-                Accepting,
-                200,
-                r#"{"status":"ok"}"#,
-            ),
-            (
-                "account=x&stream=y&consumer=z",
-                Accepting,
-                200,
-                r#"{"status":"ok"}"#,
-            ),
+            ("js-enabled-only=1&details=1&account=x", Accepting, 200, r#"{"status":"ok"}"#),
+            ("account=x&stream=y&consumer=z", Accepting, 200, r#"{"status":"ok"}"#),
             ("", LameDuck, 500, down),
             ("js-server-only=true", NotListening, 500, down),
             (

@@ -1,7 +1,8 @@
 //! The HTTP server: a thread with a runtime of its own, routes, and answers in the reference's shape.
 //!
-//! Questions to the shards run on at most [`QUESTIONS_MAX`] further threads, because they may wait; what exceeds that
-//! waits its turn, bounded by the number of connections.
+//! Questions to the shards run on at most [`QUESTIONS_MAX`] further threads, because they may wait. Answers that
+//! slow readers have not taken yet hold at most [`ANSWERS_KIB_MAX`]. What exceeds either bound waits its turn, and
+//! those who wait are bounded by the number of connections and the time of a request.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,12 +13,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::connz::connz;
@@ -32,6 +34,9 @@ use super::{Source, Want, go_json, index};
 /// Threads that may wait for shards at the same time.
 const QUESTIONS_MAX: usize = 2;
 
+/// Memory of answers on their way, beside those being made. One answer may exceed it when it is alone.
+const ANSWERS_KIB_MAX: u32 = 64 << 10;
+
 /// How long requests in progress may take once the server is to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -45,10 +50,7 @@ pub struct MonitorServer {
 /// Starts to serve monitoring on a bound listener.
 pub fn serve(listener: TcpListener, source: Arc<dyn Source>) -> io::Result<MonitorServer> {
     listener.set_nonblocking(true)?;
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(QUESTIONS_MAX)
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(QUESTIONS_MAX).build()?;
     let listener = {
         let _inside = runtime.enter();
         BoundedListener::new(tokio::net::TcpListener::from_std(listener)?)
@@ -69,16 +71,13 @@ impl MonitorServer {
     }
 }
 
-fn run(
-    runtime: Runtime,
-    listener: BoundedListener,
-    source: Arc<dyn Source>,
-    mut stopped: oneshot::Receiver<()>,
-) {
+fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut stopped: oneshot::Receiver<()>) {
     let shared = Arc::new(Shared {
         source,
         requests: Mutex::default(),
         usage: ProcessUsage::start(),
+        questions: Semaphore::new(QUESTIONS_MAX),
+        answers: Arc::new(Semaphore::new(ANSWERS_KIB_MAX as usize)),
     });
     runtime.block_on(async move {
         let (finish, finishing) = oneshot::channel::<()>();
@@ -99,6 +98,20 @@ struct Shared {
     source: Arc<dyn Source>,
     requests: Mutex<BTreeMap<&'static str, u64>>,
     usage: ProcessUsage,
+    questions: Semaphore,
+    answers: Arc<Semaphore>,
+}
+
+/// The bytes of an answer with their share of the memory for answers, given back when the last byte has left.
+struct Answer {
+    bytes: Vec<u8>,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 type SharedState = State<Arc<Shared>>;
@@ -115,16 +128,12 @@ fn router(shared: Arc<Shared>) -> Router {
 
 async fn get_index(State(shared): SharedState) -> Response {
     shared.count("/");
-    (
-        [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
-        index::page(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], index::page()).into_response()
 }
 
 async fn get_varz(State(shared): SharedState) -> Response {
     shared.count("/varz");
-    off_thread(move || {
+    from_shards(shared, |shared| {
         let facts = shared.source.facts();
         let shards = shared.source.shards(Want::default());
         let around = Surroundings {
@@ -133,10 +142,7 @@ async fn get_varz(State(shared): SharedState) -> Response {
             processor_percent: shared.usage.processor_percent(),
             requests: shared.counts(),
         };
-        json(
-            StatusCode::OK,
-            go_json::indented(&varz(&facts, &shards, around)),
-        )
+        go_json::indented(&varz(&facts, &shards, around)).ok()
     })
     .await
 }
@@ -147,13 +153,10 @@ async fn get_connz(State(shared): SharedState, RawQuery(query): RawQuery) -> Res
         Err(text) => return bad_request(text),
     };
     shared.count("/connz");
-    off_thread(move || {
+    from_shards(shared, move |shared| {
         let facts = shared.source.facts();
         let shards = shared.source.shards(params.want());
-        json(
-            StatusCode::OK,
-            go_json::indented(&connz(&facts, &shards, &params, SystemTime::now())),
-        )
+        go_json::indented(&connz(&facts, &shards, &params, SystemTime::now())).ok()
     })
     .await
 }
@@ -166,74 +169,58 @@ async fn get_healthz(State(shared): SharedState, RawQuery(query): RawQuery) -> R
     };
     let health = healthz(&params, shared.source.facts().readiness);
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(status, go_json::compact(&health.body))
-}
-
-impl Shared {
-    fn count(&self, path: &'static str) {
-        *self
-            .requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(path)
-            .or_default() += 1;
-    }
-
-    fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// Makes an answer on a thread that may wait for the shards.
-async fn off_thread(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
-    tokio::task::spawn_blocking(answer)
-        .await
-        .unwrap_or_else(|_| internal_error())
-}
-
-fn json(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> Response {
-    match body {
-        Ok(body) => (status, [ALLOW_ALL, (header::CONTENT_TYPE, JSON)], body).into_response(),
+    match go_json::compact(&health.body) {
+        Ok(body) => json(status, body.into()),
         Err(_) => internal_error(),
     }
 }
 
+impl Shared {
+    fn count(&self, path: &'static str) {
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(path).or_default() += 1;
+    }
+
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Makes an answer on a thread that may wait for the shards.
+async fn from_shards(shared: Arc<Shared>, make: impl FnOnce(&Shared) -> Option<Vec<u8>> + Send + 'static) -> Response {
+    let answers = Arc::clone(&shared.answers);
+    let asking = Arc::clone(&shared);
+    let Ok(_question) = shared.questions.acquire().await else {
+        return internal_error();
+    };
+    let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || make(&asking)).await else {
+        return internal_error();
+    };
+    let kib = u32::try_from(bytes.len() >> 10).map_or(ANSWERS_KIB_MAX, |kib| kib.min(ANSWERS_KIB_MAX));
+    match answers.acquire_many_owned(kib).await {
+        Ok(share) => json(StatusCode::OK, Bytes::from_owner(Answer { bytes, _share: share })),
+        Err(_) => internal_error(),
+    }
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response {
+    (status, [ALLOW_ALL, (header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
 fn bad_request(text: String) -> Response {
-    (
-        StatusCode::BAD_REQUEST,
-        [(header::CONTENT_TYPE, TEXT)],
-        text,
-    )
-        .into_response()
+    (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
 fn not_found() -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, TEXT),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-    ];
+    let headers = [(header::CONTENT_TYPE, TEXT), (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))];
     (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
 }
 
 fn internal_error() -> Response {
-    (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        [(header::CONTENT_TYPE, TEXT)],
-        "the answer could not be made\n",
-    )
+    (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, TEXT)], "the answer could not be made\n")
         .into_response()
 }
 
-const ALLOW_ALL: (HeaderName, HeaderValue) = (
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
-    HeaderValue::from_static("*"),
-);
+const ALLOW_ALL: (HeaderName, HeaderValue) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 

@@ -4,21 +4,13 @@
 use crate::version::VERSION;
 
 /// Title and path of each endpoint.
-const LINKS: &[(&str, &str)] = &[
-    ("General", "varz"),
-    ("Connections", "connz"),
-    ("Health Probe", "healthz"),
-];
+const LINKS: &[(&str, &str)] = &[("General", "varz"), ("Connections", "connz"), ("Health Probe", "healthz")];
 
 /// The page.
 pub(super) fn page() -> String {
     let links: String = LINKS
         .iter()
-        .map(|(title, path)| {
-            format!(
-                "    <a href=./{path}>{title}<span class=\"endpoint\"> /{path}</span></a><br/>\n"
-            )
-        })
+        .map(|(title, path)| format!("    <a href=./{path}>{title}<span class=\"endpoint\"> /{path}</span></a><br/>\n"))
         .collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n  <head><title>leat {VERSION}</title></head>\n  \

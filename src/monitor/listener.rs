@@ -1,8 +1,8 @@
 //! Accepts HTTP connections and bounds what each may cost.
 //!
 //! At most [`CONNECTIONS_MAX`] connections are open; further ones wait in the kernel's backlog. A connection is closed
-//! when it is silent for [`IDLE_MAX`], when a request has not arrived and been answered within [`REQUEST_MAX`], or
-//! when its reader takes nothing for [`IDLE_MAX`].
+//! when it is silent for [`IDLE_MAX`], when a request has not arrived and been answered within [`REQUEST_MAX`], when a
+//! request is longer than [`REQUEST_BYTES_MAX`], or when its reader takes nothing for [`IDLE_MAX`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -26,6 +26,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// From the first byte of a request to the first byte of its answer.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes of a request. Requests need neither a body nor long headers, and pipelining is not worth a buffer.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
 /// Pause after a failed accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,22 +48,11 @@ struct Limits {
 
 impl BoundedListener {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self::with_limits(
-            listener,
-            Limits {
-                connections: CONNECTIONS_MAX,
-                idle: IDLE_MAX,
-                request: REQUEST_MAX,
-            },
-        )
+        Self::with_limits(listener, Limits { connections: CONNECTIONS_MAX, idle: IDLE_MAX, request: REQUEST_MAX })
     }
 
     fn with_limits(listener: TcpListener, limits: Limits) -> Self {
-        Self {
-            listener,
-            slots: Arc::new(Semaphore::new(limits.connections)),
-            limits,
-        }
+        Self { listener, slots: Arc::new(Semaphore::new(limits.connections)), limits }
     }
 }
 
@@ -91,21 +83,15 @@ impl axum::serve::Listener for BoundedListener {
 pub(super) struct BoundedStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
-    /// A request has begun to arrive and no byte of its answer has left.
-    in_request: bool,
+    /// Bytes that have arrived since the last byte of an answer left.
+    request_bytes: usize,
     limits: Limits,
     _slot: OwnedSemaphorePermit,
 }
 
 impl BoundedStream {
     fn new(stream: TcpStream, slot: OwnedSemaphorePermit, limits: Limits) -> Self {
-        Self {
-            stream,
-            deadline: Box::pin(sleep(limits.idle)),
-            in_request: false,
-            limits,
-            _slot: slot,
-        }
+        Self { stream, deadline: Box::pin(sleep(limits.idle)), request_bytes: 0, limits, _slot: slot }
     }
 
     fn allow(&mut self, time: Duration) {
@@ -120,14 +106,10 @@ impl BoundedStream {
         }
     }
 
-    fn wrote(
-        &mut self,
-        result: Poll<io::Result<usize>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Ok(bytes)) => {
-                self.in_request = false;
+                self.request_bytes = 0;
                 self.allow(self.limits.idle);
                 Poll::Ready(Ok(bytes))
             }
@@ -138,18 +120,18 @@ impl BoundedStream {
 }
 
 impl AsyncRead for BoundedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                if buf.filled().len() > before && !self.in_request {
-                    self.in_request = true;
+                let bytes = buf.filled().len() - before;
+                if self.request_bytes == 0 && bytes > 0 {
                     let time = self.limits.request;
                     self.allow(time);
+                }
+                self.request_bytes += bytes;
+                if self.request_bytes > REQUEST_BYTES_MAX {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 Poll::Ready(Ok(()))
             }
@@ -160,11 +142,7 @@ impl AsyncRead for BoundedStream {
 }
 
 impl AsyncWrite for BoundedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(result, cx)
     }
@@ -199,10 +177,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn run(limits: Limits, client: impl AsyncFnOnce(SocketAddr)) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
@@ -214,9 +189,7 @@ mod tests {
     }
 
     async fn within<T>(future: impl Future<Output = T>) -> T {
-        tokio::time::timeout(Duration::from_secs(20), future)
-            .await
-            .expect("done in time")
+        tokio::time::timeout(Duration::from_secs(20), future).await.expect("done in time")
     }
 
     async fn ends(mut stream: TcpStream) -> String {
@@ -231,66 +204,49 @@ mod tests {
     #[test]
     fn slow_clients_are_cut_off() {
         let short = Duration::from_millis(50);
-        run(
-            Limits {
-                connections: 4,
-                idle: short,
-                request: HOUR,
-            },
-            async |addr| {
-                assert_eq!(ends(TcpStream::connect(addr).await.unwrap()).await, "");
-            },
-        );
-        run(
-            Limits {
-                connections: 4,
-                idle: HOUR,
-                request: short,
-            },
-            async |addr| {
-                let mut half = TcpStream::connect(addr).await.unwrap();
-                half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n")
-                    .await
-                    .unwrap();
-                assert_eq!(ends(half).await, "");
-                let mut whole = TcpStream::connect(addr).await.unwrap();
-                whole
-                    .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    .await
-                    .unwrap();
-                assert!(ends(whole).await.ends_with("ok"));
-            },
-        );
+        run(Limits { connections: 4, idle: short, request: HOUR }, async |addr| {
+            assert_eq!(ends(TcpStream::connect(addr).await.unwrap()).await, "");
+        });
+        run(Limits { connections: 4, idle: HOUR, request: short }, async |addr| {
+            let mut half = TcpStream::connect(addr).await.unwrap();
+            half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+            assert_eq!(ends(half).await, "");
+            let mut whole = TcpStream::connect(addr).await.unwrap();
+            whole.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            assert!(ends(whole).await.ends_with("ok"));
+        });
+    }
+
+    /// A request without end is cut off long before it fills the memory.
+    #[test]
+    fn long_requests_are_cut_off() {
+        let limits = Limits { connections: 4, idle: HOUR, request: HOUR };
+        run(limits, async |addr| {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            let mut sent = 0;
+            while client.write_all(&[b'x'; 4096]).await.is_ok() {
+                sent += 4096;
+                tokio::task::yield_now().await;
+                assert!(sent < 64 << 20, "nobody stopped the client");
+            }
+        });
     }
 
     /// Connections above the limit wait until one ends.
     #[test]
     fn connections_are_bounded() {
-        run(
-            Limits {
-                connections: 1,
-                idle: HOUR,
-                request: HOUR,
-            },
-            async |addr| {
-                let mut first = TcpStream::connect(addr).await.unwrap();
-                first
-                    .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                    .await
-                    .unwrap();
-                let mut answer = [0; 12];
-                within(first.read_exact(&mut answer)).await.unwrap();
-                let mut second = TcpStream::connect(addr).await.unwrap();
-                second
-                    .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    .await
-                    .unwrap();
-                let waiting =
-                    tokio::time::timeout(Duration::from_millis(100), second.readable()).await;
-                assert!(waiting.is_err(), "the second connection must wait");
-                drop(first);
-                assert!(ends(second).await.ends_with("ok"));
-            },
-        );
+        run(Limits { connections: 1, idle: HOUR, request: HOUR }, async |addr| {
+            let mut first = TcpStream::connect(addr).await.unwrap();
+            first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            within(first.read_exact(&mut answer)).await.unwrap();
+            let mut second = TcpStream::connect(addr).await.unwrap();
+            second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            let waiting = tokio::time::timeout(Duration::from_millis(100), second.readable()).await;
+            assert!(waiting.is_err(), "the second connection must wait");
+            drop(first);
+            assert!(ends(second).await.ends_with("ok"));
+        });
     }
 }

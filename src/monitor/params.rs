@@ -122,11 +122,7 @@ fn subs(query: &Query) -> Result<Subs, String> {
     if query.get("subs").eq_ignore_ascii_case("detail") {
         return Ok(Subs::Detail);
     }
-    Ok(if query.boolean("subs")? {
-        Subs::Subjects
-    } else {
-        Subs::None
-    })
+    Ok(if query.boolean("subs")? { Subs::Subjects } else { Subs::None })
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -139,10 +135,7 @@ fn state(text: &str) -> Result<State, String> {
 }
 
 fn sort(text: &str, state: State) -> Result<SortBy, String> {
-    let sort = SORTS
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, sort)| *sort);
+    let sort = SORTS.iter().find(|(name, _)| *name == text).map(|(_, sort)| *sort);
     match sort.ok_or_else(|| format!("invalid sorting option: {text}"))? {
         SortBy::Stop | SortBy::Reason if state != State::Closed => {
             Err(format!("sort by {text} only valid on closed connections"))
@@ -166,32 +159,17 @@ mod tests {
             ("sort=zz", "invalid sorting option: zz"),
             ("sort=CID", "invalid sorting option: CID"),
             ("sort=stop", "sort by stop only valid on closed connections"),
-            (
-                "sort=reason&state=any",
-                "sort by reason only valid on closed connections",
-            ),
+            ("sort=reason&state=any", "sort by reason only valid on closed connections"),
             ("state=zz", "Error decoding state for zz"),
             ("state=1&sort=zz", "Error decoding state for 1"),
-            (
-                "subs=zz",
-                "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"zz\": invalid syntax",
-            ),
+            ("subs=zz", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"zz\": invalid syntax"),
             (
                 "auth=yEs&subs=zz",
                 "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"yEs\": invalid syntax",
             ),
-            (
-                "offset=zz",
-                "Error decoding int for 'offset': strconv.Atoi: parsing \"zz\": invalid syntax",
-            ),
-            (
-                "limit=1_000",
-                "Error decoding int for 'limit': strconv.Atoi: parsing \"1_000\": invalid syntax",
-            ),
-            (
-                "cid=zz",
-                "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"zz\": invalid syntax",
-            ),
+            ("offset=zz", "Error decoding int for 'offset': strconv.Atoi: parsing \"zz\": invalid syntax"),
+            ("limit=1_000", "Error decoding int for 'limit': strconv.Atoi: parsing \"1_000\": invalid syntax"),
+            ("cid=zz", "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"zz\": invalid syntax"),
         ];
         for (query, error) in cases {
             assert_eq!(parse(query).unwrap_err(), error, "{query}");
@@ -201,34 +179,13 @@ mod tests {
     #[test]
     fn defaults_and_values() {
         let default = parse("").unwrap();
-        assert_eq!(
-            (default.offset, default.limit, default.cid),
-            (0, 1024, None)
-        );
-        assert_eq!(
-            default.want(),
-            Want {
-                open: true,
-                ..Want::default()
-            }
-        );
-        assert_eq!(
-            parse("sort=&state=&subs=&limit=0&offset=-1&cid=0&foo=bar").unwrap(),
-            default
-        );
+        assert_eq!((default.offset, default.limit, default.cid), (0, 1024, None));
+        assert_eq!(default.want(), Want { open: true, ..Want::default() });
+        assert_eq!(parse("sort=&state=&subs=&limit=0&offset=-1&cid=0&foo=bar").unwrap(), default);
         assert_eq!(parse("limit=-1").unwrap(), default);
-        let all =
-            parse("state=ALL&subs=DETAIL&cid=7&limit=3&user=u&acc=A&filter_subject=a.*").unwrap();
+        let all = parse("state=ALL&subs=DETAIL&cid=7&limit=3&user=u&acc=A&filter_subject=a.*").unwrap();
         assert_eq!((all.limit, all.cid, all.subs), (1, Some(7), Subs::Detail));
-        assert_eq!(
-            all.want(),
-            Want {
-                open: true,
-                closed: true,
-                subscriptions: true,
-                cid: Some(7)
-            }
-        );
+        assert_eq!(all.want(), Want { open: true, closed: true, subscriptions: true, cid: Some(7) });
         assert_eq!(all.filter_subject.as_deref(), Some("a.*"));
         assert!(parse("state=closed&sort=stop").is_ok());
         assert_eq!(parse("filter_subject=>").unwrap(), default);

@@ -22,12 +22,7 @@ pub struct PortsFile {
 
 /// Writes `nats-server_<pid>.ports` into `dir`: whoever sees the file sees all of it. The name is the reference's, so
 /// that tools which wait for it find it.
-pub fn write(
-    dir: &Path,
-    pid: u32,
-    nats: &[String],
-    monitoring: &[String],
-) -> io::Result<PortsFile> {
+pub fn write(dir: &Path, pid: u32, nats: &[String], monitoring: &[String]) -> io::Result<PortsFile> {
     let path = dir.join(format!("nats-server_{pid}.ports"));
     let temporary = dir.join(format!(".nats-server_{pid}.ports.new"));
     let text = serde_json::to_vec(&Ports { nats, monitoring })?;
@@ -76,10 +71,7 @@ mod tests {
         drop(file);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let file = write(dir.path(), 42, &nats, &[]).unwrap();
-        assert_eq!(
-            fs::read_to_string(file.path()).unwrap(),
-            r#"{"nats":["nats://127.0.0.1:4222"]}"#
-        );
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), r#"{"nats":["nats://127.0.0.1:4222"]}"#);
         assert!(write(&dir.path().join("none"), 42, &nats, &[]).is_err());
     }
 }

@@ -27,16 +27,8 @@ struct Sample {
 
 impl ProcessUsage {
     pub(super) fn start() -> Self {
-        let first = Sample {
-            at: Instant::now(),
-            ticks: read_ticks().unwrap_or(0),
-            percent: 0.0,
-        };
-        Self {
-            last: Mutex::new(first),
-            page_bytes: sys::page_bytes(),
-            ticks_per_second: sys::ticks_per_second(),
-        }
+        let first = Sample { at: Instant::now(), ticks: read_ticks().unwrap_or(0), percent: 0.0 };
+        Self { last: Mutex::new(first), page_bytes: sys::page_bytes(), ticks_per_second: sys::ticks_per_second() }
     }
 
     /// Resident bytes.
@@ -48,21 +40,14 @@ impl ProcessUsage {
     /// Percent of one processor used lately; 200 means two processors.
     pub(super) fn processor_percent(&self) -> f64 {
         // A panic while the lock is held leaves a usable sample behind.
-        let mut last = self
-            .last
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let age = last.at.elapsed();
         if age >= SAMPLE_AGE_MIN
             && let Some(ticks) = read_ticks()
         {
             let seconds = ticks.saturating_sub(last.ticks) as f64 / self.ticks_per_second as f64;
             let percent = (100.0 * seconds / age.as_secs_f64()).round();
-            *last = Sample {
-                at: last.at + age,
-                ticks,
-                percent,
-            };
+            *last = Sample { at: last.at + age, ticks, percent };
         }
         last.percent
     }
@@ -79,10 +64,7 @@ fn resident_pages(statm: &str) -> Option<u64> {
 /// User and system time: fields 14 and 15, counted after the name in parentheses, which may contain anything.
 fn processor_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields
-        .split_ascii_whitespace()
-        .skip(11)
-        .map(str::parse::<u64>);
+    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
     Some(times.next()?.ok()? + times.next()?.ok()?)
 }
 

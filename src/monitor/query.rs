@@ -11,9 +11,7 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Splits and decodes. As in Go, a pair with a bad escape or a semicolon is left out.
     pub(super) fn parse(raw: &str) -> Self {
-        let pairs = raw
-            .split('&')
-            .filter(|pair| !pair.is_empty() && !pair.contains(';'));
+        let pairs = raw.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
         Self(
             pairs
                 .filter_map(|pair| {
@@ -26,22 +24,15 @@ impl Query {
 
     /// The first value of a parameter, empty if there is none.
     pub(super) fn get(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map_or("", |(_, value)| value)
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
     /// A boolean, false if absent.
     pub(super) fn boolean(&self, name: &str) -> Result<bool, String> {
         match self.get(name) {
             "" => Ok(false),
-            text => crate::config::values::boolean(text).map_err(|_| {
-                format!(
-                    "Error decoding boolean for '{name}': {}",
-                    go_error("ParseBool", text, SYNTAX)
-                )
-            }),
+            text => crate::config::values::boolean(text)
+                .map_err(|_| format!("Error decoding boolean for '{name}': {}", go_error("ParseBool", text, SYNTAX))),
         }
     }
 
@@ -54,10 +45,9 @@ impl Query {
     pub(super) fn unsigned(&self, name: &str) -> Result<u64, String> {
         // Unlike Rust's, Go's unsigned numbers take no plus sign.
         match self.get(name) {
-            text if text.starts_with('+') => Err(format!(
-                "Error decoding uint64 for '{name}': {}",
-                go_error("ParseUint", text, SYNTAX)
-            )),
+            text if text.starts_with('+') => {
+                Err(format!("Error decoding uint64 for '{name}': {}", go_error("ParseUint", text, SYNTAX)))
+            }
             _ => self.number(name, "uint64", "ParseUint"),
         }
     }
@@ -73,10 +63,7 @@ impl Query {
                     IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
                     _ => SYNTAX,
                 };
-                format!(
-                    "Error decoding {kind} for '{name}': {}",
-                    go_error(function, text, reason)
-                )
+                format!("Error decoding {kind} for '{name}': {}", go_error(function, text, reason))
             }),
         }
     }
@@ -102,9 +89,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -114,15 +99,7 @@ mod tests {
     #[test]
     fn decoding() {
         let query = Query::parse("a=1&b=x+y%20%C3%A9&c&a=2&d=%zz&e=1;f=2&&g=h=i");
-        for (name, value) in [
-            ("a", "1"),
-            ("b", "x y é"),
-            ("c", ""),
-            ("d", ""),
-            ("e", ""),
-            ("g", "h=i"),
-            ("z", ""),
-        ] {
+        for (name, value) in [("a", "1"), ("b", "x y é"), ("c", ""), ("d", ""), ("e", ""), ("g", "h=i"), ("z", "")] {
             assert_eq!(query.get(name), value, "{name}");
         }
     }
@@ -136,10 +113,7 @@ mod tests {
             query.boolean("a").unwrap_err(),
             "Error decoding boolean for 'a': strconv.ParseBool: parsing \"zz\": invalid syntax"
         );
-        assert_eq!(
-            error(query.int("b")),
-            "Error decoding int for 'b': strconv.Atoi: parsing \" 1\": invalid syntax"
-        );
+        assert_eq!(error(query.int("b")), "Error decoding int for 'b': strconv.Atoi: parsing \" 1\": invalid syntax");
         assert_eq!(
             error(query.int("c")),
             "Error decoding int for 'c': strconv.Atoi: parsing \"99999999999999999999\": value out of range"

@@ -132,11 +132,7 @@ struct Shard {
 const TLS_TIMEOUT_SECONDS: f64 = 2.0;
 
 /// Puts the answer together.
-pub(super) fn varz<'a>(
-    facts: &'a Facts,
-    shards: &[ShardSnapshot],
-    around: Surroundings,
-) -> Varz<'a> {
+pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surroundings) -> Varz<'a> {
     let options = &*facts.options;
     let sum = total(shards);
     Varz {
@@ -197,27 +193,14 @@ pub(super) fn varz<'a>(
         config_digest: &facts.config_digest,
         slow_consumer_stats: PerKind::clients(sum.slow_consumers),
         stale_connection_stats: PerKind::clients(sum.stale_connections),
-        disk_io_wait_stats: DiskWaits {
-            waiters: 0,
-            waits: 0,
-            wait_time: 0,
-            max_wait_time: 0,
-        },
-        leat: Leat {
-            version: VERSION,
-            shards: shards.iter().map(Shard::from).collect(),
-        },
+        disk_io_wait_stats: DiskWaits { waiters: 0, waits: 0, wait_time: 0, max_wait_time: 0 },
+        leat: Leat { version: VERSION, shards: shards.iter().map(Shard::from).collect() },
     }
 }
 
 impl PerKind {
     fn clients(clients: u64) -> Self {
-        Self {
-            clients,
-            routes: 0,
-            gateways: 0,
-            leafs: 0,
-        }
+        Self { clients, routes: 0, gateways: 0, leafs: 0 }
     }
 }
 

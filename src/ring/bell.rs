@@ -42,9 +42,7 @@ pub struct Sleeper {
 impl Sleeper {
     /// A consumer that is awake.
     pub fn new() -> Self {
-        Self {
-            asleep: AtomicBool::new(false),
-        }
+        Self { asleep: AtomicBool::new(false) }
     }
 
     /// The consumer is about to park. It must look at all its rings after this call, and park only if they are empty.

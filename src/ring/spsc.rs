@@ -30,19 +30,11 @@ pub fn ring<T: Default>(slots: usize) -> (Producer<T>, Consumer<T>) {
 /// A ring whose items together hold at most `bytes_max` bytes, or a single larger item.
 pub fn ring_with_budget<T: Default>(slots: usize, bytes_max: u64) -> (Producer<T>, Consumer<T>) {
     assert!(slots >= 2 && slots.is_power_of_two(), "{slots} slots");
-    let empty = || {
-        UnsafeCell::new(Slot {
-            item: T::default(),
-            bytes: 0,
-        })
-    };
+    let empty = || UnsafeCell::new(Slot { item: T::default(), bytes: 0 });
     let shared = Arc::new(Shared {
         slots: std::iter::repeat_with(empty).take(slots).collect(),
         published: Line(AtomicU64::new(0)),
-        consumed: Line(Consumed {
-            count: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }),
+        consumed: Line(Consumed { count: AtomicU64::new(0), bytes: AtomicU64::new(0) }),
     });
     let producer = Producer {
         shared: Arc::clone(&shared),
@@ -53,13 +45,7 @@ pub fn ring_with_budget<T: Default>(slots: usize, bytes_max: u64) -> (Producer<T
         bytes_max,
         not_sync: PhantomData,
     };
-    let consumer = Consumer {
-        shared,
-        consumed: 0,
-        published_seen: 0,
-        bytes_consumed: 0,
-        not_sync: PhantomData,
-    };
+    let consumer = Consumer { shared, consumed: 0, published_seen: 0, bytes_consumed: 0, not_sync: PhantomData };
     (producer, consumer)
 }
 
@@ -111,10 +97,7 @@ impl<T> Producer<T> {
         });
         self.bytes_published += bytes;
         self.published += 1;
-        self.shared
-            .published
-            .0
-            .store(self.published, Ordering::Release);
+        self.shared.published.0.store(self.published, Ordering::Release);
         Ok(())
     }
 
@@ -192,25 +175,14 @@ impl<T> Consumer<T> {
     /// Gives the slot of the item that was peeked at back to the producer, with what the item has become.
     pub fn release(&mut self) {
         // Stays in release builds: giving back a slot that was never filled would share it with the producer.
-        assert!(
-            self.consumed < self.published_seen,
-            "release follows a peek that found an item"
-        );
+        assert!(self.consumed < self.published_seen, "release follows a peek that found an item");
         self.bytes_consumed += self.shared.slot(self.consumed).with_mut(|slot| {
             // SAFETY: as in `peek`; the assertion is the condition.
             unsafe { (*slot).bytes }
         });
         self.consumed += 1;
-        self.shared
-            .consumed
-            .0
-            .bytes
-            .store(self.bytes_consumed, Ordering::Relaxed);
-        self.shared
-            .consumed
-            .0
-            .count
-            .store(self.consumed, Ordering::Release);
+        self.shared.consumed.0.bytes.store(self.bytes_consumed, Ordering::Relaxed);
+        self.shared.consumed.0.count.store(self.consumed, Ordering::Release);
     }
 }
 

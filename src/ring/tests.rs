@@ -104,6 +104,23 @@ fn everything_inside_is_dropped_once() {
     assert_eq!(Rc::strong_count(&token), 1);
 }
 
+/// Compiles only while both ends are `Send` and neither is `Sync`: with it, `some` could be either of two functions.
+#[test]
+fn ends_may_move_but_not_be_shared() {
+    trait Ambiguous<Which> {
+        fn some() {}
+    }
+    struct IfSync;
+    impl<E> Ambiguous<()> for E {}
+    impl<E: Sync> Ambiguous<IfSync> for E {}
+    fn is_send<E: Send>() {}
+
+    is_send::<Producer<u8>>();
+    is_send::<Consumer<u8>>();
+    <Producer<u8> as Ambiguous<_>>::some();
+    <Consumer<u8> as Ambiguous<_>>::some();
+}
+
 #[test]
 #[should_panic(expected = "release follows a peek that found an item")]
 fn release_without_an_item_is_refused() {
@@ -158,10 +175,7 @@ fn consume(mut consumer: Consumer<Vec<u64>>, sleeper: &Sleeper, batches: u64) {
         let number = consumer.position();
         if let Some(batch) = consumer.peek() {
             let expected = (0..number % 17).map(|index| number * 100 + index);
-            assert!(
-                batch.iter().copied().eq(expected),
-                "batch {number}: {batch:?}"
-            );
+            assert!(batch.iter().copied().eq(expected), "batch {number}: {batch:?}");
             consumer.release();
             continue;
         }

@@ -118,12 +118,8 @@ impl Account {
             }
         }
         for group in &self.matches.queues {
-            let mut queue = QueueRoute {
-                name: group.name[..].into(),
-                local: Vec::new(),
-                peers: SmallVec::new(),
-                peer_weight: 0,
-            };
+            let mut queue =
+                QueueRoute { name: group.name[..].into(), local: Vec::new(), peers: SmallVec::new(), peer_weight: 0 };
             for target in &group.members {
                 match *target {
                     Target::Sub(slot) => queue.local.push(slot),

@@ -56,13 +56,7 @@ pub(crate) struct MessageFlags {
 #[derive(Debug)]
 pub(crate) enum Item<'a> {
     /// Deliver this.
-    Message {
-        account: u32,
-        origin: Origin,
-        flags: MessageFlags,
-        queues: QueueNames<'a>,
-        message: Message<'a>,
-    },
+    Message { account: u32, origin: Origin, flags: MessageFlags, queues: QueueNames<'a>, message: Message<'a> },
     /// Nobody took the request.
     NoResponders { account: u32, origin: Origin, subject: &'a [u8], reply: &'a [u8] },
     /// Read this connection more slowly.
@@ -288,12 +282,9 @@ impl<'a> Iterator for Items<'a> {
                 let message = Message { subject, reply_bytes, header_bytes, argument_bytes, tail };
                 Item::Message { account, origin, flags, queues, message }
             }
-            1 => Item::NoResponders {
-                account,
-                origin,
-                subject: self.take(subject_bytes),
-                reply: self.take(reply_bytes),
-            },
+            1 => {
+                Item::NoResponders { account, origin, subject: self.take(subject_bytes), reply: self.take(reply_bytes) }
+            }
             _ => Item::Stall { origin, millis: header.flags },
         })
     }
@@ -374,7 +365,10 @@ mod tests {
             Item::Message { account: 9, origin: o, flags: f, queues, message } => {
                 assert_eq!((o, f), (&origin, &flags));
                 assert_eq!(queues.collect::<Vec<_>>(), names);
-                assert_eq!((message.subject, message.reply(), message.body()), (&b"a.b"[..], &b"re.ply"[..], &b"hello\r\n"[..]));
+                assert_eq!(
+                    (message.subject, message.reply(), message.body()),
+                    (&b"a.b"[..], &b"re.ply"[..], &b"hello\r\n"[..])
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -6,6 +6,7 @@ use super::conn::{Identity, Options, Stage, Sub};
 use super::io::Io;
 use super::timers::Timer;
 use super::{Shard, trace};
+use crate::auth::Login;
 use crate::subject;
 use crate::wire::connect;
 use crate::wire::errors::{CloseReason, Violation};
@@ -205,11 +206,16 @@ impl Shard {
     }
 
     fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
-        let Ok(connect) = connect::parse(json) else {
+        let conn = &mut self.local.conns[slot as usize];
+        let Ok(connect) = connect::parse(json, conn.connect_so_far()) else {
             return self.close(io, slot, CloseReason::ParseError);
         };
-        let login = self.config.auth.check(&connect);
-        let conn = &mut self.local.conns[slot as usize];
+        // Credentials that a second CONNECT does not mention stay as they were.
+        let login = if conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() {
+            Ok(Login { user: conn.identity.as_ref().and_then(|identity| identity.user.clone()) })
+        } else {
+            self.config.auth.check(&connect)
+        };
         conn.identity = Some(Box::new(Identity {
             name: connect.name,
             lang: connect.lang,

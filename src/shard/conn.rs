@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
+use crate::wire::connect::Connect;
 use crate::wire::errors::CloseReason;
 
 /// Bytes that were read but do not make a whole command yet.
@@ -168,6 +169,24 @@ impl Conn {
             start: SystemTime::now(),
             peer,
             identity: None,
+        }
+    }
+
+    /// What the client has said of itself until now, credentials left out.
+    pub(crate) fn connect_so_far(&self) -> Connect {
+        let identity = self.identity.as_deref().cloned().unwrap_or_default();
+        let Options { verbose, pedantic, echo, headers, no_responders, async_info } = self.options;
+        Connect {
+            verbose,
+            pedantic,
+            echo,
+            headers,
+            no_responders,
+            protocol: i64::from(async_info),
+            lang: identity.lang,
+            version: identity.version,
+            name: identity.name,
+            ..Connect::default()
         }
     }
 

@@ -251,8 +251,7 @@ mod tests {
                 expected.extend_from_slice(text.as_bytes());
                 if n % 5 == 0 {
                     let tail = Tail::Shared { arguments: b" 8998\r\n", body: &body };
-                    let message =
-                        Message { subject: b"s", reply_bytes: 0, header_bytes: 0, argument_bytes: 7, tail };
+                    let message = Message { subject: b"s", reply_bytes: 0, header_bytes: 0, argument_bytes: 7, tail };
                     out.write_message(&mut pool, b"s", b"1", &message);
                     expected.extend_from_slice(b"MSG s 1 8998\r\n");
                     expected.extend_from_slice(&body);

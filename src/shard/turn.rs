@@ -194,7 +194,14 @@ impl Shard {
     }
 
     /// Reads on into the block of a large message.
-    fn read_block<I: Io>(&mut self, io: &mut I, slot: u32, mut block: BytesMut, mut filled: usize, want: usize) -> bool {
+    fn read_block<I: Io>(
+        &mut self,
+        io: &mut I,
+        slot: u32,
+        mut block: BytesMut,
+        mut filled: usize,
+        want: usize,
+    ) -> bool {
         // Grown as bytes arrive: an announced size alone costs no memory.
         let end = want.min(filled + BLOCK_READ_BYTES).min((2 * filled).max(BLOCK_READ_BYTES));
         if block.len() < end {

@@ -74,10 +74,7 @@ impl<T> Matches<T> {
             Some(index) => index,
             None => {
                 let members = self.spare.pop().unwrap_or_default();
-                self.queues.push(QueueMatch {
-                    name: Rc::clone(name),
-                    members,
-                });
+                self.queues.push(QueueMatch { name: Rc::clone(name), members });
                 self.queues.len() - 1
             }
         };
@@ -86,17 +83,9 @@ impl<T> Matches<T> {
 
     fn position(&mut self, name: &Rc<[u8]>, earlier: usize) -> Option<usize> {
         if earlier <= SCAN_MAX {
-            return self.queues[..earlier]
-                .iter()
-                .position(|queue| same(&queue.name, name));
+            return self.queues[..earlier].iter().position(|queue| same(&queue.name, name));
         }
-        let Self {
-            queues,
-            by_name,
-            indexed,
-            hasher,
-            ..
-        } = self;
+        let Self { queues, by_name, indexed, hasher, .. } = self;
         let hash = |index: &u32| hasher.hash_one(&*queues[*index as usize].name);
         for index in *indexed..earlier {
             let index = u32::try_from(index).expect("fewer groups than subscriptions");
@@ -104,9 +93,7 @@ impl<T> Matches<T> {
         }
         *indexed = earlier.max(*indexed);
         by_name
-            .find(hasher.hash_one(&**name), |index| {
-                same(&queues[*index as usize].name, name)
-            })
+            .find(hasher.hash_one(&**name), |index| same(&queues[*index as usize].name, name))
             .map(|index| *index as usize)
     }
 }

@@ -50,9 +50,7 @@ pub fn is_valid_subscription(subject: &[u8]) -> bool {
 
 /// Whether `subject` is valid and means only itself: what a pedantic client may publish to.
 pub fn is_valid_literal(subject: &[u8]) -> bool {
-    tokens(subject).all(|token| {
-        !token.is_empty() && !is_wildcard(token) && !token.iter().any(|byte| is_blank(*byte))
-    })
+    tokens(subject).all(|token| !token.is_empty() && !is_wildcard(token) && !token.iter().any(|byte| is_blank(*byte)))
 }
 
 /// Whether any token of the pattern `subject` is `*` or `>`.
@@ -63,9 +61,7 @@ pub fn has_wildcard(subject: &[u8]) -> bool {
 
 /// The tokens of `subject`, empty ones included: the empty subject has one empty token.
 pub fn tokens(subject: &[u8]) -> Tokens<'_> {
-    Tokens {
-        rest: Some(subject),
-    }
+    Tokens { rest: Some(subject) }
 }
 
 /// Whether a message published to `literal` reaches a subscription to `pattern`. `pattern` is expected to be valid.

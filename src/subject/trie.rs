@@ -77,11 +77,7 @@ const ROOT: NodeId = NodeId(0);
 
 impl<T: Copy + Eq + Hash> Trie<T> {
     pub(super) fn new() -> Self {
-        Self {
-            nodes: Arena::new(),
-            edges: Table::new(),
-            vacant: ROOT,
-        }
+        Self { nodes: Arena::new(), edges: Table::new(), vacant: ROOT }
     }
 
     /// Bytes allocated for nodes and edges; tokens and targets are counted by [`Heap`].
@@ -104,10 +100,7 @@ impl<T: Copy + Eq + Hash> Trie<T> {
             if bytes.is_empty() {
                 return ControlFlow::Continue(());
             }
-            path.push(Token {
-                bytes,
-                hash: hash_of(bytes, hasher),
-            });
+            path.push(Token { bytes, hash: hash_of(bytes, hasher) });
         }
         // A branch to `*` waits here while the branch by name is followed: at most one per level.
         let mut waiting: SmallVec<[(NodeId, u32); TOKENS_INLINE]> = SmallVec::new();
@@ -152,37 +145,17 @@ impl<T: Copy + Eq + Hash> Trie<T> {
             let node = &self.nodes[id.index()];
             match bytes {
                 REST => {
-                    return Some(Place {
-                        node: id,
-                        ends_with_rest: true,
-                    });
+                    return Some(Place { node: id, ends_with_rest: true });
                 }
                 ONE if node.star == ROOT => return None,
                 ONE => id = node.star,
-                _ => {
-                    id = self.named(
-                        id,
-                        node,
-                        &Token {
-                            bytes,
-                            hash: hash_of(bytes, hasher),
-                        },
-                    )?
-                }
+                _ => id = self.named(id, node, &Token { bytes, hash: hash_of(bytes, hasher) })?,
             }
         }
-        Some(Place {
-            node: id,
-            ends_with_rest: false,
-        })
+        Some(Place { node: id, ends_with_rest: false })
     }
 
-    pub(super) fn find_or_insert(
-        &mut self,
-        pattern: &[u8],
-        hasher: &RandomState,
-        heap: &mut Heap,
-    ) -> Place {
+    pub(super) fn find_or_insert(&mut self, pattern: &[u8], hasher: &RandomState, heap: &mut Heap) -> Place {
         if self.nodes.is_empty() {
             self.nodes.push(Node::new(ROOT, Box::default()));
         }
@@ -190,28 +163,18 @@ impl<T: Copy + Eq + Hash> Trie<T> {
         for bytes in tokens(pattern) {
             id = match bytes {
                 REST => {
-                    return Place {
-                        node: id,
-                        ends_with_rest: true,
-                    };
+                    return Place { node: id, ends_with_rest: true };
                 }
                 ONE => self.star_or_insert(id),
                 _ => self.named_or_insert(id, bytes, hasher, heap),
             };
         }
-        Place {
-            node: id,
-            ends_with_rest: false,
-        }
+        Place { node: id, ends_with_rest: false }
     }
 
     pub(super) fn subs_mut(&mut self, place: Place) -> &mut Subs<T> {
         let node = &mut self.nodes[place.node.index()];
-        if place.ends_with_rest {
-            &mut node.rest
-        } else {
-            &mut node.here
-        }
+        if place.ends_with_rest { &mut node.rest } else { &mut node.here }
     }
 
     /// Removes the node of `place` and those above it that have become useless.
@@ -248,14 +211,12 @@ impl<T: Copy + Eq + Hash> Trie<T> {
                 continue;
             }
             self.write_path(NodeId::new(index), &mut pattern);
-            node.here
-                .for_each(|queue, target| f(&pattern, queue, target));
+            node.here.for_each(|queue, target| f(&pattern, queue, target));
             if !pattern.is_empty() {
                 pattern.push(SEPARATOR);
             }
             pattern.extend_from_slice(REST);
-            node.rest
-                .for_each(|queue, target| f(&pattern, queue, target));
+            node.rest.for_each(|queue, target| f(&pattern, queue, target));
         }
     }
 
@@ -283,23 +244,12 @@ impl<T: Copy + Eq + Hash> Trie<T> {
             return None;
         }
         let hash = edge_hash(id, token.hash);
-        let edge = self
-            .edges
-            .find(hash, |edge| edge.leads(hash, id, token.bytes, &self.nodes))?;
+        let edge = self.edges.find(hash, |edge| edge.leads(hash, id, token.bytes, &self.nodes))?;
         Some(edge.child)
     }
 
-    fn named_or_insert(
-        &mut self,
-        id: NodeId,
-        bytes: &[u8],
-        hasher: &RandomState,
-        heap: &mut Heap,
-    ) -> NodeId {
-        let token = Token {
-            bytes,
-            hash: hash_of(bytes, hasher),
-        };
+    fn named_or_insert(&mut self, id: NodeId, bytes: &[u8], hasher: &RandomState, heap: &mut Heap) -> NodeId {
+        let token = Token { bytes, hash: hash_of(bytes, hasher) };
         if let Some(child) = self.named(id, &self.nodes[id.index()], &token) {
             return child;
         }
@@ -307,8 +257,7 @@ impl<T: Copy + Eq + Hash> Trie<T> {
         heap.grow(bytes.len());
         self.nodes[id.index()].named_count += 1;
         let hash = edge_hash(id, token.hash);
-        self.edges
-            .find_or_insert(hash, |_| false, || Edge { hash, child });
+        self.edges.find_or_insert(hash, |_| false, || Edge { hash, child });
         child
     }
 
@@ -335,14 +284,7 @@ impl<T: Copy + Eq + Hash> Trie<T> {
 
 impl<T: Copy + Eq + Hash> Node<T> {
     fn new(parent: NodeId, token: Box<[u8]>) -> Self {
-        Self {
-            parent,
-            star: ROOT,
-            named_count: 0,
-            token,
-            here: Subs::None,
-            rest: Subs::None,
-        }
+        Self { parent, star: ROOT, named_count: 0, token, here: Subs::None, rest: Subs::None }
     }
 
     fn is_useless(&self) -> bool {

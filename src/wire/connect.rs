@@ -53,17 +53,25 @@ impl Default for Connect {
     }
 }
 
-/// Parses the argument of CONNECT over the defaults.
+impl Connect {
+    /// Whether it carries any kind of credentials.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some()
+    }
+}
+
+/// Parses the argument of CONNECT over what an earlier one said, or the defaults.
 ///
-/// Keys match without regard to letter case, unknown ones are ignored, `null` leaves the default.
+/// Keys match without regard to letter case, unknown ones are ignored; what is absent or `null` stays as it was.
 ///
 /// # Errors
 /// Not a JSON object, or a known member of the wrong type: the connection is closed silently.
-pub fn parse(json: &[u8]) -> Result<Connect, ConnectError> {
+pub fn parse(json: &[u8], earlier: Connect) -> Result<Connect, ConnectError> {
     let Value::Object(members) = serde_json::from_slice(json).map_err(|_| ConnectError)? else {
         return Err(ConnectError);
     };
-    let mut connect = Connect::default();
+    let mut connect = earlier;
     for (key, value) in &members {
         if value.is_null() {
             continue;
@@ -123,21 +131,26 @@ mod tests {
 
     #[test]
     fn absent_members_keep_their_defaults() {
-        let connect = parse(b"{\"Verbose\":false,\"PEDANTIC\":false,\"unknown\":[1],\"name\":null}").expect("valid");
-        assert_eq!(connect, Connect { verbose: false, pedantic: false, ..Connect::default() });
+        let connect =
+            parse(b"{\"Verbose\":false,\"PEDANTIC\":false,\"unknown\":[1],\"name\":null}", Connect::default());
+        let expected = Connect { verbose: false, pedantic: false, ..Connect::default() };
+        assert_eq!(connect, Ok(expected.clone()));
+        let second = parse(b"{\"echo\":false}", expected.clone());
+        assert_eq!(second, Ok(Connect { echo: false, ..expected }), "a second CONNECT changes only what it names");
     }
 
     #[test]
     fn wrong_types_are_refused() {
         for json in ["{\"verbose\":\"yes\"}", "{\"user\":1}", "[]", "", "{", "{} x", "{\"protocol\":1.5}", "null x"] {
-            assert_eq!(parse(json.as_bytes()), Err(ConnectError), "{json}");
+            assert_eq!(parse(json.as_bytes(), Connect::default()), Err(ConnectError), "{json}");
         }
     }
 
     #[test]
     fn obsolete_account_fields_are_noticed() {
-        assert!(parse(b"{\"account\":\"A\"}").expect("valid").asks_for_account);
-        assert!(parse(b"{\"new_account\":true}").expect("valid").asks_for_account);
-        assert!(!parse(b"{\"new_account\":false,\"account\":\"\"}").expect("valid").asks_for_account);
+        let asks = |json: &[u8]| parse(json, Connect::default()).map(|connect| connect.asks_for_account);
+        assert_eq!(asks(b"{\"account\":\"A\"}"), Ok(true));
+        assert_eq!(asks(b"{\"new_account\":true}"), Ok(true));
+        assert_eq!(asks(b"{\"new_account\":false,\"account\":\"\"}"), Ok(false));
     }
 }

@@ -63,9 +63,9 @@ impl CloseReason {
     #[must_use]
     pub fn monitor_text(self) -> &'static str {
         match self {
-            Self::ClientClosed | Self::ClientError => "Client Closed",
-            Self::UnknownOperation => "Protocol Violation",
-            Self::ParseError => "Parse Error",
+            Self::ClientClosed => "Client Closed",
+            Self::UnknownOperation | Self::ParseError => "Protocol Violation",
+            Self::ClientError => "Parse Error",
             Self::AuthorizationViolation => "Authentication Failure",
             Self::AuthenticationTimeout => "Authentication Timeout",
             Self::StaleConnection => "Stale Connection",
@@ -85,10 +85,7 @@ impl CloseReason {
     /// Whether queued output is still worth sending before the socket is closed (core §3.8).
     #[must_use]
     pub fn flushes(self) -> bool {
-        !matches!(
-            self,
-            Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError
-        )
+        !matches!(self, Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError)
     }
 }
 
@@ -122,12 +119,9 @@ impl fmt::Display for Violation<'_> {
                 write!(f, "Permissions Violation for Publish with Reply of {}", Quoted(reply))
             }
             Self::Subscribe(subject) => write!(f, "Permissions Violation for Subscription to {}", Quoted(subject)),
-            Self::SubscribeQueue(subject, queue) => write!(
-                f,
-                "Permissions Violation for Subscription to {} using queue {}",
-                Quoted(subject),
-                Quoted(queue)
-            ),
+            Self::SubscribeQueue(subject, queue) => {
+                write!(f, "Permissions Violation for Subscription to {} using queue {}", Quoted(subject), Quoted(queue))
+            }
         }
     }
 }

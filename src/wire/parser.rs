@@ -163,7 +163,12 @@ fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Step<'a>> {
         return None;
     }
     let end = body_start + size + 2;
-    if buf.len() < end || buf[digits] != b'\r' || buf[digits + 1] != b'\n' || buf[end - 2] != b'\r' || buf[end - 1] != b'\n' {
+    if buf.len() < end
+        || buf[digits] != b'\r'
+        || buf[digits + 1] != b'\n'
+        || buf[end - 2] != b'\r'
+        || buf[end - 1] != b'\n'
+    {
         return None;
     }
     let publish = Publish {

@@ -1,7 +1,7 @@
 //! The ring with its releasing stores replaced by relaxed ones.
 
 #[path = "../spsc.rs"]
-#[expect(unreachable_pub, dead_code, reason = "a copy of a public module")]
+#[expect(unreachable_pub, dead_code, clippy::duplicate_mod, reason = "a copy of a public module")]
 pub(super) mod spsc;
 
 mod sync {

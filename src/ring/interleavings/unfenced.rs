@@ -1,7 +1,7 @@
 //! The sleep flag with fences that do nothing.
 
 #[path = "../bell.rs"]
-#[expect(unreachable_pub, dead_code, reason = "a copy of a public module")]
+#[expect(unreachable_pub, clippy::duplicate_mod, reason = "a copy of a public module")]
 pub(super) mod bell;
 
 mod sync {
