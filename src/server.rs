@@ -19,6 +19,9 @@ use crate::wire::info::ServerInfo;
 
 /// Connections that the kernel queues per listener until they are accepted.
 const BACKLOG: i32 = 1024;
+/// How long a port in use is tried, and how often.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for a shard's answer to the control thread.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// glommio's preempt timer: bounds how long a background task may keep the driver waiting.
@@ -68,7 +71,8 @@ impl Server {
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
         let address = resolve(&options.host, options.port.bind_number())?;
-        let listeners = bind(address, options.cores.len()).map_err(|error| StartError::Listen(address, error))?;
+        let listeners = bind_patiently(address, options.cores.len());
+        let listeners = listeners.map_err(|error| StartError::Listen(address, error))?;
         let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
         let shards = options.cores.len();
         let shared = Arc::new(Shared::new(server_info(options, address), shards));
@@ -251,6 +255,20 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let error = |error| StartError::Host(host.to_owned(), error);
     let mut addresses = (host, port).to_socket_addrs().map_err(error)?;
     addresses.next().ok_or_else(|| error(io::ErrorKind::NotFound.into()))
+}
+
+/// As [`bind`], trying again for a moment while the address is in use: the kernel gives the sockets of a process that
+/// was killed free only when it has torn down its rings, milliseconds after the process is gone.
+fn bind_patiently(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match bind(address, count) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(BIND_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// One listening socket per shard on the same address.

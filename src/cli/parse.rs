@@ -150,7 +150,7 @@ fn stray_word(word: &str) -> CliError {
         Ok(_) => "; a boolean flag takes its value after \"=\", as in -D=false",
         Err(_) => " (see leat --help)",
     };
-    CliError::new(format!("unrecognized command \"{}\"{hint}", word.escape_debug()))
+    CliError::new(format!("unrecognized command: \"{}\"{hint}", word.escape_debug()))
 }
 
 #[cfg(test)]
@@ -258,10 +258,10 @@ mod tests {
                 "leat: unusable value \"x\" for flag --ping_interval: not a duration such as 300ms, 1.5s or 2m",
             ),
             (&["--auth", ""], "leat: unusable value \"\" for flag --auth: empty, which would let everybody in"),
-            (&["stray"], "leat: unrecognized command \"stray\" (see leat --help)"),
+            (&["stray"], "leat: unrecognized command: \"stray\" (see leat --help)"),
             (
                 &["-D", "false"],
-                "leat: unrecognized command \"false\"; a boolean flag takes its value after \"=\", as in -D=false",
+                "leat: unrecognized command: \"false\"; a boolean flag takes its value after \"=\", as in -D=false",
             ),
             (&["-t"], "leat: must specify [-c, --config] option to check configuration file syntax"),
             (

@@ -249,7 +249,8 @@ impl Shard {
         self.feed_all(slot);
         if first_ping {
             let at = self.first_ping_at();
-            self.timers.set(at, (slot, cid, Timer::Ping));
+            self.local.conns[slot as usize].pings.due = at;
+            self.timers.set_coarse(self.now, at, (slot, cid, Timer::Ping));
         }
         self.confirm(slot);
     }

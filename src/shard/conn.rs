@@ -75,6 +75,8 @@ pub(crate) struct Pings {
     pub(crate) sent_at: u64,
     /// Last measured round trip, nanoseconds; 0 if never.
     pub(crate) rtt: u64,
+    /// When to look whether the next one is needed, nanoseconds. Earlier timers are void.
+    pub(crate) due: u64,
     /// The first ping after CONNECT has been scheduled.
     pub(crate) started: bool,
 }
@@ -194,9 +196,12 @@ impl Conn {
     pub(crate) fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
         if let Some(identity) = &self.identity {
-            let Identity { name, lang, version, .. } = &**identity;
+            let Identity { name, lang, version, user } = &**identity;
             if !lang.is_empty() || !version.is_empty() || !name.is_empty() {
                 label.push_str(&format!(" - \"v{version}:{lang}:{name}\""));
+            }
+            if let Some(user) = user {
+                label.push_str(&format!(" - \"$G/user:{user}\""));
             }
         }
         label

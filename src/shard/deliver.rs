@@ -310,6 +310,7 @@ impl Local {
                 return false;
             }
             if publisher.here != Some(sub.conn) {
+                conn.traffic.stalls += 1;
                 let millis = if pending >= self.pending_max { STALL_MAX_MS } else { STALL_MIN_MS };
                 match self.stalls.iter_mut().find(|(origin, _)| *origin == publisher.origin) {
                     Some((_, known)) => *known = (*known + millis).min(STALL_PER_READ_MS),

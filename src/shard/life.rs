@@ -37,12 +37,14 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> 
         shard.close(io, slot, CloseReason::MaximumConnections);
         return slot;
     }
-    let (at, timer) = if needs_auth {
-        (shard.now + shard.config.auth_timeout, Timer::Auth)
+    let now = shard.now;
+    if needs_auth {
+        shard.timers.set(now + shard.config.auth_timeout, (slot, cid, Timer::Auth));
     } else {
-        (shard.now + shard.config.ping_interval, Timer::Ping)
-    };
-    shard.timers.set(at, (slot, cid, timer));
+        let at = now + shard.config.ping_interval;
+        shard.local.conns[slot as usize].pings.due = at;
+        shard.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
+    }
     shard.make_ready(slot);
     slot
 }
@@ -95,6 +97,10 @@ impl Shard {
     fn ping<I: Io>(&mut self, io: &mut I, slot: u32) {
         let interval = self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        if self.now < conn.pings.due {
+            return;
+        }
+        conn.pings.due = self.now + interval;
         let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;
         if !(has_spoken && knows_rtt) && !(has_spoken && !conn.pings.started) {
@@ -107,7 +113,7 @@ impl Shard {
             self.say(slot, b"PING\r\n");
         }
         let cid = self.local.conns[slot as usize].cid;
-        self.timers.set(self.now + interval, (slot, cid, Timer::Ping));
+        self.timers.set_coarse(self.now, self.now + interval, (slot, cid, Timer::Ping));
     }
 
     /// Begins to close a connection: subscriptions go at once, the last words and the socket at the end of the turn.

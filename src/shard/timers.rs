@@ -1,7 +1,7 @@
 //! One coarse timer list per shard.
 //!
-//! Deadlines are rounded up to milliseconds, pings to quarter seconds, so that ten thousand idle connections share a
-//! few entries. Nothing is ever cancelled: whoever is woken checks whether there is still something to do. The driver
+//! Deadlines are rounded up to milliseconds, those of pings to up to a quarter second, so that ten thousand idle
+//! connections share a few entries. Nothing is ever cancelled: whoever is woken checks whether there is still something to do. The driver
 //! arms a single glommio timer for [`Timers::next`]; with no entries the shard sleeps without one.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub(crate) enum Timer {
 pub(crate) type Entry = (u32, u64, Timer);
 
 const NANOS_PER_MS: u64 = 1_000_000;
-const PING_STEP_MS: u64 = 256;
+const COARSE_STEP_MS: u64 = 256;
 
 /// Deadlines of all connections of a shard.
 #[derive(Debug, Default)]
@@ -36,10 +36,14 @@ pub(crate) struct Timers {
 impl Timers {
     /// Wakes `entry` at `at` nanoseconds or a little later.
     pub(crate) fn set(&mut self, at: u64, entry: Entry) {
-        let mut ms = at.div_ceil(NANOS_PER_MS);
-        if entry.2 == Timer::Ping {
-            ms = ms.next_multiple_of(PING_STEP_MS);
-        }
+        let ms = at.div_ceil(NANOS_PER_MS);
+        self.by_ms.entry(ms).or_default().push(entry);
+    }
+
+    /// As [`Timers::set`], for what may come up to a sixteenth of the time from `now` late (at most a quarter second).
+    pub(crate) fn set_coarse(&mut self, now: u64, at: u64, entry: Entry) {
+        let step = (at.saturating_sub(now) / NANOS_PER_MS / 16).clamp(1, COARSE_STEP_MS);
+        let ms = at.div_ceil(NANOS_PER_MS).next_multiple_of(step);
         self.by_ms.entry(ms).or_default().push(entry);
     }
 
@@ -63,13 +67,13 @@ mod tests {
     fn deadlines_never_fire_early_and_pings_are_gathered() {
         let mut timers = Timers::default();
         timers.set(1, (1, 1, Timer::Auth));
-        timers.set(300 * NANOS_PER_MS, (2, 2, Timer::Ping));
-        timers.set(301 * NANOS_PER_MS, (3, 3, Timer::Ping));
+        timers.set_coarse(0, 4_100 * NANOS_PER_MS, (2, 2, Timer::Ping));
+        timers.set_coarse(0, 4_200 * NANOS_PER_MS, (3, 3, Timer::Ping));
         assert_eq!(timers.next(), Some(NANOS_PER_MS));
         assert!(timers.take_due(NANOS_PER_MS - 1).is_none());
         assert_eq!(timers.take_due(NANOS_PER_MS), Some(vec![(1, 1, Timer::Auth)]));
-        assert_eq!(timers.next(), Some(512 * NANOS_PER_MS));
-        assert_eq!(timers.take_due(512 * NANOS_PER_MS).map(|due| due.len()), Some(2));
+        assert_eq!(timers.next(), Some(4_352 * NANOS_PER_MS));
+        assert_eq!(timers.take_due(4_352 * NANOS_PER_MS).map(|due| due.len()), Some(2));
         assert_eq!(timers.next(), None);
     }
 }

@@ -52,12 +52,19 @@ pub(super) fn delivery(conn: &Conn, sub: &Sub, message: &Message<'_>) {
         String::from_utf8_lossy(&sub.sid),
         arguments.trim_end()
     );
+    let payload = &message.body()[message.header_bytes..message.size()];
+    tracing::trace!("{} - ->> MSG_PAYLOAD: [{:?}]", conn.label(), String::from_utf8_lossy(payload));
 }
 
 /// Protocol text sent to a client.
 #[cold]
 pub(super) fn text(conn: &Conn, text: &[u8]) {
-    tracing::trace!("{} - ->> [{}]", conn.label(), String::from_utf8_lossy(text).trim_end());
+    let text = String::from_utf8_lossy(text);
+    let text = match text.trim_end().split_once(" '") {
+        Some((verb, quoted)) if verb == "-ERR" => format!("{verb} {}", quoted.trim_end_matches('\'')),
+        _ => text.trim_end().to_owned(),
+    };
+    tracing::trace!("{} - ->> [{text}]", conn.label());
 }
 
 /// CONNECT without its secrets.

@@ -490,7 +490,6 @@ impl Shard {
                 continue;
             }
             conn.stalled_until = self.now + u64::from(millis) * 1_000_000;
-            conn.traffic.stalls += 1;
             self.local.counters.stalled_clients += 1;
             self.timers.set(conn.stalled_until, (slot, conn.cid, Timer::StallEnd));
         }

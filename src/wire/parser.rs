@@ -196,29 +196,19 @@ enum Verb {
     Err,
 }
 
-/// Verb, letters that spell it (lower case), and what may follow.
-const VERBS: [(Verb, &[u8], Follow); 10] = [
-    (Verb::Pub, b"pub", Follow::Blank),
-    (Verb::Ping, b"ping", Follow::Anything),
-    (Verb::Pong, b"pong", Follow::Anything),
-    (Verb::Sub, b"sub", Follow::Blank),
-    (Verb::Hpub, b"hpub", Follow::Blank),
-    (Verb::Unsub, b"unsub", Follow::Blank),
-    (Verb::Connect, b"connect", Follow::Argument),
-    (Verb::Info, b"info", Follow::Argument),
-    (Verb::Ok, b"+ok", Follow::Anything),
-    (Verb::Err, b"-err", Follow::Blank),
+/// Verb, letters that spell it (lower case), and whether a blank must follow.
+const VERBS: [(Verb, &[u8], bool); 10] = [
+    (Verb::Pub, b"pub", true),
+    (Verb::Ping, b"ping", false),
+    (Verb::Pong, b"pong", false),
+    (Verb::Sub, b"sub", true),
+    (Verb::Hpub, b"hpub", true),
+    (Verb::Unsub, b"unsub", true),
+    (Verb::Connect, b"connect", false),
+    (Verb::Info, b"info", false),
+    (Verb::Ok, b"+ok", false),
+    (Verb::Err, b"-err", true),
 ];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Follow {
-    /// At least one blank, then arguments.
-    Blank,
-    /// Arguments, with or without a blank before them.
-    Argument,
-    /// Whatever, up to the line feed, ignored.
-    Anything,
-}
 
 fn parse_slow<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError> {
     // The set of verbs that agree with what has arrived shrinks byte by byte; a first byte that fits none is an
@@ -226,29 +216,27 @@ fn parse_slow<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError
     let mut found = None;
     let mut partial = false;
     let first = buf[0].to_ascii_lowercase();
-    for (verb, letters, follow) in VERBS {
+    for (verb, letters, needs_blank) in VERBS {
         if letters[0] != first {
             continue;
         }
         let n = letters.len().min(buf.len());
         if buf[..n].iter().zip(letters).all(|(have, want)| have.to_ascii_lowercase() == *want) {
             if n == letters.len() {
-                found = Some((verb, n, follow));
+                found = Some((verb, n, needs_blank));
             } else {
                 partial = true;
             }
         }
     }
-    let Some((verb, verb_bytes, follow)) = found else {
+    let Some((verb, verb_bytes, needs_blank)) = found else {
         return if partial { Ok(Step::More(More::Line)) } else { Err(ParseError::UnknownOperation) };
     };
     let Some(&next) = buf.get(verb_bytes) else {
         return Ok(Step::More(More::Line));
     };
-    match follow {
-        Follow::Blank if !is_blank(next) => return Err(ParseError::UnknownOperation),
-        Follow::Argument if next == b'\r' || next == b'\n' => return Err(ParseError::UnknownOperation),
-        _ => {}
+    if needs_blank && !is_blank(next) {
+        return Err(ParseError::UnknownOperation);
     }
     let arg_start = verb_bytes + buf[verb_bytes..].iter().take_while(|byte| is_blank(**byte)).count();
     let line_feed = memchr(b'\n', &buf[arg_start..]).map(|n| arg_start + n);

@@ -55,7 +55,6 @@ fn errors_are_told_apart() {
         (b"PIX", UnknownOperation),
         (b"PUBfoo 1\r\n", UnknownOperation),
         (b"UNSUB\r\n", UnknownOperation),
-        (b"CONNECT\r\n", UnknownOperation),
         (b"MSG a 1 2\r\n", UnknownOperation),
         (b"PUB foo 2\r\nhi\n", UnknownOperation),
         (b"PUB foo 2\r\nhi!", UnknownOperation),

@@ -1,1 +1,39 @@
-fn main() {}
+//! `leat-bench`: a load generator for NATS servers. Arguments and exit code; everything else is in the modules.
+
+mod args;
+mod block;
+mod client;
+mod compare;
+mod drive;
+mod embedded;
+mod failure;
+mod figures;
+mod frames;
+mod modes;
+mod pace;
+mod plan;
+mod procfs;
+mod program;
+mod progress;
+mod report;
+mod requests;
+mod roles;
+mod stats;
+mod sys;
+mod units;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match program::run(&args::Cli::parse()) {
+        Ok(program::Verdict::Sound) => ExitCode::SUCCESS,
+        Ok(program::Verdict::Faulty) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("leat-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
