@@ -24,6 +24,8 @@ const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for a shard's answer to the control thread.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// glommio's own spin before it parks: just long enough for the driver's pass through the reactor to come back.
+const REACTOR_SPIN: Duration = Duration::from_micros(2);
 /// glommio's preempt timer: bounds how long a background task may keep the driver waiting.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 
@@ -102,6 +104,7 @@ impl Server {
                 .io_memory(options.io_memory)
                 .ring_depth(options.ring_depth)
                 .preempt_timer(PREEMPT_TIMER)
+                .spin_before_park(REACTOR_SPIN)
                 .spawn(move || async move {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
                     let plan = Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin };

@@ -1,8 +1,8 @@
 //! Runs a shard on a glommio executor: one task takes turns, one accepts, one waits for the doorbell.
 //!
-//! glommio polls its reactor only when its task queue is empty, so the driver goes through the reactor after every
-//! turn, even when there is more to do: a ping beside saturating publishers otherwise waits for the preempt timer
-//! (LAB §4.9). Between turns without work it may spin for a moment ([`Spin`]).
+//! glommio polls its reactor only when its task queue is empty, so a driver with work goes through the reactor every
+//! [`REACTOR_INTERVAL`]: a ping beside saturating publishers otherwise waits for the preempt timer. A pass costs a few
+//! system calls, so turns in between go without. Between turns without work it may spin for a moment ([`Spin`]).
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use glommio::net::{AcceptedTcpStream, TcpListener};
+use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use glommio::timer::Timer;
 
 use super::doorbell::Doorbell;
@@ -68,6 +68,8 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Connections accepted before other tasks of the shard get their turn.
 const ACCEPTS_IN_A_ROW: u32 = 16;
+/// How long a shard with work takes turns without a look at the reactor. Bounds what a quiet connection waits.
+const REACTOR_INTERVAL: Duration = Duration::from_micros(200);
 /// How far ahead the timer is set that takes the driver through the reactor once.
 const REACTOR_PASS: Duration = Duration::from_micros(1);
 
@@ -109,6 +111,7 @@ type Accepting = glommio::Task<()>;
 
 async fn drive(core: &Core, ready: &ReadyList, orders: &Receiver<Order>, mut spin: Spin, accepting: Accepting) {
     let mut accepting = Some(accepting);
+    let mut last_pass = Instant::now();
     let mut woken = Vec::new();
     let mut drained: Vec<Sender<()>> = Vec::new();
     loop {
@@ -137,7 +140,10 @@ async fn drive(core: &Core, ready: &ReadyList, orders: &Receiver<Order>, mut spi
         match next {
             Next::Again => {
                 spin.found_work();
-                pass_reactor().await;
+                if last_pass.elapsed() >= REACTOR_INTERVAL {
+                    pass_reactor().await;
+                    last_pass = Instant::now();
+                }
             }
             Next::Sleep { worked: true, .. } if spin.found_work() => pass_reactor().await,
             Next::Sleep { worked: false, .. } if spin.goes_on() => pass_reactor().await,
@@ -218,8 +224,23 @@ fn adopt(shard: &mut Shard, sockets: &mut Sockets, accepted: AcceptedTcpStream) 
     };
     // Latency over packet count; a socket that is already gone shows so at the first read.
     let _ = stream.set_nodelay(true);
+    if peer.ip().is_loopback() {
+        plain_congestion_control(&stream);
+    }
     sockets.insert(shard.next_slot(), stream);
     shard.accept(sockets, peer);
+}
+
+/// There is no congestion on the loopback interface, and where BBR is the machine's default its pacing timers cost
+/// about a fifth of the CPU time per message (see `perf/`). Reno is always there.
+fn plain_congestion_control(stream: &TcpStream) {
+    use std::os::fd::AsRawFd;
+    let name = b"reno";
+    // SAFETY: pointer and length describe a live constant, which the kernel only reads. Failure changes nothing.
+    unsafe {
+        let (name, len) = (name.as_ptr().cast(), name.len() as libc::socklen_t);
+        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name, len);
+    }
 }
 
 /// One permanent accept loop: a pending `accept` is never dropped before the listener goes (LAB §3).

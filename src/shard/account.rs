@@ -76,6 +76,8 @@ pub(crate) struct Account {
     index: Index<Target>,
     generation: u64,
     routes: RouteMemo,
+    /// The route looked up last, good while nothing has changed since.
+    last: Option<(Box<[u8]>, Rc<Route>)>,
     matches: Matches<Target>,
     /// Own interest per pattern; empty while there is only one shard.
     interest: HashMap<Box<[u8]>, Interest, foldhash::fast::RandomState>,
@@ -90,6 +92,7 @@ impl Account {
             index: Index::new(),
             generation: 1,
             routes: RouteMemo::default(),
+            last: None,
             matches: Matches::default(),
             interest: HashMap::default(),
             changed: Vec::new(),
@@ -100,10 +103,27 @@ impl Account {
     /// Where a message on `subject` goes.
     #[inline]
     pub(crate) fn route(&mut self, subject: &[u8]) -> Rc<Route> {
-        if let Some(route) = self.routes.get(subject, self.generation) {
-            return route;
+        if let Some((last, route)) = &self.last
+            && **last == *subject
+        {
+            return route.clone();
         }
-        self.compute(subject)
+        self.look_up(subject)
+    }
+
+    fn look_up(&mut self, subject: &[u8]) -> Rc<Route> {
+        let route = match self.routes.get(subject, self.generation) {
+            Some(route) => route,
+            None => self.compute(subject),
+        };
+        match &mut self.last {
+            Some((last, known)) if last.len() == subject.len() => {
+                last.copy_from_slice(subject);
+                *known = route.clone();
+            }
+            last => *last = Some((subject.into(), route.clone())),
+        }
+        route
     }
 
     #[inline(never)]
@@ -141,6 +161,7 @@ impl Account {
 
     /// Adds a subscription of this shard.
     pub(crate) fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, slot: SubSlot) {
+        self.last = None;
         self.index.insert(pattern, queue, Target::Sub(slot));
         if subject::has_wildcard(pattern) {
             self.generation += 1;
@@ -158,6 +179,7 @@ impl Account {
 
     /// Removes a subscription of this shard.
     pub(crate) fn unsubscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, slot: SubSlot) {
+        self.last = None;
         let was_there = self.index.remove(pattern, queue, Target::Sub(slot));
         debug_assert!(was_there, "a live subscription stands in the index");
         if subject::has_wildcard(pattern) {
@@ -177,6 +199,7 @@ impl Account {
     /// Another shard's interest in `key` changed.
     pub(crate) fn peer_interest(&mut self, pos: PeerPos, key: &[u8], old: u32, new: u32) {
         let (pattern, queue) = split_key(key);
+        self.last = None;
         if old > 0 {
             let was_there = self.index.remove(pattern, queue, Target::Peer { pos, weight: old });
             debug_assert!(was_there, "a peer takes back only what it has told");

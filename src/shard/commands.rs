@@ -333,7 +333,7 @@ impl super::Local {
 
 /// Quick filter: all reserved names begin with `$` or `_`.
 #[inline(always)]
-fn is_reserved_prefix(subject: &[u8]) -> bool {
+pub(super) fn is_reserved_prefix(subject: &[u8]) -> bool {
     matches!(subject.first(), Some(b'$' | b'_'))
 }
 

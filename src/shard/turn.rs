@@ -11,13 +11,15 @@ use std::io::IoSlice;
 use bytes::BytesMut;
 
 use super::Shard;
-use super::conn::Input;
+use super::commands::is_reserved_prefix;
+use super::conn::{Input, Stage};
 use super::io::{Io, Recv, Sent};
 use super::outbound::SEGMENTS_PER_WRITE;
 use super::peers::Fate;
 use super::timers::Timer;
 use crate::wire::errors::CloseReason;
-use crate::wire::parser::{Limits, More, ParseError, Step, parse};
+use crate::wire::message::{Message, Tail};
+use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, parse_canonical_pub};
 
 /// Most bytes read from one connection in a turn (LAB §3: 16–64 KiB is the optimum).
 const READ_BYTES: usize = 64 << 10;
@@ -30,7 +32,7 @@ const LINE_READ_BYTES: usize = 4 << 10;
 /// Largest block kept for reuse.
 const SPARE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it.
-const OUTPUT_PER_READ: u64 = 2 << 20;
+const OUTPUT_PER_READ: u64 = 8 << 20;
 /// What a delivery writes beside the payload, about.
 const MESSAGE_OVERHEAD: u64 = 24;
 /// Smallest read under fan-out.
@@ -239,7 +241,16 @@ impl Shard {
     fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut limits = self.limits(slot);
+        let mut is_plain = self.publishes_plainly(slot);
         while at < bytes.len() {
+            if is_plain
+                && let Some(canonical) = parse_canonical_pub(&bytes[at..], &limits)
+                && !is_reserved_prefix(canonical.subject())
+            {
+                at += canonical.command_bytes();
+                self.publish_plainly(io, slot, &canonical);
+                continue;
+            }
             if !self.may_speak(io, slot, bytes[at]) {
                 return bytes.len();
             }
@@ -252,7 +263,10 @@ impl Shard {
                     }
                     if options_may_change {
                         match self.local.conns.get(slot as usize) {
-                            Some(conn) if conn.closing.is_none() => limits = self.limits(slot),
+                            Some(conn) if conn.closing.is_none() => {
+                                limits = self.limits(slot);
+                                is_plain = self.publishes_plainly(slot);
+                            }
                             _ => return bytes.len(),
                         }
                     }
@@ -265,6 +279,29 @@ impl Shard {
             }
         }
         at
+    }
+
+    /// Whether publishes of this connection need nothing but delivery: no `+OK`, no check of subjects, no trace.
+    fn publishes_plainly(&self, slot: u32) -> bool {
+        let conn = &self.local.conns[slot as usize];
+        let options = &conn.options;
+        conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces
+    }
+
+    /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
+    #[inline]
+    fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
+        let message = Message {
+            subject: canonical.subject(),
+            reply_bytes: 0,
+            header_bytes: 0,
+            argument_bytes: canonical.argument_bytes(),
+            tail: Tail::Joined(canonical.tail()),
+        };
+        self.publish(io, slot, &message);
+        if !self.local.large.is_empty() {
+            self.flush_large(io);
+        }
     }
 
     /// Executes the one command of a completed block.

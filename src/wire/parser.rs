@@ -122,8 +122,9 @@ pub enum ParseError {
 /// See [`ParseError`]; the rest of the input is meaningless after one.
 #[inline]
 pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError> {
-    if let Some(step) = parse_canonical_pub(buf, limits) {
-        return Ok(step);
+    if let Some(canonical) = parse_canonical_pub(buf, limits) {
+        let used = canonical.bytes.len();
+        return Ok(Step::Done(Command::Publish(canonical.into()), used));
     }
     if buf.is_empty() {
         return Ok(Step::More(More::Line));
@@ -131,9 +132,62 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError>
     parse_slow(buf, limits)
 }
 
+/// A publish that can be forwarded as it came, without a reply: the usual one, kept small for the hot path.
+#[derive(Clone, Copy, Debug)]
+pub struct CanonicalPub<'a> {
+    /// The whole command.
+    bytes: &'a [u8],
+    subject_end: usize,
+    body_start: usize,
+}
+
+impl<'a> CanonicalPub<'a> {
+    /// Subject, not validated.
+    #[inline]
+    #[must_use]
+    pub fn subject(&self) -> &'a [u8] {
+        &self.bytes[4..self.subject_end]
+    }
+
+    /// ` size\r\n`, payload and CR LF.
+    #[inline]
+    #[must_use]
+    pub fn tail(&self) -> &'a [u8] {
+        &self.bytes[self.subject_end..]
+    }
+
+    /// Bytes of ` size\r\n`.
+    #[inline]
+    #[must_use]
+    pub fn argument_bytes(&self) -> usize {
+        self.body_start - self.subject_end
+    }
+
+    /// Bytes of the command.
+    #[inline]
+    #[must_use]
+    pub fn command_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<'a> From<CanonicalPub<'a>> for Publish<'a> {
+    #[inline]
+    fn from(canonical: CanonicalPub<'a>) -> Self {
+        Self {
+            subject: canonical.subject(),
+            reply: &[],
+            header_bytes: 0,
+            size_text: (&[], &canonical.bytes[canonical.subject_end + 1..canonical.body_start - 2]),
+            body: &canonical.bytes[canonical.body_start..],
+            tail: Some(canonical.tail()),
+        }
+    }
+}
+
 /// `PUB subject size\r\n` with single blanks and a payload that is already here. Anything else: `None`.
 #[inline(always)]
-fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Step<'a>> {
+pub fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<CanonicalPub<'a>> {
     if buf.len() < 12 || buf[..4] != *b"PUB " {
         return None;
     }
@@ -145,7 +199,6 @@ fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Step<'a>> {
     if at >= line_max || buf[at] != b' ' || at == 4 {
         return None;
     }
-    let subject = &buf[4..at];
     let size_start = at + 1;
     let mut size = 0usize;
     let mut digits = size_start;
@@ -171,15 +224,7 @@ fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Step<'a>> {
     {
         return None;
     }
-    let publish = Publish {
-        subject,
-        reply: &[],
-        header_bytes: 0,
-        size_text: (&[], &buf[size_start..digits]),
-        body: &buf[body_start..end],
-        tail: Some(&buf[size_start - 1..end]),
-    };
-    Some(Step::Done(Command::Publish(publish), end))
+    Some(CanonicalPub { bytes: &buf[..end], subject_end: at, body_start })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -162,7 +162,9 @@ proptest! {
     /// The fast path for canonical publishes agrees with the general one.
     #[test]
     fn fast_and_general_path_agree(bytes in input()) {
-        if let Some(step) = parse_canonical_pub(&bytes, &LIMITS) {
+        if let Some(canonical) = parse_canonical_pub(&bytes, &LIMITS) {
+            let used = canonical.command_bytes();
+            let step = Step::Done(Command::Publish(canonical.into()), used);
             prop_assert_eq!(Ok(step), parse_slow(&bytes, &LIMITS));
         }
     }
