@@ -87,12 +87,12 @@ impl Io for Sockets {
                 Recv::Data { bytes, more: true }
             }
             Poll::Ready(Ok(bytes)) => {
-                // glommio has prepared a poll of the drained socket; asking again registers the waker with it and
-                // makes no system call.
-                let mut rest = [0; 1];
-                match Pin::new(stream).poll_read(&mut context, &mut rest) {
+                // glommio has prepared a poll of the drained socket; asking again registers the waker with it, usually
+                // without a system call.
+                match Pin::new(stream).poll_read(&mut context, &mut buf[bytes..]) {
                     Poll::Pending => Recv::Data { bytes, more: false },
-                    Poll::Ready(_) => unreachable!("the poll has not been submitted yet"),
+                    // The end, or an error, shows again at the next read.
+                    Poll::Ready(late) => Recv::Data { bytes: bytes + late.unwrap_or(0), more: true },
                 }
             }
         }

@@ -263,11 +263,6 @@ impl Account {
             }
         }
     }
-
-    /// Estimated bytes of index and interest.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.interest.capacity() * (size_of::<Interest>() + size_of::<Box<[u8]>>())
-    }
 }
 
 fn split_key(key: &[u8]) -> (&[u8], Option<&[u8]>) {

@@ -12,7 +12,7 @@ use super::{Local, Shard};
 use crate::wire::message::{self, Message, Tail};
 
 /// A connection with this much queued is written to before the turn ends.
-pub(super) const FLUSH_BYTES: usize = 512 << 10;
+pub(super) const FLUSH_BYTES: usize = 128 << 10;
 /// Stall gate (core §3.7): wait above 75 % of `max_pending`, at 100 %, and at most per read.
 const STALL_MIN_MS: u8 = 2;
 const STALL_MAX_MS: u8 = 5;

@@ -48,8 +48,9 @@ impl Outbound {
         self.pending
     }
 
-    /// Bytes of buffers held, for monitoring and tests.
-    pub(crate) fn capacity(&self) -> usize {
+    /// Bytes of buffers held.
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
         let done: usize = self
             .done
             .iter()

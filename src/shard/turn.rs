@@ -23,6 +23,9 @@ use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, p
 
 /// Most bytes read from one connection in a turn (LAB §3: 16–64 KiB is the optimum).
 const READ_BYTES: usize = 64 << 10;
+/// Reads of a turn, shared by the ready connections, each of which gets at least one. More than one where few are
+/// ready: the more a turn takes in, the fewer and larger are its writes.
+const READS_PER_TURN: usize = 4;
 /// Most bytes read into a block of a large message in a turn.
 const BLOCK_READ_BYTES: usize = 256 << 10;
 /// A command of more bytes than this gets a block of its own when it does not arrive at once.
@@ -39,6 +42,17 @@ const MESSAGE_OVERHEAD: u64 = 24;
 const READ_BYTES_MIN: u32 = 2 << 10;
 /// Buffers for reuse are freed when the shard has had nothing to do for this long, nanoseconds.
 const TRIM_AFTER: u64 = 5_000_000_000;
+
+/// What one read of a connection has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// Nothing more to read.
+    All,
+    /// There may be more.
+    More,
+    /// There may be more, but this has caused enough output for one turn.
+    Enough,
+}
 
 /// What the driver does after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +79,9 @@ impl Shard {
         self.run_timers(io);
         let looked = self.look(io);
         let mut ready = std::mem::take(&mut self.ready);
+        let reads = (READS_PER_TURN / ready.len().max(1)).max(1);
         for slot in ready.drain(..) {
-            self.serve(io, slot);
+            self.serve(io, slot, reads);
         }
         if self.ready.is_empty() {
             self.ready = ready;
@@ -124,18 +139,32 @@ impl Shard {
         true
     }
 
-    /// Reads one ready connection, and writes if there is room again.
-    fn serve<I: Io>(&mut self, io: &mut I, slot: u32) {
+    /// Reads one ready connection up to `reads` times, and writes if there is room again.
+    fn serve<I: Io>(&mut self, io: &mut I, slot: u32, reads: usize) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
         conn.ready = false;
         if conn.blocked && !conn.dirty {
             conn.dirty = true;
             self.local.dirty.push(slot);
         }
-        if conn.closing.is_some() || conn.held != 0 || self.now < conn.stalled_until {
-            return;
+        for _ in 0..reads {
+            let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+            if conn.closing.is_some() || conn.held != 0 || conn.stall != 0 || self.now < conn.stalled_until {
+                return;
+            }
+            match self.serve_once(io, slot) {
+                Served::All => return,
+                Served::Enough => break,
+                Served::More => {}
+            }
         }
+        self.make_ready(slot);
+    }
+
+    /// One read.
+    fn serve_once<I: Io>(&mut self, io: &mut I, slot: u32) -> Served {
         let before = self.local.counters;
+        let conn = &mut self.local.conns[slot as usize];
         let more = match std::mem::take(&mut conn.input) {
             Input::Block { block, filled, want } => self.read_block(io, slot, block, filled, want),
             Input::Empty => self.read(io, slot, &[]),
@@ -144,8 +173,10 @@ impl Shard {
         let after = &self.local.counters;
         let caused = after.out_bytes - before.out_bytes + MESSAGE_OVERHEAD * (after.out_msgs - before.out_msgs);
         self.adapt_read(slot, caused);
-        if more {
-            self.make_ready(slot);
+        match more {
+            false => Served::All,
+            true if caused > OUTPUT_PER_READ / 4 => Served::Enough,
+            true => Served::More,
         }
     }
 
