@@ -480,6 +480,11 @@ fn play(server: &Server, row: &Row, cuts: &[usize]) -> Result<(), String> {
         from = to;
     }
     let result = if row.closed { client.read_to_end_within(PATIENCE) } else { Ok(client.read_up_to(row.server.len())) };
+    // The end of the connection tells that its subscriptions are gone on every shard: the next row starts afresh.
+    if !row.closed {
+        client.finish_sending_if_open();
+        let _ = client.read_to_end_within(PATIENCE);
+    }
     if result.as_ref() == Ok(&row.server) {
         return Ok(());
     }

@@ -207,7 +207,7 @@ impl Shard {
             stalled: Vec::new(),
             scratch: Vec::new(),
             hasher: RandomState::default(),
-            traces: tracing::enabled!(tracing::Level::TRACE),
+            traces: crate::logging::trace_enabled(),
             pending_max: config.max_pending,
             gate_bytes: config.max_pending / 4 * 3,
             flush_bytes: deliver::FLUSH_BYTES.min(config.max_pending).max(1),

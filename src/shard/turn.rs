@@ -40,6 +40,8 @@ const OUTPUT_PER_READ: u64 = 8 << 20;
 const MESSAGE_OVERHEAD: u64 = 24;
 /// Smallest read under fan-out.
 const READ_BYTES_MIN: u32 = 2 << 10;
+/// First read after a pause at a stall gate: the gate shall rise less than its subscriber can bear.
+const STALLED_READ_BYTES: u32 = 16 << 10;
 /// Buffers for reuse are freed when the shard has had nothing to do for this long, nanoseconds.
 const TRIM_AFTER: u64 = 5_000_000_000;
 
@@ -558,6 +560,7 @@ impl Shard {
                 continue;
             }
             conn.stalled_until = self.now + u64::from(millis) * 1_000_000;
+            conn.read_bytes = STALLED_READ_BYTES;
             self.local.counters.stalled_clients += 1;
             self.timers.set(conn.stalled_until, (slot, conn.cid, Timer::StallEnd));
         }
