@@ -118,6 +118,8 @@ pub(crate) struct Conn {
     pub(crate) stall: u8,
     /// Not read before this time.
     pub(crate) stalled_until: u64,
+    /// Until this time a stall gate may still be up: read little, and wait for word from other shards.
+    pub(crate) gated_until: u64,
     /// Bytes to read at once; smaller while each byte read causes many to be written.
     pub(crate) read_bytes: u32,
     /// The next read is likely to begin a large message.
@@ -157,6 +159,7 @@ impl Conn {
             held: 0,
             stall: 0,
             stalled_until: 0,
+            gated_until: 0,
             read_bytes: u32::MAX,
             expects_block: false,
             input: Input::Empty,

@@ -40,8 +40,11 @@ const OUTPUT_PER_READ: u64 = 8 << 20;
 const MESSAGE_OVERHEAD: u64 = 24;
 /// Smallest read under fan-out.
 const READ_BYTES_MIN: u32 = 2 << 10;
-/// First read after a pause at a stall gate: the gate shall rise less than its subscriber can bear.
-const STALLED_READ_BYTES: u32 = 16 << 10;
+/// For so long after a pause at a stall gate a publisher is read little by little, nanoseconds.
+const GATED_TIME: u64 = 20_000_000;
+/// How much at once, and how long it takes at most for another shard to say that the gate is still up.
+const GATED_READ_BYTES: u32 = 16 << 10;
+const GATED_PAUSE: u64 = 1_000_000;
 /// Buffers for reuse are freed when the shard has had nothing to do for this long, nanoseconds.
 const TRIM_AFTER: u64 = 5_000_000_000;
 
@@ -154,7 +157,9 @@ impl Shard {
             if conn.closing.is_some() || conn.held != 0 || conn.stall != 0 || self.now < conn.stalled_until {
                 return;
             }
+            let is_gated = self.now < conn.gated_until;
             match self.serve_once(io, slot) {
+                _ if is_gated => return self.pause(slot, GATED_PAUSE),
                 Served::All => return,
                 Served::Enough => break,
                 Served::More => {}
@@ -559,11 +564,19 @@ impl Shard {
             if millis == 0 || conn.closing.is_some() {
                 continue;
             }
-            conn.stalled_until = self.now + u64::from(millis) * 1_000_000;
-            conn.read_bytes = STALLED_READ_BYTES;
+            let pause = u64::from(millis) * 1_000_000;
+            conn.gated_until = self.now + pause + GATED_TIME;
             self.local.counters.stalled_clients += 1;
-            self.timers.set(conn.stalled_until, (slot, conn.cid, Timer::StallEnd));
+            self.pause(slot, pause);
         }
+    }
+
+    /// Does not read a connection for `pause` nanoseconds.
+    fn pause(&mut self, slot: u32, pause: u64) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        conn.stalled_until = self.now + pause;
+        conn.read_bytes = GATED_READ_BYTES;
+        self.timers.set(conn.stalled_until, (slot, conn.cid, Timer::StallEnd));
     }
 
     fn run_timers<I: Io>(&mut self, io: &mut I) {
