@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use glommio::io::BufferedFile;
 
-/// The ringing end. Cheap to ring; ring only what [`crate::ring::bell::Sleeper::needs_wake`] names.
+/// The ringing end. Cheap to ring; ring only what [`crate::ring::Sleeper::needs_wake`] names.
 #[derive(Debug)]
 pub struct Doorbell {
     file: File,

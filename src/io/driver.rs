@@ -1,8 +1,8 @@
 //! Runs a shard on a glommio executor: one task takes turns, one accepts, one waits for the doorbell.
 //!
 //! glommio polls its reactor only when its task queue is empty, so a driver with work goes through the reactor every
-//! [`REACTOR_INTERVAL`]: a ping beside saturating publishers otherwise waits for the preempt timer. A pass costs a few
-//! system calls, so turns in between go without. Between turns without work it may spin for a moment ([`Spin`]).
+//! `REACTOR_INTERVAL`: a ping beside saturating publishers otherwise waits for the preempt timer. A pass costs a few
+//! system calls, so turns in between go without. Between turns without work it may spin for a moment (`Spin`).
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -279,7 +279,7 @@ async fn accept(
         }
         // A storm of connections leaves room for turns.
         since_pause += 1;
-        if since_pause % ACCEPTS_IN_A_ROW == 0 {
+        if since_pause.is_multiple_of(ACCEPTS_IN_A_ROW) {
             pass_reactor().await;
         }
     }

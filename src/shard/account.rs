@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn peers_are_told_only_transitions_and_weights() {
         let mut account = Account::new("$G", true);
-        let mut told = |account: &mut Account| {
+        let told = |account: &mut Account| {
             let mut all = Vec::new();
             account.take_changes(|change| all.push((change.key.to_vec(), change.old, change.new)));
             all.sort();

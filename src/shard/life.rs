@@ -103,7 +103,9 @@ impl Shard {
         conn.pings.due = self.now + interval;
         let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;
-        if !(has_spoken && knows_rtt) && !(has_spoken && !conn.pings.started) {
+        // Before CONNECT nobody needs to know the round trip.
+        let is_quiet = !has_spoken || (conn.pings.started && !knows_rtt);
+        if is_quiet {
             if conn.pings.outstanding >= self.config.ping_max {
                 self.local.counters.stale_connections += 1;
                 return self.close(io, slot, CloseReason::StaleConnection);

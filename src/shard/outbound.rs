@@ -108,7 +108,7 @@ impl Outbound {
             self.done.push_back(Segment::Owned(full));
             self.class = (self.class + 1).min(CLASSES as u8 - 1);
         }
-        pool.put(std::mem::replace(&mut self.open, Vec::new()));
+        pool.put(std::mem::take(&mut self.open));
         self.open = pool.take(self.class, bytes);
     }
 

@@ -4,7 +4,7 @@
 //!   published first, so a message never overtakes the subscription that caused it.
 //! - What does not fit a ring goes to a spill list. Whoever fed it is held: neither read nor written to until the
 //!   list is empty. Ring input is always drained, so lists empty and shards cannot deadlock (see `sim`).
-//! - Batches carry the time of their commit; [`Peers::note`] and [`Peers::next_batch`] merge the rings by it.
+//! - Batches carry the time of their commit; `Peers::note` and `Peers::next_batch` merge the rings by it.
 //!
 //! Bounds: `ring_slots` batches and `ring_bytes` per direction in rings. A spill list holds at most what the
 //! connections read in one turn after it became non-empty (64 KiB each), and answers to ring input.
