@@ -16,6 +16,9 @@
 //! | 40–43 | body bytes | 0 | 0 |
 //! | 44– | per group `u16` length and name; subject; arguments; body unless shared | subject, reply | |
 
+//! A plain message of the same account and origin as the message before it, usual in a batch, has a shorter form: kind
+//! 3, flags, and the five lengths of bytes 24–43 as `u16`; then subject, arguments, body.
+
 use bytes::Bytes;
 
 use crate::wire::message::{Message, Tail};
@@ -28,6 +31,8 @@ pub(crate) struct Batch {
     bytes: Vec<u8>,
     blocks: Vec<Bytes>,
     block_bytes: usize,
+    /// Account and origin of the last message.
+    last: Option<(u32, Origin)>,
 }
 
 /// Where a message was published.
@@ -50,6 +55,12 @@ pub(crate) struct MessageFlags {
     pub(crate) wants_503: bool,
     /// A shard without members has passed it on already; not a second time.
     pub(crate) passed_on: bool,
+}
+
+impl MessageFlags {
+    fn from_bits(bits: u8) -> Self {
+        Self { plain: bits & PLAIN != 0, wants_503: bits & WANTS_503 != 0, passed_on: bits & PASSED_ON != 0 }
+    }
 }
 
 /// An item as the receiver sees it.
@@ -81,6 +92,7 @@ impl<'a> Iterator for QueueNames<'a> {
 }
 
 const HEADER_BYTES: usize = 44;
+const SHORT_HEADER_BYTES: usize = 12;
 const PLAIN: u8 = 1;
 const WANTS_503: u8 = 2;
 const PASSED_ON: u8 = 4;
@@ -155,6 +167,7 @@ impl Batch {
         }
         self.blocks.clear();
         self.block_bytes = 0;
+        self.last = None;
     }
 
     /// Adds a message. `queues` are the groups of which the receiver has to serve one member each.
@@ -174,20 +187,37 @@ impl Batch {
         bits |= if flags.wants_503 { WANTS_503 } else { 0 };
         bits |= if flags.passed_on { PASSED_ON } else { 0 };
         bits |= if shared { SHARED } else { 0 };
-        let header = Header {
-            kind: 0,
-            flags: bits,
-            queues: queues.clone().count() as u16,
-            account,
-            origin,
-            lengths: [
-                message.subject.len(),
-                message.reply_bytes,
-                message.header_bytes,
-                message.argument_bytes,
-                body.len(),
-            ],
-        };
+        let lengths =
+            [message.subject.len(), message.reply_bytes, message.header_bytes, message.argument_bytes, body.len()];
+        if let Tail::Joined(tail) = message.tail
+            && !shared
+            && self.last == Some((account, origin))
+            && lengths.iter().all(|len| *len <= usize::from(u16::MAX))
+            && queues.clone().next().is_none()
+        {
+            let [subject, reply, header, argument, body] = lengths.map(|len| (len as u16).to_le_bytes());
+            let short = [
+                3,
+                bits,
+                subject[0],
+                subject[1],
+                reply[0],
+                reply[1],
+                header[0],
+                header[1],
+                argument[0],
+                argument[1],
+                body[0],
+                body[1],
+            ];
+            self.bytes.reserve(SHORT_HEADER_BYTES + message.subject.len() + tail.len());
+            self.bytes.extend_from_slice(&short);
+            self.bytes.extend_from_slice(message.subject);
+            self.bytes.extend_from_slice(tail);
+            return;
+        }
+        self.last = Some((account, origin));
+        let header = Header { kind: 0, flags: bits, queues: queues.clone().count() as u16, account, origin, lengths };
         header.write(&mut self.bytes);
         for name in queues {
             self.bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
@@ -227,7 +257,7 @@ impl Batch {
 
     /// The items in order.
     pub(crate) fn items(&self) -> Items<'_> {
-        Items { bytes: &self.bytes, blocks: self.blocks.iter() }
+        Items { bytes: &self.bytes, blocks: self.blocks.iter(), last: None }
     }
 }
 
@@ -238,6 +268,7 @@ const BUFFER_BYTES_KEPT: usize = 256 << 10;
 pub(crate) struct Items<'a> {
     bytes: &'a [u8],
     blocks: std::slice::Iter<'a, Bytes>,
+    last: Option<(u32, Origin)>,
 }
 
 impl<'a> Items<'a> {
@@ -253,6 +284,16 @@ impl<'a> Iterator for Items<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Item<'a>> {
+        if let Some((&[3, flags, ref lengths @ ..], rest)) = self.bytes.split_first_chunk::<SHORT_HEADER_BYTES>() {
+            self.bytes = rest;
+            let len = |n: usize| usize::from(u16::from_le_bytes([lengths[2 * n], lengths[2 * n + 1]]));
+            let subject = self.take(len(0));
+            let tail = Tail::Joined(self.take(len(3) + len(4)));
+            let message = Message { subject, reply_bytes: len(1), header_bytes: len(2), argument_bytes: len(3), tail };
+            let (account, origin) = self.last.expect("a short item follows a full one");
+            let (flags, queues) = (MessageFlags::from_bits(flags), QueueNames { bytes: &[] });
+            return Some(Item::Message { account, origin, flags, queues, message });
+        }
         let (raw, rest) = self.bytes.split_first_chunk()?;
         self.bytes = rest;
         let header = Header::read(raw);
@@ -274,11 +315,8 @@ impl<'a> Iterator for Items<'a> {
                     let body = self.blocks.next().expect("a block was pushed with each shared item");
                     Tail::Shared { arguments, body }
                 };
-                let flags = MessageFlags {
-                    plain: header.flags & PLAIN != 0,
-                    wants_503: header.flags & WANTS_503 != 0,
-                    passed_on: header.flags & PASSED_ON != 0,
-                };
+                let flags = MessageFlags::from_bits(header.flags);
+                self.last = Some((account, origin));
                 let message = Message { subject, reply_bytes, header_bytes, argument_bytes, tail };
                 Item::Message { account, origin, flags, queues, message }
             }
@@ -358,9 +396,20 @@ mod tests {
         batch.push_message(9, origin, flags, names.into_iter(), &small);
         batch.push_no_responders(9, origin, b"nobody", b"_INBOX.1");
         batch.push_message(9, origin, MessageFlags::default(), std::iter::empty(), &large);
+        batch.push_message(9, origin, flags, std::iter::empty(), &small);
         batch.push_stall(origin, 5);
         let items: Vec<_> = batch.items().collect();
-        let [first, second, third, fourth] = &items[..] else { panic!("four items, not {}", items.len()) };
+        let [first, second, third, short, fourth] = &items[..] else { panic!("five items, not {}", items.len()) };
+        match short {
+            Item::Message { account: 9, origin: o, flags: f, queues, message } => {
+                assert_eq!((o, f, queues.count()), (&origin, &flags, 0));
+                assert_eq!(
+                    (message.subject, message.reply(), message.body()),
+                    (&b"a.b"[..], &b"re.ply"[..], &b"hello\r\n"[..])
+                );
+            }
+            other => panic!("{other:?}"),
+        }
         match first {
             Item::Message { account: 9, origin: o, flags: f, queues, message } => {
                 assert_eq!((o, f), (&origin, &flags));
