@@ -199,6 +199,7 @@ pub mod config;
 pub mod control;
 pub mod host;
 pub mod io;
+pub mod launch;
 pub mod logging;
 pub mod monitor;
 pub mod ring;

@@ -1,46 +1,7 @@
-//! The broker's executable: arguments and exit codes.
+//! The broker's executable.
 
 use std::process::ExitCode;
 
-use leat::cli::{self, CliError, Command};
-use leat::config::Options;
-use leat::control;
-use leat::host;
-use leat::logging::{LogConfig, Logging};
-
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run { options, warnings }) => serve(*options, &warnings),
-        Ok(Command::Signal(signal)) => match signal.send() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&error),
-        },
-        Ok(Command::Help(text) | Command::Version(text)) => {
-            println!("{}", text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(CliError::EXIT_CODE)
-        }
-    }
-}
-
-fn serve(options: Options, warnings: &[String]) -> ExitCode {
-    // Before the log has a thread: some of what is prepared must happen while there is only one.
-    let prepared = host::prepare(&options);
-    let logging = match Logging::install(&LogConfig::from(&options)) {
-        Ok(logging) => logging,
-        Err(error) => return refuse(&error),
-    };
-    match control::run(options, prepared, warnings, &logging) {
-        Ok(()) => ExitCode::SUCCESS,
-        // The log has the line.
-        Err(_) => ExitCode::from(CliError::EXIT_CODE),
-    }
-}
-
-fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("leat: {error}");
-    ExitCode::from(CliError::EXIT_CODE)
+    leat::launch::main(std::env::args_os().skip(1))
 }

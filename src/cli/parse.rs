@@ -199,8 +199,8 @@ mod tests {
             (&["-DVV"], |o| (o.debug, o.trace, o.trace_verbose) = (true, true, true)),
             (&["-DVV=false", "-D=0"], |_| {}),
             (&["--max_traced_msg_len=-1"], |_| {}),
-            (&["--user", "u", "--pass", "$2a$x"], |o| {
-                (o.user, o.pass) = (Some("u".into()), Some(Secret::new("$2a$x")));
+            (&["--user", "u", "--pass", "plain$x"], |o| {
+                (o.user, o.pass) = (Some("u".into()), Some(Secret::new("plain$x")));
             }),
             (&["--auth", "t"], |o| o.auth_token = Some(Secret::new("t"))),
             (&["--max_payload", "8MB", "--max-pending", "1g"], |o| {
@@ -306,7 +306,10 @@ mod tests {
                 &["--routes", "nats://h:1"],
                 &["flag --routes has no effect: clustering is not available in this version; the server runs alone"],
             ),
-            (&["--user=u", "--pass=p"], &["Plaintext passwords detected, use nkeys or bcrypt"]),
+            (
+                &["--user=u", "--pass=p"],
+                &["Plaintext passwords detected: other users of this machine can read them from the process list"],
+            ),
         ];
         for (args, expected) in cases {
             match run(args) {

@@ -55,9 +55,9 @@ pub struct Options {
 
     /// User name required of clients.
     pub user: Option<String>,
-    /// Password required of clients, plain or bcrypt.
+    /// Password required of clients, plain text.
     pub pass: Option<Secret>,
-    /// Token required of clients, plain or bcrypt. Takes precedence over user and password.
+    /// Token required of clients, plain text. Takes precedence over user and password.
     pub auth_token: Option<Secret>,
 
     /// Largest message, headers included.
@@ -181,10 +181,10 @@ impl Default for Options {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
-            cores: cpus::allowed(),
+            cores: cpus::allowed().into_iter().take(values::SHARDS_MAX).collect(),
             spin_us: 0,
             ring_depth: 512,
-            io_memory: 256 << 10,
+            io_memory: 64 << 10,
             segment_size: 64 << 20,
             commit_delay_us: 0,
             ring_slots: 256,
@@ -279,6 +279,11 @@ impl Options {
         ] {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }
+        rule(self.ring_slots.is_power_of_two(), &|| format!("ring_slots ({}) must be a power of two", self.ring_slots));
+        let hashed = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| is_bcrypt(secret.expose()));
+        rule(!hashed(&self.pass) && !hashed(&self.auth_token), &|| {
+            "bcrypt hashes are not understood by this version; give the plain text".to_owned()
+        });
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -292,7 +297,10 @@ impl Options {
         }
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_bcrypt(secret.expose()));
         if plain(&self.pass) || plain(&self.auth_token) {
-            lines.push("Plaintext passwords detected, use nkeys or bcrypt".to_owned());
+            lines.push(
+                "Plaintext passwords detected: other users of this machine can read them from the process list"
+                    .to_owned(),
+            );
         }
         lines
     }
@@ -335,7 +343,7 @@ mod tests {
                     o.server_name = Some("a b".to_owned());
                     o.cores.clear();
                 },
-                &["server name cannot contain spaces", "cores must name 1 to 256 processors"],
+                &["server name cannot contain spaces", "cores must name 1 to 64 processors"],
             ),
             (|o| o.ring_slots = 1, &["ring_slots (1) must be between 2 and 65536"]),
             (
@@ -357,7 +365,10 @@ mod tests {
     fn secrets() {
         let mut options = Options { user: Some("u".into()), pass: Some(Secret::new("hunter2")), ..Options::default() };
         assert!(!format!("{options:?}").contains("hunter2"));
-        assert_eq!(options.advice(), ["Plaintext passwords detected, use nkeys or bcrypt"]);
+        assert_eq!(
+            options.advice(),
+            ["Plaintext passwords detected: other users of this machine can read them from the process list"]
+        );
         options.pass = Some(Secret::new("$2a$11$abcdefghijklmnopqrstuv"));
         assert!(options.advice().is_empty());
     }

@@ -6,7 +6,7 @@
 use super::PortSpec;
 
 /// Largest number of shards; they are addressed by small integers and each pair has a ring.
-pub const SHARDS_MAX: usize = 256;
+pub const SHARDS_MAX: usize = crate::shard::peers::SHARDS_MAX;
 
 const SUFFIXES: &[(&str, u32, u32)] = &[
     // (first letter, power of 1000 and of 1024, both the same exponent)
@@ -183,8 +183,8 @@ mod tests {
         for (text, list) in cases {
             assert_eq!(processors(text).ok().as_deref(), *list, "{text:?}");
         }
-        assert_eq!(processors("0-255").map(|l| l.len()), Ok(256));
-        assert!(processors("0-255,0").is_err());
+        assert_eq!(processors("0-63").map(|l| l.len()), Ok(64));
+        assert!(processors("0-63,0").is_err());
         assert_eq!(format_processors(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!(format_processors(&[]), "");
     }

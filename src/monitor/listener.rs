@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Open HTTP connections.
-pub(super) const CONNECTIONS_MAX: usize = 256;
+pub(super) const CONNECTIONS_MAX: usize = 1024;
 
 /// Silence between two requests, and a stalled reader's patience.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// From the first byte of a request to the first byte of its answer.
 const REQUEST_MAX: Duration = Duration::from_secs(10);

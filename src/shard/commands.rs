@@ -90,7 +90,7 @@ impl Shard {
     #[inline]
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
         let options = self.local.conns[slot as usize].options;
-        if is_reserved_prefix(publish.subject) || is_reserved_prefix(publish.reply) {
+        if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
             if is_reserved_reply(publish.reply) {
                 return self.violation(slot, &Violation::PublishReply(publish.reply));
             }
@@ -242,12 +242,13 @@ impl Shard {
         if connect.no_responders && !connect.headers {
             return self.close(io, slot, CloseReason::NoRespondersRequiresHeaders);
         }
-        conn.owes_info = connect.protocol >= 1;
-        let first_ping = !std::mem::replace(&mut conn.pings.started, true);
+        let is_first = !std::mem::replace(&mut conn.pings.started, true);
+        conn.owes_info |= is_first && connect.protocol >= 1;
         let cid = conn.cid;
-        self.remove_all_subs(slot);
-        self.feed_all(slot);
-        if first_ping {
+        if !is_first {
+            self.remove_all_subs(slot);
+            self.feed_all(slot);
+        } else {
             let at = self.first_ping_at();
             self.local.conns[slot as usize].pings.due = at;
             self.timers.set_coarse(self.now, at, (slot, cid, Timer::Ping));
@@ -331,10 +332,10 @@ impl super::Local {
     }
 }
 
-/// Quick filter: all reserved names begin with `$` or `_`.
+/// Quick filter for reserved names, which begin with `$`, `_R` or `_G`.
 #[inline(always)]
-pub(super) fn is_reserved_prefix(subject: &[u8]) -> bool {
-    matches!(subject.first(), Some(b'$' | b'_'))
+pub(super) fn may_be_reserved(subject: &[u8]) -> bool {
+    matches!(subject, [b'$', ..] | [b'_', b'R' | b'G', ..])
 }
 
 /// Reply subjects that clients may not use (core §1.15).

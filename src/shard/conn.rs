@@ -130,6 +130,10 @@ pub(crate) struct Conn {
     pub(crate) written: u64,
     /// `written` has to reach this before the write deadline; 0 if no deadline is running.
     pub(crate) write_goal: u64,
+    /// The write deadline that is running, nanoseconds. Earlier timers are void.
+    pub(crate) write_due: u64,
+    /// Closing, and given a moment more for what could not be written yet.
+    pub(crate) lingers: bool,
     pub(crate) subs: HashTable<SubSlot>,
     pub(crate) pings: Pings,
     pub(crate) traffic: Traffic,
@@ -166,6 +170,8 @@ impl Conn {
             out: Outbound::default(),
             written: 0,
             write_goal: 0,
+            write_due: 0,
+            lingers: false,
             subs: HashTable::new(),
             pings: Pings::default(),
             traffic: Traffic::default(),

@@ -245,8 +245,13 @@ impl Shard {
         let (header_bytes, argument_bytes) = message::push_no_responders(&mut tail, subject);
         let status =
             Message { subject: reply, reply_bytes: 0, header_bytes, argument_bytes, tail: Tail::Joined(&tail) };
-        let origin = Origin { shard: self.peers.shard(), conn: conn_slot, cid: 0 };
-        self.local.deliver(slot, &status, &Publisher { origin, here: Some(conn_slot), echo: true });
+        // It is no message of the subject: the subscription does not count it.
+        let local = &mut self.local;
+        let conn = &mut local.conns[conn_slot as usize];
+        conn.out.write_message(&mut local.pool, reply, &local.subs[slot as usize].sid, &status);
+        if !std::mem::replace(&mut conn.dirty, true) {
+            local.dirty.push(conn_slot);
+        }
     }
 
     fn send_stalls(&mut self) {

@@ -83,10 +83,7 @@ impl Shard {
                 }
             }
             Timer::WriteDeadline => {
-                if conn.write_goal == 0 {
-                    return;
-                }
-                if conn.written < conn.write_goal {
+                if conn.write_goal != 0 && self.now >= conn.write_due {
                     self.close(io, slot, CloseReason::SlowConsumerDeadline);
                 }
             }
@@ -103,10 +100,10 @@ impl Shard {
         conn.pings.due = self.now + interval;
         let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;
-        // Before CONNECT nobody needs to know the round trip.
-        let is_quiet = !has_spoken || (conn.pings.started && !knows_rtt);
-        if is_quiet {
-            if conn.pings.outstanding >= self.config.ping_max {
+        // A client that speaks is alive; it is asked once, for the round trip. Before CONNECT nobody needs to know that.
+        let wants_rtt = conn.pings.started && !knows_rtt && conn.pings.outstanding == 0;
+        if !has_spoken || wants_rtt {
+            if !has_spoken && conn.pings.outstanding >= self.config.ping_max {
                 self.local.counters.stale_connections += 1;
                 return self.close(io, slot, CloseReason::StaleConnection);
             }
@@ -167,12 +164,15 @@ impl Shard {
     /// After the last write of a closing connection: done, or a moment more for what could not be written.
     pub(super) fn finish_close<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
-        let Some(reason) = conn.closing else { return };
-        if conn.out.pending() == 0 || reason == CloseReason::ClientClosed && conn.held == 0 {
+        if conn.closing.is_none() {
+            return;
+        }
+        if conn.out.pending() == 0 {
             return self.remove(io, slot);
         }
-        let entry = (slot, conn.cid, Timer::Linger);
-        self.timers.set(self.now + LINGER, entry);
+        if !std::mem::replace(&mut conn.lingers, true) {
+            self.timers.set(self.now + LINGER, (slot, conn.cid, Timer::Linger));
+        }
     }
 
     /// Closes the socket and forgets the connection but for a record.

@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use bytes::BytesMut;
 
 use super::Shard;
-use super::commands::is_reserved_prefix;
+use super::commands::may_be_reserved;
 use super::conn::{Input, Stage};
 use super::io::{Io, Recv, Sent};
 use super::outbound::SEGMENTS_PER_WRITE;
@@ -283,7 +283,8 @@ impl Shard {
         while at < bytes.len() {
             if is_plain
                 && let Some(canonical) = parse_canonical_pub(&bytes[at..], &limits)
-                && !is_reserved_prefix(canonical.subject())
+                && !may_be_reserved(canonical.subject())
+                && !may_be_reserved(canonical.reply())
             {
                 at += canonical.command_bytes();
                 self.publish_plainly(io, slot, &canonical);
@@ -331,7 +332,7 @@ impl Shard {
     fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
         let message = Message {
             subject: canonical.subject(),
-            reply_bytes: 0,
+            reply_bytes: canonical.reply().len(),
             header_bytes: 0,
             argument_bytes: canonical.argument_bytes(),
             tail: Tail::Joined(canonical.tail()),
@@ -551,8 +552,8 @@ impl Shard {
         }
         if conn.blocked && conn.write_goal == 0 {
             conn.write_goal = conn.written + conn.out.pending() as u64;
-            let entry = (slot, conn.cid, Timer::WriteDeadline);
-            self.timers.set(self.now + self.config.write_deadline, entry);
+            conn.write_due = self.now + self.config.write_deadline;
+            self.timers.set(conn.write_due, (slot, conn.cid, Timer::WriteDeadline));
         }
     }
 

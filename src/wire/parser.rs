@@ -132,12 +132,13 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError>
     parse_slow(buf, limits)
 }
 
-/// A publish that can be forwarded as it came, without a reply: the usual one, kept small for the hot path.
+/// A PUB that can be forwarded as it came: the usual publish, kept small for the hot path.
 #[derive(Clone, Copy, Debug)]
 pub struct CanonicalPub<'a> {
     /// The whole command.
     bytes: &'a [u8],
     subject_end: usize,
+    reply_bytes: usize,
     body_start: usize,
 }
 
@@ -149,14 +150,21 @@ impl<'a> CanonicalPub<'a> {
         &self.bytes[4..self.subject_end]
     }
 
-    /// ` size\r\n`, payload and CR LF.
+    /// Reply subject; empty if there is none.
+    #[inline]
+    #[must_use]
+    pub fn reply(&self) -> &'a [u8] {
+        if self.reply_bytes == 0 { &[] } else { &self.bytes[self.subject_end + 1..][..self.reply_bytes] }
+    }
+
+    /// ` [reply] size\r\n`, payload and CR LF.
     #[inline]
     #[must_use]
     pub fn tail(&self) -> &'a [u8] {
         &self.bytes[self.subject_end..]
     }
 
-    /// Bytes of ` size\r\n`.
+    /// Bytes of ` [reply] size\r\n`.
     #[inline]
     #[must_use]
     pub fn argument_bytes(&self) -> usize {
@@ -176,16 +184,19 @@ impl<'a> From<CanonicalPub<'a>> for Publish<'a> {
     fn from(canonical: CanonicalPub<'a>) -> Self {
         Self {
             subject: canonical.subject(),
-            reply: &[],
+            reply: canonical.reply(),
             header_bytes: 0,
-            size_text: (&[], &canonical.bytes[canonical.subject_end + 1..canonical.body_start - 2]),
+            size_text: (&[], {
+                let reply = if canonical.reply_bytes == 0 { 0 } else { canonical.reply_bytes + 1 };
+                &canonical.bytes[canonical.subject_end + 1 + reply..canonical.body_start - 2]
+            }),
             body: &canonical.bytes[canonical.body_start..],
             tail: Some(canonical.tail()),
         }
     }
 }
 
-/// `PUB subject size\r\n` with single blanks and a payload that is already here. Anything else: `None`.
+/// `PUB subject [reply] size\r\n` with single blanks and a payload that is already here. Anything else: `None`.
 #[inline(always)]
 pub fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<CanonicalPub<'a>> {
     if buf.len() < 12 || buf[..4] != *b"PUB " {
@@ -199,16 +210,22 @@ pub fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Canonic
     if at >= line_max || buf[at] != b' ' || at == 4 {
         return None;
     }
-    let size_start = at + 1;
-    let mut size = 0usize;
-    let mut digits = size_start;
-    while let Some(&byte) = buf.get(digits) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
+    let subject_end = at;
+    let mut reply_bytes = 0;
+    let mut size_start = at + 1;
+    let (mut size, mut digits) = leading_number(buf, size_start);
+    if digits < line_max && buf[digits] != b'\r' {
+        // Not a size: a reply, and the size behind it.
+        at = digits;
+        while at < line_max && buf[at] > b' ' {
+            at += 1;
         }
-        size = size.wrapping_mul(10).wrapping_add(usize::from(digit));
-        digits += 1;
+        if at >= line_max || buf[at] != b' ' || at == size_start {
+            return None;
+        }
+        reply_bytes = at - size_start;
+        size_start = at + 1;
+        (size, digits) = leading_number(buf, size_start);
     }
     let digit_count = digits - size_start;
     let body_start = digits + 2;
@@ -224,7 +241,23 @@ pub fn parse_canonical_pub<'a>(buf: &'a [u8], limits: &Limits) -> Option<Canonic
     {
         return None;
     }
-    Some(CanonicalPub { bytes: &buf[..end], subject_end: at, body_start })
+    Some(CanonicalPub { bytes: &buf[..end], subject_end, reply_bytes, body_start })
+}
+
+/// The digits at `start` as a number (meaningless above nine digits), and where they end.
+#[inline(always)]
+fn leading_number(buf: &[u8], start: usize) -> (usize, usize) {
+    let mut number = 0usize;
+    let mut at = start;
+    while let Some(&byte) = buf.get(at) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        number = number.wrapping_mul(10).wrapping_add(usize::from(digit));
+        at += 1;
+    }
+    (number, at)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

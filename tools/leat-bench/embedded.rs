@@ -42,14 +42,9 @@ struct Ports {
 }
 
 impl Embedded {
-    /// Starts the `leat` next to this program and waits until it listens.
+    /// Starts this program again as a broker and waits until it listens.
     pub(crate) fn start(options: &Options) -> Outcome<Embedded> {
-        let program = std::env::current_exe()
-            .map_err(Failure::during("cannot find this program's own file"))?
-            .with_file_name("leat");
-        if !program.is_file() {
-            return Err(Failure::new(format!("--embedded needs the broker at {}", program.display())));
-        }
+        let program = std::env::current_exe().map_err(Failure::during("cannot find this program's own file"))?;
         let directory =
             std::env::temp_dir().join(format!("leat-bench-{}-{:08x}", std::process::id(), fastrand::u32(..)));
         let ports = directory.join("ports");
@@ -141,6 +136,7 @@ fn spawn_on(cpus: &[usize], program: &Path, ports: &Path, options: &Options) -> 
     let log = fs::File::create(ports.with_file_name("log"))?;
     let mut command = Command::new(program);
     command
+        .arg(crate::BROKER)
         .args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"])
         .arg(ports)
         .args(options.embedded_args.iter().flat_map(|args| args.split_ascii_whitespace()))

@@ -27,7 +27,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// First argument with which this program is the broker of an `--embedded` run.
+const BROKER: &str = "embedded-broker";
+
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == BROKER) {
+        return leat::launch::main(arguments);
+    }
     match program::run(&args::Cli::parse()) {
         Ok(program::Verdict::Sound) => ExitCode::SUCCESS,
         Ok(program::Verdict::Faulty) => ExitCode::FAILURE,

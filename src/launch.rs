@@ -1,0 +1,50 @@
+//! From arguments to exit code: what the executable does, also for programs that bring the broker along.
+
+use std::process::ExitCode;
+
+use std::ffi::OsString;
+
+use crate::cli::{self, CliError, Command};
+use crate::config::Options;
+use crate::control;
+use crate::host;
+use crate::logging::{LogConfig, Logging};
+
+/// Runs the broker, or whatever else `arguments` (without the program's name) ask for.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match cli::parse(arguments) {
+        Ok(Command::Run { options, warnings }) => serve(*options, &warnings),
+        Ok(Command::Signal(signal)) => match signal.send() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
+        Ok(Command::Help(text) | Command::Version(text)) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(CliError::EXIT_CODE)
+        }
+    }
+}
+
+fn serve(options: Options, warnings: &[String]) -> ExitCode {
+    // Before the log has a thread: some of what is prepared must happen while there is only one.
+    let prepared = host::prepare(&options);
+    let logging = match Logging::install(&LogConfig::from(&options)) {
+        Ok(logging) => logging,
+        Err(error) => return refuse(&error),
+    };
+    match control::run(options, prepared, warnings, &logging) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The log has the line.
+        Err(_) => ExitCode::from(CliError::EXIT_CODE),
+    }
+}
+
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("leat: {error}");
+    ExitCode::from(CliError::EXIT_CODE)
+}
