@@ -11,6 +11,9 @@ nats_server=${1:-nats-server}
 out=${2:-perf/results}
 leat=target/release/leat
 bench=target/release/leat-bench
+# Rounds per row and length of a run.
+rounds=${ROUNDS:-3}
+length=${LENGTH:-2s}
 work=$(mktemp -d)
 pids=()
 
@@ -67,22 +70,22 @@ ulimit -S -n "$(ulimit -H -n)"
 
     printf '\n## The table\n\n'
     both
-    "$bench" suite "${against[@]}" --rounds 3 --max-time 20m --json-file "$out/suite.json"
+    "$bench" suite "${against[@]}" --rounds "$rounds" -d "$length" --max-time 20m --json-file "$out/suite.json"
 
     section 'Single request, with spin (`--spin-us 50`)'
     stop_servers
     both --spin-us 50
-    "$bench" request "${against[@]}" --rounds 3 -d 2s
+    "$bench" request "${against[@]}" --rounds "$rounds" -d "$length"
     printf '```\n'
 
     section 'Ping beside 4 saturating publishers'
     stop_servers
     both
-    "$bench" ping --publishers 4 "${against[@]}" --rounds 3 -d 2s
+    "$bench" ping --publishers 4 "${against[@]}" --rounds "$rounds" -d "$length"
     printf '```\n'
 
     section 'An inbox per request: 50 clients'
-    "$bench" request --parallel 50 --inbox-per-request "${against[@]}" --rounds 3 -d 2s
+    "$bench" request --parallel 50 --inbox-per-request "${against[@]}" --rounds "$rounds" -d "$length"
     printf '```\n'
 
     section '9,000 connections: idle, then with one subscription each'
@@ -100,7 +103,7 @@ ulimit -S -n "$(ulimit -H -n)"
             stop_servers
             alone --cores "$cores"
             printf -- '--cores %s, %s B: ' "$cores" "$size"
-            "$bench" pubsub -s "$size" "${against[@]}" -d 2s | grep 'server CPU s'
+            "$bench" pubsub -s "$size" "${against[@]}" -d "$length" | grep 'server CPU s'
         done
     done
     printf '```\n'
