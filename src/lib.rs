@@ -205,6 +205,8 @@ pub mod monitor;
 pub mod ring;
 pub mod server;
 pub mod shard;
+#[cfg(test)]
+mod sim;
 pub mod subject;
 pub mod version;
 pub mod wire;

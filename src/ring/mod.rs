@@ -12,6 +12,7 @@
 //! of memory accesses included (`interleavings`), which `sync` makes possible.
 
 mod bell;
+mod horizon;
 mod spsc;
 mod sync;
 
@@ -21,4 +22,5 @@ mod interleavings;
 mod tests;
 
 pub use bell::Sleeper;
+pub use horizon::Horizon;
 pub use spsc::{Consumer, Full, Producer, ring, ring_with_budget};

@@ -4,7 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub(super) use std::sync::Arc;
-pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+#[cfg(not(test))]
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU64};
+pub(super) use std::sync::atomic::{Ordering, fence};
+
+#[cfg(test)]
+pub(super) use crate::sim::atomic::{AtomicBool, AtomicU64};
 
 /// A cell whose accesses the model checker can see.
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);

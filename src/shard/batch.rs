@@ -5,7 +5,7 @@
 //! | bytes | message | no responders | stall |
 //! |---|---|---|---|
 //! | 0 | kind 0 | kind 1 | kind 2 |
-//! | 1 | flags | 0 | milliseconds |
+//! | 1 | flags, hops from bit 4 | 0 | milliseconds |
 //! | 2–3 | number of queue groups | 0 | 0 |
 //! | 4–7 | account | account | 0 |
 //! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same |
@@ -53,13 +53,13 @@ pub(crate) struct MessageFlags {
     pub(crate) plain: bool,
     /// This is the only destination and the publisher wants to hear of a lack of takers.
     pub(crate) wants_503: bool,
-    /// A shard without members has passed it on already; not a second time.
-    pub(crate) passed_on: bool,
+    /// How many shards have passed it on, at most [`HOPS_MAX`].
+    pub(crate) hops: u8,
 }
 
 impl MessageFlags {
     fn from_bits(bits: u8) -> Self {
-        Self { plain: bits & PLAIN != 0, wants_503: bits & WANTS_503 != 0, passed_on: bits & PASSED_ON != 0 }
+        Self { plain: bits & PLAIN != 0, wants_503: bits & WANTS_503 != 0, hops: bits >> HOPS_SHIFT }
     }
 }
 
@@ -95,11 +95,13 @@ const HEADER_BYTES: usize = 44;
 const SHORT_HEADER_BYTES: usize = 12;
 const PLAIN: u8 = 1;
 const WANTS_503: u8 = 2;
-const PASSED_ON: u8 = 4;
-const SHARED: u8 = 8;
+const SHARED: u8 = 4;
+const HOPS_SHIFT: u32 = 4;
+/// What fits above the flags.
+pub(crate) const HOPS_MAX: u8 = 15;
 
 /// Bodies above this are handed over by reference instead of being copied into the batch.
-pub(crate) const INLINE_BODY_MAX: usize = 8 << 10;
+pub(crate) const INLINE_BODY_MAX: usize = if cfg!(test) { 512 } else { 8 << 10 };
 
 struct Header {
     kind: u8,
@@ -185,7 +187,7 @@ impl Batch {
         let mut bits = 0;
         bits |= if flags.plain { PLAIN } else { 0 };
         bits |= if flags.wants_503 { WANTS_503 } else { 0 };
-        bits |= if flags.passed_on { PASSED_ON } else { 0 };
+        bits |= flags.hops << HOPS_SHIFT;
         bits |= if shared { SHARED } else { 0 };
         let lengths =
             [message.subject.len(), message.reply_bytes, message.header_bytes, message.argument_bytes, body.len()];
@@ -379,7 +381,7 @@ mod tests {
     #[test]
     fn items_come_out_as_they_went_in() {
         let origin = Origin { shard: 3, conn: 70_000, cid: u64::MAX - 5 };
-        let flags = MessageFlags { plain: true, wants_503: false, passed_on: true };
+        let flags = MessageFlags { plain: true, wants_503: false, hops: 2 };
         let tail = b" re.ply 5\r\nhello\r\n";
         let small =
             Message { subject: b"a.b", reply_bytes: 6, header_bytes: 0, argument_bytes: 11, tail: Tail::Joined(tail) };

@@ -257,7 +257,9 @@ impl Shard {
     }
 
     pub(super) fn remove_all_subs(&mut self, slot: u32) {
-        let subs: Vec<u32> = self.local.conns[slot as usize].subs.iter().copied().collect();
+        let mut subs: Vec<u32> = self.local.conns[slot as usize].subs.iter().copied().collect();
+        // The order of a hash table differs from run to run, and a simulated run must not.
+        subs.sort_unstable();
         for sub_slot in subs {
             self.remove_sub(sub_slot);
         }

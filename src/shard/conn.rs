@@ -112,7 +112,7 @@ pub(crate) struct Conn {
     pub(crate) blocked: bool,
     /// Peers whose open batch holds something of this connection.
     pub(crate) fed: u64,
-    /// Peers whose spill list holds something of this connection: not read, not written to.
+    /// Peers whose spill list holds something of this connection: not read.
     pub(crate) held: u64,
     /// Publisher side of the stall gate: milliseconds to wait, gathered during one read.
     pub(crate) stall: u8,

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::account::{PeerPos, QueueRoute, Route, SubSlot};
-use super::batch::{Batch, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
+use super::batch::{Batch, HOPS_MAX, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
 use super::io::Io;
+use super::rules::{Rule, broken};
 use super::{Local, Shard};
 use crate::wire::message::{self, Message, Tail};
 
 /// A connection with this much queued is written to before the turn ends.
-pub(super) const FLUSH_BYTES: usize = 128 << 10;
+pub(super) const FLUSH_BYTES: usize = if cfg!(test) { 2 << 10 } else { 128 << 10 };
 /// Stall gate (core §3.7): wait above 75 % of `max_pending`, at 100 %, and at most per read.
 const STALL_MIN_MS: u8 = 2;
 const STALL_MAX_MS: u8 = 5;
@@ -59,7 +60,9 @@ impl Shard {
             taken += usize::from(self.local.deliver(*slot, message, &publisher));
         }
         if !route.queues.is_empty() || route.peers != 0 {
-            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, options.no_responders);
+            let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
+            let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
+            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, wants_503);
         }
         if taken == 0 && options.no_responders && message.reply_bytes != 0 {
             self.no_responders(account, conn_slot, message.subject, message.reply());
@@ -80,7 +83,7 @@ impl Shard {
         publisher: &Publisher,
         message: &Message<'_>,
         account: u32,
-        no_responders: bool,
+        wants_503: bool,
     ) -> usize {
         let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
         let mut taken = 0;
@@ -95,7 +98,7 @@ impl Shard {
         if mask == 0 {
             return taken;
         }
-        let wants_503 = no_responders && message.reply_bytes != 0 && taken == 0 && mask.is_power_of_two();
+        let wants_503 = wants_503 && taken == 0 && mask.is_power_of_two();
         if let Some(slot) = publisher.here {
             let conn = &mut self.local.conns[slot as usize];
             let fresh = mask & !conn.fed;
@@ -108,16 +111,14 @@ impl Shard {
         while rest != 0 {
             let pos = rest.trailing_zeros() as PeerPos;
             rest &= rest - 1;
-            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, passed_on: false };
+            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, hops: 0 };
             let names = assigned
                 .iter()
                 .filter(|(assigned_pos, _)| *assigned_pos == pos)
                 .map(|(_, n)| &*route.queues[usize::from(*n)].name);
             self.peers.open(pos).push_message(account, publisher.origin, flags, names, message);
-            if self.peers.is_large(pos) {
-                self.commit_one(io, pos);
-            }
         }
+        self.commit_large(io, mask);
         taken + mask.count_ones() as usize
     }
 
@@ -180,27 +181,37 @@ impl Shard {
                 taken += usize::from(self.local.deliver(*slot, message, &publisher));
             }
         }
+        let mut left: SmallVec<[&QueueRoute; 2]> = SmallVec::new();
         for name in queues {
-            let group = route.queues.iter().find(|group| *group.name == *name);
-            let delivered = group.is_some_and(|group| {
-                let members = &group.local;
-                !members.is_empty() && {
-                    let first = self.rng.usize(..members.len());
-                    self.local.deliver_to_one(members, first, message, &publisher)
-                }
-            });
-            // The last member left while the message was on its way: to another shard, once.
-            let passed_on = !delivered && !flags.passed_on && {
-                group.is_some_and(|group| self.pass_on(io, account, origin, flags, group, message))
+            let Some(group) = route.queues.iter().find(|group| *group.name == *name) else { continue };
+            let members = &group.local;
+            let delivered = !members.is_empty() && {
+                let first = self.rng.usize(..members.len());
+                self.local.deliver_to_one(members, first, message, &publisher)
             };
-            taken += usize::from(delivered || passed_on);
+            // Members that do not take it could send it back and forth, so it leaves them only once. Those that have
+            // left cannot: the next shard learns of that before it gets the message.
+            let hops_max = if members.is_empty() && !broken(Rule::PassedOnOnce) { HOPS_MAX } else { 1 };
+            if delivered {
+                taken += 1;
+            } else if flags.hops < hops_max && !broken(Rule::NotPassedOn) {
+                left.push(group);
+            }
+        }
+        // The last member left while the message was on its way: it goes on to another shard. That one answers for a
+        // lack of takers only if it is the only one that can still find any.
+        let is_last_chance = taken == 0 && left.len() == 1;
+        let wants_503 = flags.wants_503 && (is_last_chance || broken(Rule::StatusInSpite));
+        let onward = MessageFlags { plain: false, wants_503, hops: flags.hops + 1 };
+        for group in left {
+            taken += usize::from(self.pass_on(io, account, origin, onward, group, message));
         }
         if taken == 0 && flags.wants_503 {
             if origin.shard == self.peers.shard() {
                 if self.local.conns.get(origin.conn as usize).is_some_and(|conn| conn.cid == origin.cid) {
                     self.no_responders(account, origin.conn, message.subject, message.reply());
                 }
-            } else {
+            } else if !broken(Rule::NoRemoteStatus) {
                 let pos = self.peers.position(origin.shard);
                 self.peers.open(pos).push_no_responders(account, origin, message.subject, message.reply());
             }
@@ -228,11 +239,8 @@ impl Shard {
         }
         let chosen = self.rng.u32(..group.peer_weight);
         let Some(pos) = pick_peer(&group.peers, chosen) else { return false };
-        let flags = MessageFlags { plain: false, wants_503: flags.wants_503, passed_on: true };
         self.peers.open(pos).push_message(account, origin, flags, std::iter::once(&*group.name), message);
-        if self.peers.is_large(pos) {
-            self.commit_one(io, pos);
-        }
+        self.commit_large(io, 1 << pos);
         true
     }
 

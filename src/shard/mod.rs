@@ -9,6 +9,8 @@
 //! *receive, look, parse* at the beginning.
 
 mod account;
+#[cfg(test)]
+mod audit;
 mod batch;
 mod commands;
 mod conn;
@@ -17,6 +19,7 @@ pub mod io;
 mod life;
 mod outbound;
 pub mod peers;
+pub(crate) mod rules;
 mod snapshot;
 mod timers;
 mod trace;

@@ -2,9 +2,12 @@
 //!
 //! - *Interest* (what this shard's subscriptions want) and *messages* travel on rings of their own; interest is
 //!   published first, so a message never overtakes the subscription that caused it.
-//! - What does not fit a ring goes to a spill list. Whoever fed it is held: neither read nor written to until the
-//!   list is empty. Ring input is always drained, so lists empty and shards cannot deadlock (see `sim`).
+//! - What does not fit a ring goes to a spill list. Whoever fed it is held: not read until the list is empty. Ring
+//!   input is always drained, so lists empty and shards cannot deadlock (see `sim`).
 //! - Batches carry the time of their commit; `Peers::note` and `Peers::next_batch` merge the rings by it.
+//! - The batches of one commit appear to all peers at once: receivers go no further than the sender's `Horizon`,
+//!   which moves when the last of them, and all interest before them, is in its ring. Until then the sender writes to
+//!   none of its sockets.
 //!
 //! Bounds: `ring_slots` batches and `ring_bytes` per direction in rings. A spill list holds at most what the
 //! connections read in one turn after it became non-empty (64 KiB each), and answers to ring input.
@@ -16,10 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use super::account::PeerPos;
 use super::batch::{Batch, InterestBatch};
 use super::io::Io;
-use crate::ring::{Consumer, Producer, Sleeper, ring, ring_with_budget};
+use super::rules::{Rule, broken};
+use crate::ring::{Consumer, Horizon, Producer, Sleeper, ring, ring_with_budget};
 
 /// An open batch is committed when it has grown to this, so that the receiver starts while the turn goes on.
-const BATCH_BYTES: usize = 64 << 10;
+const BATCH_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// Most shards in one server: peers are bits of a `u64`.
 pub const SHARDS_MAX: usize = 64;
 
@@ -28,6 +32,8 @@ pub const SHARDS_MAX: usize = 64;
 pub struct Links {
     pub(crate) shard: u16,
     pub(crate) sleepers: Arc<[Sleeper]>,
+    /// By shard: how far its batches may be taken, as stamps.
+    horizons: Arc<[Horizon]>,
     peers: Vec<Link>,
 }
 
@@ -48,8 +54,9 @@ struct Link {
 pub fn mesh(shards: usize, ring_slots: usize, ring_bytes: usize) -> Vec<Links> {
     assert!((1..=SHARDS_MAX).contains(&shards), "between 1 and {SHARDS_MAX} shards, not {shards}");
     let sleepers: Arc<[Sleeper]> = (0..shards).map(|_| Sleeper::default()).collect();
-    let mut all: Vec<Links> =
-        (0..shards).map(|n| Links { shard: n as u16, sleepers: sleepers.clone(), peers: Vec::new() }).collect();
+    let horizons: Arc<[Horizon]> = (0..shards).map(|_| Horizon::default()).collect();
+    let links = |shard| Links { shard, sleepers: sleepers.clone(), horizons: horizons.clone(), peers: Vec::new() };
+    let mut all: Vec<Links> = (0..shards).map(|n| links(n as u16)).collect();
     for a in 0..shards {
         for b in a + 1..shards {
             let (a_to_b, b_from_a) = ring_with_budget(ring_slots, ring_bytes as u64);
@@ -99,14 +106,18 @@ struct Peer {
     spill: VecDeque<Batch>,
     spill_bytes: usize,
     open_interest: InterestBatch,
-    spill_interest: VecDeque<InterestBatch>,
+    /// Interest that waits for room, and the stamp of the last commit before it.
+    spill_interest: VecDeque<(InterestBatch, u64)>,
     /// Connections that put something into `open` or into interest this turn.
     feeders: Vec<Feeder>,
     /// Connections that wait until the spill lists are empty.
     held: Vec<Feeder>,
-    /// Count of published input batches at the last note.
+    /// The peer's horizon at the last note.
     noted: u64,
+    /// It has got something, and is rung at the end of the turn if it sleeps.
     published: bool,
+    /// Its ring may hold batches behind this shard's horizon.
+    hidden: bool,
 }
 
 /// All links of a shard.
@@ -114,7 +125,11 @@ struct Peer {
 pub(crate) struct Peers {
     shard: u16,
     sleepers: Arc<[Sleeper]>,
+    horizons: Arc<[Horizon]>,
     peers: Vec<Peer>,
+    /// Stamp of the last commit, and how far commits are shown.
+    stamp: u64,
+    shown: u64,
     interest: InterestBatch,
     /// Emptied batches of spill lists, for reuse.
     spare: Vec<Batch>,
@@ -137,12 +152,16 @@ impl Peers {
                 held: Vec::new(),
                 noted: 0,
                 published: false,
+                hidden: false,
             })
             .collect();
         Self {
             shard: links.shard,
             sleepers: links.sleepers,
+            horizons: links.horizons,
             peers,
+            stamp: 0,
+            shown: 0,
             interest: InterestBatch::default(),
             spare: Vec::new(),
             noted_at: 0,
@@ -174,10 +193,16 @@ impl Peers {
         &mut self.peers[usize::from(pos)].open
     }
 
-    /// Whether the open batch is large enough to be committed in mid-turn.
+    /// Whether an open batch for the peers of `mask` is large enough to be committed in mid-turn.
     #[inline]
-    pub(crate) fn is_large(&self, pos: PeerPos) -> bool {
-        self.peers[usize::from(pos)].open.len() >= BATCH_BYTES
+    pub(crate) fn has_large(&self, mut mask: u64) -> bool {
+        while mask != 0 {
+            if self.peers[mask.trailing_zeros() as usize].open.len() >= BATCH_BYTES {
+                return true;
+            }
+            mask &= mask - 1;
+        }
+        false
     }
 
     /// Remembers that `feeder` feeds the peers of `mask` this turn.
@@ -202,7 +227,7 @@ impl Peers {
             peer.open_interest.copy_from(&self.interest);
             peer.drain_interest();
             if !peer.spill_interest.is_empty() || peer.link.interest.0.push(&mut peer.open_interest).is_err() {
-                peer.spill_interest.push_back(std::mem::take(&mut peer.open_interest));
+                peer.spill_interest.push_back((std::mem::take(&mut peer.open_interest), self.stamp));
             } else {
                 peer.published = true;
             }
@@ -210,26 +235,31 @@ impl Peers {
         self.interest.clear();
     }
 
-    /// Publishes the open batch of every peer, stamped `now`. Interest has gone before.
+    /// Publishes the open batches of all peers, stamped `now`. Interest has gone before.
     pub(crate) fn commit_messages(&mut self, now: u64) {
-        for pos in 0..self.peers.len() {
-            self.commit_to(pos as PeerPos, now);
+        if self.peers.iter().any(|peer| !peer.open.is_empty()) {
+            self.stamp = now.max(self.stamp + 1);
         }
+        for peer in &mut self.peers {
+            peer.commit(self.stamp, &mut self.spare);
+        }
+        self.show();
     }
 
-    /// Publishes the open batch of one peer.
-    pub(crate) fn commit_to(&mut self, pos: PeerPos, now: u64) {
-        let peer = &mut self.peers[usize::from(pos)];
-        if !peer.open.is_empty() {
-            peer.open.stamp = now;
-            let must_wait = !peer.spill.is_empty() || !peer.spill_interest.is_empty();
-            if must_wait || !peer.push_open() {
-                let full = std::mem::replace(&mut peer.open, self.spare.pop().unwrap_or_default());
-                peer.spill_bytes += full.len();
-                peer.spill.push_back(full);
-            }
+    /// Moves the horizon to the last commit of which everything is in the rings, the interest before it included:
+    /// whoever sees a message may tell a third shard, which must know what its sender had subscribed to.
+    fn show(&mut self) {
+        let shown = self.peers.iter().filter_map(Peer::waits_behind).min().unwrap_or(self.stamp);
+        if shown == self.shown {
+            return;
         }
-        peer.drain_spill(&mut self.spare);
+        debug_assert!(shown > self.shown, "the horizon goes from {} to {shown}", self.shown);
+        self.shown = shown;
+        self.horizons[usize::from(self.shard)].show(shown);
+        for peer in &mut self.peers {
+            peer.published |= peer.hidden;
+            peer.hidden &= shown < self.stamp;
+        }
     }
 
     /// Ends the turn towards the peers. `tell` is called with the peer's bit for every connection that fed a peer, and
@@ -246,7 +276,6 @@ impl Peers {
                 // flag. The fences on both sides make sure that one of the two sees the other.
                 peer.link.starved.0.store(true, Ordering::Relaxed);
                 fence(Ordering::SeqCst);
-                peer.drain_interest();
                 peer.drain_spill(&mut self.spare);
             } else {
                 peer.feeders.drain(..).for_each(|feeder| tell(feeder, bit, Fate::Passed));
@@ -258,38 +287,46 @@ impl Peers {
                 }
             }
         }
+        self.show();
     }
 
-    /// Rings the peers that sleep and were sent something.
-    pub(crate) fn ring<I: Io>(&mut self, io: &mut I) {
+    /// Rings the peers that sleep and were sent something. `true` if any peer was.
+    pub(crate) fn ring<I: Io>(&mut self, io: &mut I) -> bool {
+        let mut any = false;
         for peer in &mut self.peers {
-            if std::mem::take(&mut peer.published) && self.sleepers[usize::from(peer.link.shard)].needs_wake() {
-                io.ring(peer.link.shard);
+            if std::mem::take(&mut peer.published) {
+                any = true;
+                if self.sleepers[usize::from(peer.link.shard)].needs_wake() {
+                    io.ring(peer.link.shard);
+                }
             }
         }
+        any
     }
 
-    /// Notes the heads of the message rings. `true` if there is anything to handle.
+    /// Notes how far the message rings are filled. `true` if there is anything to handle.
     #[inline]
     pub(crate) fn note<I: Io>(&mut self, io: &mut I) -> bool {
         if !self.has_input() {
             return false;
         }
-        // The clock is read before the heads: a batch committed after another one was seen on some socket has a
-        // later stamp than this, and waits for the next look even if its ring shows it already.
+        // The clock is read before the horizons: a batch committed after another one was seen on some socket has a
+        // later stamp than this, and waits for the next look even if its sender shows it already.
         self.noted_at = io.now();
         for peer in &mut self.peers {
-            peer.noted = peer.link.messages.1.head();
+            peer.noted = self.horizons[usize::from(peer.link.shard)].mark();
         }
         true
     }
 
     /// Whether any ring holds something for this shard.
     #[inline]
-    pub(crate) fn has_input(&self) -> bool {
-        self.peers.iter().any(|peer| {
-            peer.link.messages.1.head() != peer.link.messages.1.position()
-                || peer.link.interest.1.head() != peer.link.interest.1.position()
+    pub(crate) fn has_input(&mut self) -> bool {
+        let horizons = &self.horizons;
+        self.peers.iter_mut().any(|peer| {
+            let horizon = || horizons[usize::from(peer.link.shard)].mark();
+            peer.link.messages.1.peek().is_some_and(|batch| batch.stamp <= horizon() || broken(Rule::ShownOneByOne))
+                || peer.link.interest.1.peek().is_some()
         })
     }
 
@@ -311,12 +348,11 @@ impl Peers {
     pub(crate) fn next_batch(&mut self) -> Option<(PeerPos, Batch)> {
         let mut oldest: Option<(usize, u64)> = None;
         for (pos, peer) in self.peers.iter_mut().enumerate() {
-            let consumer = &mut peer.link.messages.1;
-            if consumer.position() >= peer.noted {
-                continue;
-            }
-            let stamp = consumer.peek().expect("published up to the noted head").stamp;
-            if stamp <= self.noted_at && oldest.is_none_or(|(_, least)| stamp < least) {
+            let Some(batch) = peer.link.messages.1.peek() else { continue };
+            let stamp = batch.stamp;
+            let is_shown = stamp <= peer.noted || broken(Rule::ShownOneByOne);
+            let in_time = stamp <= self.noted_at || broken(Rule::BeyondNote);
+            if is_shown && in_time && oldest.is_none_or(|(_, least)| stamp < least && !broken(Rule::RingByRing)) {
                 oldest = Some((pos, stamp));
             }
         }
@@ -341,7 +377,8 @@ impl Peers {
         self.peers.iter().any(Peer::is_spilled)
     }
 
-    /// Bytes in spill lists.
+    /// Bytes of messages in spill lists.
+    #[cfg(test)]
     pub(crate) fn spill_bytes(&self) -> usize {
         self.peers.iter().map(|peer| peer.spill_bytes).sum()
     }
@@ -357,9 +394,31 @@ impl Peer {
         !self.spill.is_empty() || !self.spill_interest.is_empty()
     }
 
-    /// Pushes `open` if ring and budget have room.
-    fn push_open(&mut self) -> bool {
-        push(&mut self.link.messages.0, &mut self.open, &mut self.published)
+    /// Whether interest waits for room, so that messages would overtake it.
+    fn withholds_messages(&self) -> bool {
+        !self.spill_interest.is_empty() && !broken(Rule::MessagesBeforeInterest)
+    }
+
+    /// Stamp of the last commit before the first thing that waits for room.
+    fn waits_behind(&self) -> Option<u64> {
+        let message = self.spill.front().map(|batch| batch.stamp - 1);
+        let interest = self.spill_interest.front().map(|(_, behind)| *behind);
+        let interest = interest.filter(|_| !broken(Rule::MessagesBeforeInterest));
+        [message, interest].into_iter().flatten().min()
+    }
+
+    /// Puts the open batch into the ring, or behind what waits for room there.
+    fn commit(&mut self, stamp: u64, spare: &mut Vec<Batch>) {
+        if !self.open.is_empty() {
+            self.open.stamp = stamp;
+            let must_wait = !self.spill.is_empty() || self.withholds_messages();
+            if must_wait || !push(&mut self.link.messages.0, &mut self.open, &mut self.hidden) {
+                let full = std::mem::replace(&mut self.open, spare.pop().unwrap_or_default());
+                self.spill_bytes += full.len();
+                self.spill.push_back(full);
+            }
+        }
+        self.drain_spill(spare);
     }
 
     /// A ring slot was given back: a producer that waits for room is rung at the end of the turn.
@@ -372,7 +431,7 @@ impl Peer {
     }
 
     fn drain_interest(&mut self) {
-        while let Some(batch) = self.spill_interest.front_mut() {
+        while let Some((batch, _)) = self.spill_interest.front_mut() {
             if self.link.interest.0.push(batch).is_err() {
                 break;
             }
@@ -383,11 +442,11 @@ impl Peer {
 
     fn drain_spill(&mut self, spare: &mut Vec<Batch>) {
         self.drain_interest();
-        while self.spill_interest.is_empty()
+        while !self.withholds_messages()
             && let Some(batch) = self.spill.front_mut()
         {
             let bytes = batch.len();
-            if !push(&mut self.link.messages.0, batch, &mut self.published) {
+            if !push(&mut self.link.messages.0, batch, &mut self.hidden) {
                 break;
             }
             self.spill_bytes -= bytes;
@@ -403,12 +462,12 @@ impl Peer {
 
 const SPARE_BATCHES: usize = 8;
 
-fn push(ring: &mut Producer<Batch>, batch: &mut Batch, published: &mut bool) -> bool {
+fn push(ring: &mut Producer<Batch>, batch: &mut Batch, hidden: &mut bool) -> bool {
     let bytes = batch.len() as u64;
     if ring.push_with_bytes(batch, bytes).is_err() {
         return false;
     }
     batch.clear();
-    *published = true;
+    *hidden = true;
     true
 }

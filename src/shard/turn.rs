@@ -1,10 +1,11 @@
 //! The turn.
 //!
 //! A turn ends in this order: interest to all peers, message batches to all peers, doorbells, socket writes. No byte
-//! leaves a socket earlier, so what a client sees was caused by something that every other shard can see too (*rings
-//! before sockets*). After every receive and before the received bytes are parsed, the shard notes the heads of its
-//! message rings, applies all interest that has arrived, handles the messages up to the noted heads, and only then
-//! parses (*receive, look, parse*): whatever the sender of those bytes may have known has then been handled here.
+//! leaves a socket earlier, nor while anything of this shard waits for room in a ring, so what a client sees was caused
+//! by something that every other shard can see too (*rings before sockets*). After every receive and before the
+//! received bytes are parsed, the shard notes how far its message rings are filled, applies all interest that has
+//! arrived, handles the messages up to there, and only then parses (*receive, look, parse*): whatever the sender of
+//! those bytes may have known has then been handled here.
 
 use std::io::IoSlice;
 
@@ -16,6 +17,7 @@ use super::conn::{Input, Stage};
 use super::io::{Io, Recv, Sent};
 use super::outbound::SEGMENTS_PER_WRITE;
 use super::peers::Fate;
+use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::wire::errors::CloseReason;
 use crate::wire::message::{Message, Tail};
@@ -29,9 +31,9 @@ const READS_PER_TURN: usize = 4;
 /// Most bytes read into a block of a large message in a turn.
 const BLOCK_READ_BYTES: usize = 256 << 10;
 /// A command of more bytes than this gets a block of its own when it does not arrive at once.
-const BLOCK_BYTES_MIN: usize = 16 << 10;
+const BLOCK_BYTES_MIN: usize = if cfg!(test) { 256 } else { 16 << 10 };
 /// First read of a connection whose last message was large: enough for the line, little to copy.
-const LINE_READ_BYTES: usize = 4 << 10;
+const LINE_READ_BYTES: usize = if cfg!(test) { 64 } else { 4 << 10 };
 /// Largest block kept for reuse.
 const SPARE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it.
@@ -103,11 +105,15 @@ impl Shard {
 
     /// To be called between announcing sleep and sleeping: `true` if there is something to do after all.
     pub fn recheck<I: Io>(&mut self, io: &mut I) -> bool {
+        if broken(Rule::NoRecheck) {
+            return false;
+        }
         if self.peers.is_spilled() {
-            let before = self.peers.spill_bytes();
             self.settle(io);
-            if self.peers.spill_bytes() != before || !self.ready.is_empty() {
-                self.peers.ring(io);
+            // A peer that sleeps must hear of whatever found room just now: it was not there when this turn rang.
+            let moved = !broken(Rule::SilentRecheck) && self.peers.ring(io);
+            let may_speak = !self.must_keep_silent() && !self.local.dirty.is_empty();
+            if moved || may_speak || !self.ready.is_empty() {
                 return true;
             }
         }
@@ -130,18 +136,45 @@ impl Shard {
 
     /// Handles what other shards have sent so far. `true` if there was something.
     pub(super) fn look<I: Io>(&mut self, io: &mut I) -> bool {
-        if self.peers.is_empty() || !self.peers.note(io) {
+        if self.peers.is_empty() || broken(Rule::NoInputWhileSpilled) && self.peers.is_spilled() {
             return false;
         }
+        if broken(Rule::InterestBeforeNote) {
+            self.take_interest();
+        }
+        if !self.peers.note(io) {
+            return false;
+        }
+        if !broken(Rule::InterestBeforeNote) {
+            self.take_interest();
+        }
+        self.take_messages(io);
+        true
+    }
+
+    /// The look between receiving and parsing.
+    fn look_before_parsing<I: Io>(&mut self, io: &mut I) {
+        if broken(Rule::NoInterestInLook) {
+            if self.peers.note(io) {
+                self.take_messages(io);
+            }
+        } else if !broken(Rule::ParseBeforeLook) {
+            self.look(io);
+        }
+    }
+
+    fn take_interest(&mut self) {
         let accounts = &mut self.accounts;
         self.peers.take_interest(|pos, account, old, new, key| {
             accounts[account as usize].peer_interest(pos, key, old, new);
         });
+    }
+
+    fn take_messages<I: Io>(&mut self, io: &mut I) {
         while let Some((pos, batch)) = self.peers.next_batch() {
             self.receive(io, &batch);
             self.peers.finish_batch(pos, batch);
         }
-        true
     }
 
     /// Reads one ready connection up to `reads` times, and writes if there is room again.
@@ -200,7 +233,7 @@ impl Shard {
         let received = io.recv(slot, &mut buffer[kept.len()..room]);
         let more = match received {
             Recv::Data { bytes, more } => {
-                self.look(io);
+                self.look_before_parsing(io);
                 self.note_input(slot);
                 let all = &buffer[..kept.len() + bytes];
                 let used = self.run(io, slot, all);
@@ -253,7 +286,7 @@ impl Shard {
             self.input_ended(io, slot, received);
             return false;
         };
-        self.look(io);
+        self.look_before_parsing(io);
         self.note_input(slot);
         filled += bytes;
         if filled < want {
@@ -420,6 +453,9 @@ impl Shard {
     /// The end of a turn.
     fn finish<I: Io>(&mut self, io: &mut I) {
         self.pause_stalled();
+        if broken(Rule::SocketsBeforeRings) {
+            self.flush_dirty(io);
+        }
         self.settle(io);
         self.peers.ring(io);
         self.flush_dirty(io);
@@ -435,6 +471,9 @@ impl Shard {
     }
 
     fn flush_dirty<I: Io>(&mut self, io: &mut I) {
+        if self.must_keep_silent() {
+            return;
+        }
         while !self.local.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.local.dirty);
             for slot in dirty.drain(..) {
@@ -445,6 +484,11 @@ impl Shard {
                 self.local.dirty = dirty;
             }
         }
+    }
+
+    /// Whether something waits for room in a ring. What clients are told now could reach other shards before it.
+    fn must_keep_silent(&self) -> bool {
+        self.peers.is_spilled() && !broken(Rule::OutputNotHeld) && !broken(Rule::OutputOfOthers)
     }
 
     /// Publishes interest and messages, then holds and releases the connections that feed spill lists.
@@ -486,18 +530,25 @@ impl Shard {
         }
     }
 
-    /// Commits the open batch of one peer in mid-turn, because it has grown large.
-    pub(super) fn commit_one<I: Io>(&mut self, io: &mut I, pos: super::account::PeerPos) {
-        self.gather_interest();
-        self.peers.commit_interest();
-        self.peers.commit_to(pos, io.now());
-        self.peers.ring(io);
+    /// Commits the open batches in mid-turn if one of those for the peers of `mask` has grown large. All of them: a
+    /// message to several peers must not reach one of them ahead of the others.
+    pub(super) fn commit_large<I: Io>(&mut self, io: &mut I, mask: u64) {
+        if self.peers.has_large(mask) {
+            self.gather_interest();
+            self.peers.commit_interest();
+            self.peers.commit_messages(io.now());
+            self.peers.ring(io);
+        }
     }
 
     /// Writes to connections with much output in mid-turn; rings go first here too.
     pub(super) fn flush_large<I: Io>(&mut self, io: &mut I) {
         self.settle(io);
         self.peers.ring(io);
+        if self.must_keep_silent() {
+            // They stay dirty, and are written to when there is room.
+            return self.local.large.clear();
+        }
         for slot in std::mem::take(&mut self.local.large) {
             let Some(conn) = self.local.conns.get(slot as usize) else { continue };
             if conn.closing.is_some() || conn.held != 0 {
@@ -520,7 +571,8 @@ impl Shard {
     fn flush<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
         conn.dirty = false;
-        if conn.held != 0 || conn.out.pending() == 0 {
+        let waits = conn.held != 0 && !broken(Rule::OutputNotHeld);
+        if waits || conn.out.pending() == 0 {
             return;
         }
         conn.blocked = false;
