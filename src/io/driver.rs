@@ -243,7 +243,7 @@ fn plain_congestion_control(stream: &TcpStream) {
     }
 }
 
-/// One permanent accept loop: a pending `accept` is never dropped before the listener goes (LAB §3).
+/// One permanent accept loop: a pending `accept` is never dropped before the listener goes: that loses connections.
 async fn accept(
     listener: std::net::TcpListener,
     core: Rc<Core>,

@@ -23,7 +23,7 @@ use crate::wire::errors::CloseReason;
 use crate::wire::message::{Message, Tail};
 use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, parse_canonical_pub};
 
-/// Most bytes read from one connection in a turn (LAB §3: 16–64 KiB is the optimum).
+/// Most bytes read from one connection in a turn: 16–64 KiB measured best.
 const READ_BYTES: usize = 64 << 10;
 /// Reads of a turn, shared by the ready connections, each of which gets at least one. More than one where few are
 /// ready: the more a turn takes in, the fewer and larger are its writes.
