@@ -1,6 +1,6 @@
-//! All interleavings of the ring and of the sleep flag, for small rings.
+//! All interleavings of the ring, the horizon and the sleep flag, for small rings.
 //!
-//! The sources of both are compiled here a second time, with a `sync` module whose atomics, fences and cells belong
+//! Their sources are compiled here a second time, with a `sync` module whose atomics, fences and cells belong
 //! to a model checker. It runs a test once for every order of operations and for every value that a relaxed or late
 //! load may still see, and reports two unordered accesses to a slot. That it would notice is tested, too: the same
 //! sources with one ordering weakened or without the fence must fail.
@@ -8,6 +8,9 @@
 #[path = "bell.rs"]
 #[expect(unreachable_pub, clippy::duplicate_mod, reason = "a copy of a public module")]
 mod bell;
+#[path = "horizon.rs"]
+#[expect(unreachable_pub, clippy::duplicate_mod, reason = "a copy of a public module")]
+mod horizon;
 #[path = "spsc.rs"]
 #[expect(unreachable_pub, dead_code, clippy::duplicate_mod, reason = "a copy of a public module")]
 mod spsc;
@@ -122,6 +125,28 @@ fn everything_before_a_noted_head_is_there() {
         while consumer.position() < head {
             assert!(take(&mut consumer));
         }
+        writer.join().expect("no panic");
+    });
+}
+
+/// So is a horizon, for all rings of its producer.
+#[test]
+fn everything_before_a_horizon_is_there() {
+    loom::model(|| {
+        let horizon = Arc::new(horizon::Horizon::default());
+        let (mut first, mut from_first) = spsc::ring::<Box<u64>>(2);
+        let (mut second, mut from_second) = spsc::ring::<Box<u64>>(2);
+        let writer = thread::spawn({
+            let horizon = Arc::clone(&horizon);
+            move || {
+                first.push(&mut Box::new(1)).expect("room for one");
+                second.push(&mut Box::new(1)).expect("room for one");
+                horizon.show(1);
+            }
+        });
+        let shown = horizon.mark() == 1;
+        let there = [take(&mut from_second), take(&mut from_first)];
+        assert!(!shown || there == [true, true]);
         writer.join().expect("no panic");
     });
 }

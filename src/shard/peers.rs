@@ -471,3 +471,7 @@ fn push(ring: &mut Producer<Batch>, batch: &mut Batch, hidden: &mut bool) -> boo
     *hidden = true;
     true
 }
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;
