@@ -237,7 +237,6 @@ impl Shard {
 
     /// Reads what clients have sent until now: the first half of a graceful stop.
     pub fn drain_input(&mut self) {
-        self.draining = true;
         let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
             self.make_ready(slot);

@@ -185,7 +185,6 @@ pub struct Shard {
     now: u64,
     /// Last turn that had something to do.
     busy_at: u64,
-    draining: bool,
 }
 
 /// The default account.
@@ -232,7 +231,6 @@ impl Shard {
             rng: fastrand::Rng::with_seed(seed),
             now: 0,
             busy_at: 0,
-            draining: false,
         }
     }
 

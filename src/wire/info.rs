@@ -4,10 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-/// The nats-server version whose protocol is implemented; client libraries gate features on it.
-pub const PROTOCOL_VERSION: &str = "2.15.1";
-/// The product's own version.
-pub const PRODUCT_VERSION: &str = env!("CARGO_PKG_VERSION");
+use crate::version::{COMPATIBLE_WITH, VERSION};
 
 /// What INFO says of the server, the same for all connections.
 #[derive(Clone, Debug)]
@@ -70,8 +67,8 @@ pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
     let document = Document {
         server_id: &server.server_id,
         server_name: &server.server_name,
-        version: PROTOCOL_VERSION,
-        leat: PRODUCT_VERSION,
+        version: COMPATIBLE_WITH,
+        leat: VERSION,
         proto: 1,
         go: "rust",
         host: &server.host,
