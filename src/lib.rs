@@ -38,7 +38,7 @@
 //! ([`shard::Shared::place`], [`io::driver::Order::Adopt`]). From then on a connection stays where it is.
 //!
 //! A shard does no I/O by itself. It meets sockets, clock and doorbells through the trait [`shard::io::Io`], whose
-//! calls never block; [`io`] implements it with glommio, and whatever else implements it can drive the same code.
+//! calls never block; [`io`] implements it, and whatever else implements it can drive the same code.
 //!
 //! # A turn
 //!
@@ -55,11 +55,15 @@
 //! turn that has read a hundred messages makes one write per subscriber and one ring item per shard. Batching is the
 //! shape of the loop; no delay is added for it.
 //!
-//! Around the turns stands the driver ([`io::driver::run`]). It collects which connections the reactor has seen become
-//! ready, passes orders of the control thread on, takes a turn, and goes back to glommio for its reactor to be polled,
-//! at short intervals while there is work. When a turn says [`shard::Next::Sleep`] the driver spins for a moment if it
-//! is told to (`--spin_us`), announces that it sleeps, looks once more ([`shard::Shard::recheck`]) and parks until a
-//! socket, the doorbell or the next timer wakes it.
+//! Around the turns stands the driver ([`io::driver::run`]). It passes orders of the control thread on, accepts, takes a
+//! turn, and asks the shard's poller which connections have become ready, which costs a system call only if some have.
+//! When a turn says [`shard::Next::Sleep`] the driver spins for a moment if it is told to (`--spin_us`), announces that
+//! it sleeps, looks once more ([`shard::Shard::recheck`]) and waits until a socket, the doorbell or the next deadline
+//! wakes it.
+//!
+//! The poller is an io_uring of the shard's own in which every socket is polled once and for all (`io/poller.rs`).
+//! glommio, which places and runs the shards' threads, polls a socket anew after each read, through three rings of its
+//! own; for a message that comes alone this cost more than the message (`perf/` has the figures).
 //!
 //! # Many shards, one server
 //!
@@ -135,8 +139,8 @@
 //!
 //! `PUB orders.new 5\r\nhello\r\n` arrives at shard 0. One subscriber is there too, one is on shard 1.
 //!
-//! 1. The reactor finds the socket readable and wakes the connection's waker, which puts it on the ready list
-//!    (`io/ready.rs`) and wakes the driver. The driver calls [`shard::Shard::turn`].
+//! 1. The socket becomes readable, and the poller names its connection (`io/poller.rs`, `io/sockets.rs`). The driver calls
+//!    [`shard::Shard::turn`].
 //! 2. `serve` and `read` (`shard/turn.rs`) receive into the shard's one read buffer, behind what was left over from the
 //!    last time ([`shard::io::Io::recv`]), then `look` at the rings, then call `run`.
 //! 3. `run` goes through the buffer. [`wire::parser::parse_canonical_pub`] recognises this commonest form and borrows
@@ -184,7 +188,7 @@
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
 //! | [`shard`] | one core's share: turns, connections, routes, delivery, links to other shards |
-//! | [`io`] | the only place that meets glommio: executors, sockets, doorbells |
+//! | [`io`] | the only place that meets sockets: readiness, accepting, doorbells, the driver |
 //! | [`server`] | shards on their threads, and the handle to steer them |
 //! | [`control`] | start, signals, drain, lame duck |
 //! | [`cli`] | arguments to options: the table of flags, help |

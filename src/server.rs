@@ -24,11 +24,8 @@ const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for a shard's answer to the control thread.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-/// glommio's own spin before it parks: just long enough for the driver's pass through the reactor to come back.
-const REACTOR_SPIN: Duration = Duration::from_micros(2);
-/// glommio's preempt timer, as good as off. When it fires between the reactor's poll and the first task, glommio 0.9
-/// parks although a task can run; at 1 ms a machine with other load did so within seconds, and a publisher was no longer
-/// read. The driver gives way by itself and does not need the timer.
+/// glommio's preempt timer, as good as off: the driver is the executor's only task. (When the timer fires between the
+/// reactor's poll and the first task, glommio 0.9 parks although a task can run.)
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 
 /// A running server.
@@ -106,17 +103,18 @@ impl Server {
                 .io_memory(options.io_memory)
                 .ring_depth(options.ring_depth)
                 .preempt_timer(PREEMPT_TIMER)
-                .spin_before_park(REACTOR_SPIN)
                 .spawn(move || async move {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
                     let plan = Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin };
                     let done = started.clone();
                     let result = driver::run(plan, move || {
                         let _ = done.send(Ok(()));
-                    })
-                    .await;
-                    if let Err(error) = &result {
-                        let _ = started.send(Err(error.to_string()));
+                    });
+                    if let Err(error) = &result
+                        && started.send(Err(error.to_string())).is_err()
+                    {
+                        // All shards had started: without this one part of the clients would hang.
+                        panic!("shard {id} cannot go on: {error}");
                     }
                     result
                 });

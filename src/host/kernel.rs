@@ -6,13 +6,13 @@ use std::io;
 
 use super::{Problem, sys};
 
-/// The oldest kernel with all io_uring operations that the shards use.
-const OLDEST_KERNEL: (u32, u32) = (5, 8);
+/// The oldest kernel with all io_uring operations that the shards use: multishot polls came with 5.13.
+const OLDEST_KERNEL: (u32, u32) = (5, 13);
 
 /// Refuses kernels that are too old.
 pub fn check_kernel() -> Result<(), Problem> {
     let release = sys::kernel_release().map_err(|error| {
-        Problem::new(format!("cannot read the kernel's version ({error})"), "run on Linux 5.8 or newer")
+        Problem::new(format!("cannot read the kernel's version ({error})"), "run on Linux 5.13 or newer")
     })?;
     judge_release(&release)
 }
@@ -60,7 +60,7 @@ fn explain_io_uring(error: &io::Error, disabled_setting: Option<&str>) -> Proble
         (Some(libc::EMFILE | libc::ENFILE), _) => {
             Problem::new("no file descriptor left for an io_uring", "raise the limit of open files (ulimit -n)")
         }
-        _ => Problem::new(format!("io_uring cannot be set up ({error})"), "run on Linux 5.8 or newer with io_uring"),
+        _ => Problem::new(format!("io_uring cannot be set up ({error})"), "run on Linux 5.13 or newer with io_uring"),
     }
 }
 
@@ -70,14 +70,14 @@ mod tests {
 
     #[test]
     fn releases() {
-        for good in ["5.8.0", "5.10.0-21-amd64", "6.18.44-custom", "10.0", "5.15"] {
+        for good in ["5.13.0", "5.14.0-362.el9", "6.18.44-custom", "10.0", "5.15"] {
             assert_eq!(judge_release(good), Ok(()), "{good}");
         }
-        for bad in ["5.7.19", "4.19.0-25-amd64", "3.10", "", "unknown"] {
+        for bad in ["5.12.19", "5.10.0-21-amd64", "4.19.0-25-amd64", "3.10", "", "unknown"] {
             assert!(judge_release(bad).is_err(), "{bad}");
         }
         let problem = judge_release("5.4.0-150").unwrap_err().to_string();
-        assert_eq!(problem, "Linux 5.4.0-150 is too old: run on Linux 5.8 or newer");
+        assert_eq!(problem, "Linux 5.4.0-150 is too old: run on Linux 5.13 or newer");
     }
 
     /// Each way in which io_uring can be missing is told apart, because each has its own remedy.

@@ -1,12 +1,10 @@
-//! Wakes a shard from another thread: an eventfd that its executor reads through the ring.
+//! Wakes a shard from another thread: an eventfd that the shard's poller watches.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use glommio::io::BufferedFile;
-
-/// The ringing end. Cheap to ring; ring only what [`crate::ring::Sleeper::needs_wake`] names.
+/// A shard's doorbell. Cheap to ring; ring only what [`crate::ring::Sleeper::needs_wake`] names.
 #[derive(Debug)]
 pub struct Doorbell {
     file: File,
@@ -19,7 +17,7 @@ impl Doorbell {
     /// When the process has no descriptors left.
     pub fn new() -> io::Result<Self> {
         // SAFETY: `eventfd` takes no pointers; the result is checked before it is used as a descriptor.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -28,30 +26,14 @@ impl Doorbell {
         Ok(Self { file })
     }
 
-    /// Wakes the shard.
+    /// Wakes the shard. Every ring is an event for the poller; nobody has to read the counter.
     pub fn ring(&self) {
-        // The counter can only fail to take one more at 2^64 - 1 unread rings.
+        // The counter can only fail to take one more at 2^64 - 1 rings.
         let _ = (&self.file).write(&1u64.to_ne_bytes());
     }
 
-    /// The listening end, for the executor of the shard.
-    pub(super) fn listener(&self) -> io::Result<Listener> {
-        let fd: BorrowedFd<'_> = self.file.as_fd();
-        let raw = fd.try_clone_to_owned()?.into_raw_fd();
-        // SAFETY: `raw` is an owned descriptor that nobody else closes.
-        Ok(Listener { file: unsafe { BufferedFile::from_raw_fd(raw) } })
-    }
-}
-
-/// Waits for rings.
-#[derive(Debug)]
-pub(super) struct Listener {
-    file: BufferedFile,
-}
-
-impl Listener {
-    /// Returns after at least one ring since the last call.
-    pub(super) async fn wait(&self) -> io::Result<()> {
-        self.file.read_at(0, 8).await.map(drop).map_err(io::Error::from)
+    /// What the shard's poller watches.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }

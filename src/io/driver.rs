@@ -1,24 +1,18 @@
-//! Runs a shard on a glommio executor: one task takes turns, one accepts, one waits for the doorbell.
+//! Runs a shard: takes turns, accepts connections, obeys orders, and sleeps when there is nothing to do.
 //!
-//! glommio polls its reactor only when its task queue is empty, so a driver with work goes through the reactor every
-//! `REACTOR_INTERVAL`: a ping beside saturating publishers otherwise waits for the preempt timer. A pass costs a few
-//! system calls, so turns in between go without. Between turns without work it may spin for a moment (`Spin`).
+//! Readiness of sockets comes from the shard's own poller, not from glommio's reactor: a wake-up then costs one system
+//! call instead of four, and the look between two turns none (see `perf/`). The driver is the executor's only task, so it
+//! may block the thread while it sleeps. Between turns without work it may spin for a moment ([`Spin`]).
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::rc::Rc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
-use glommio::timer::Timer;
 
+use super::acceptor::Acceptor;
 use super::doorbell::Doorbell;
-use super::ready::ReadyList;
-use super::sockets::Sockets;
+use super::sockets::{Found, Sockets};
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Next, Shard, Shared};
 
@@ -26,7 +20,7 @@ use crate::shard::{Next, Shard, Shared};
 #[derive(Debug)]
 pub enum Order {
     /// Take over a connection that another shard has accepted.
-    Adopt(AcceptedTcpStream),
+    Adopt(TcpStream, SocketAddr),
     /// Answer a monitoring request.
     Snapshot(Want, Sender<ShardSnapshot>),
     /// Accept no more connections; answered when the listener is closed.
@@ -55,179 +49,161 @@ pub struct Plan {
     pub all_orders: Arc<[Sender<Order>]>,
     /// Doorbells of all shards, by index.
     pub bells: Arc<[Doorbell]>,
-    /// The shard's own listening socket, bound with SO_REUSEPORT.
-    pub listener: std::net::TcpListener,
+    /// The shard's own listening socket, bound with SO_REUSEPORT, in non-blocking mode.
+    pub listener: TcpListener,
     /// Zero of the clock that all shards share.
     pub epoch: Instant,
     /// Longest spin between turns.
     pub spin: Duration,
 }
 
-/// Longest pause after a failed accept (core §3.2: 10 ms doubling to 1 s).
-const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
-const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
-/// Connections accepted before other tasks of the shard get their turn.
-const ACCEPTS_IN_A_ROW: u32 = 16;
-/// How long a shard with work takes turns without a look at the reactor. Bounds what a quiet connection waits.
-const REACTOR_INTERVAL: Duration = Duration::from_micros(200);
-/// How far ahead the timer is set that takes the driver through the reactor once.
-const REACTOR_PASS: Duration = Duration::from_micros(1);
+/// Connections accepted before the shard takes its next turn: a storm of them leaves room for those that are there.
+const ACCEPTS_PER_TURN: usize = 16;
 
-/// Runs the shard until [`Order::Stop`].
+/// Runs the shard until [`Order::Stop`], on the thread of its executor.
 ///
 /// # Errors
-/// When the doorbell or the listener cannot be set up.
-pub async fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
+/// When the poller cannot be set up or fails for good.
+pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
     let Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin } = plan;
-    let id = shard.id();
-    let ready = Arc::new(ReadyList::default());
-    let bell = bells[usize::from(id)].listener()?;
-    let ringing = {
-        let ready = ready.clone();
-        glommio::spawn_local(async move {
-            while bell.wait().await.is_ok() {
-                ready.wake_driver();
-            }
-        })
-    };
-    let sockets = Sockets::new(ready.clone(), bells.clone(), epoch);
-    let core = Rc::new(Core { inner: RefCell::new((shard, sockets)), stop: Cell::new(false) });
-    let accepting = {
-        let (core, ready) = (core.clone(), ready.clone());
-        glommio::spawn_local(accept(listener, core, ready, shared, all_orders, bells))
-    };
+    let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch)?;
+    let acceptor = Acceptor::new(listener);
+    sockets.listen(acceptor.descriptor())?;
     started();
-    drive(&core, &ready, &orders, Spin::new(spin), accepting).await;
-    ringing.cancel().await;
-    Ok(())
+    let mut driver = Driver {
+        shard,
+        sockets,
+        acceptor: Some(acceptor),
+        shared,
+        all_orders,
+        bells,
+        drained: Vec::new(),
+        epoch,
+        stop: false,
+    };
+    driver.drive(&orders, Spin::new(spin))
 }
 
-struct Core {
-    inner: RefCell<(Shard, Sockets)>,
-    stop: Cell<bool>,
+struct Driver {
+    shard: Shard,
+    sockets: Sockets,
+    acceptor: Option<Acceptor>,
+    shared: Arc<Shared>,
+    all_orders: Arc<[Sender<Order>]>,
+    bells: Arc<[Doorbell]>,
+    /// To be answered after the next turn.
+    drained: Vec<Sender<()>>,
+    epoch: Instant,
+    stop: bool,
 }
 
-type Accepting = glommio::Task<()>;
-
-async fn drive(core: &Core, ready: &ReadyList, orders: &Receiver<Order>, mut spin: Spin, accepting: Accepting) {
-    let mut accepting = Some(accepting);
-    let mut last_pass = Instant::now();
-    let mut woken = Vec::new();
-    let mut drained: Vec<Sender<()>> = Vec::new();
-    loop {
-        while let Ok(order) = orders.try_recv() {
-            if let Order::StopListening(done) = order {
-                if let Some(task) = accepting.take() {
-                    task.cancel().await;
-                }
-                // Nobody waiting for the answer is no reason to go on listening.
+impl Driver {
+    fn drive(&mut self, orders: &Receiver<Order>, mut spin: Spin) -> std::io::Result<()> {
+        let mut woken = Vec::new();
+        loop {
+            while let Ok(order) = orders.try_recv() {
+                self.obey(order)?;
+            }
+            self.accept();
+            let next = self.shard.turn(&mut self.sockets, &mut woken);
+            for done in self.drained.drain(..) {
+                // Nobody waiting for the answer changes nothing.
                 let _ = done.send(());
-                continue;
             }
-            core.obey(order, &mut drained);
-        }
-        ready.take(&mut woken);
-        let next = {
-            let (shard, sockets) = &mut *core.inner.borrow_mut();
-            shard.turn(sockets, &mut woken)
-        };
-        for done in drained.drain(..) {
-            let _ = done.send(());
-        }
-        if core.stop.get() {
-            break;
-        }
-        match next {
-            Next::Again => {
-                spin.found_work();
-                if last_pass.elapsed() >= REACTOR_INTERVAL {
-                    pass_reactor().await;
-                    last_pass = Instant::now();
-                }
+            if self.stop {
+                return Ok(());
             }
-            Next::Sleep { worked: true, .. } if spin.found_work() => pass_reactor().await,
-            Next::Sleep { worked: false, .. } if spin.goes_on() => pass_reactor().await,
-            Next::Sleep { deadline, .. } => {
-                if core.announce_sleep(orders) {
-                    pass_reactor().await;
-                } else {
-                    core.sleep(ready, deadline).await;
-                    spin.woke();
+            let found = match next {
+                Next::Again => {
+                    spin.found_work();
+                    self.sockets.poll(&mut woken)?
                 }
-                core.inner.borrow().0.sleeper().cancel();
+                Next::Sleep { worked: true, .. } if spin.found_work() => self.sockets.poll(&mut woken)?,
+                Next::Sleep { worked: false, .. } if spin.goes_on() => self.sockets.poll(&mut woken)?,
+                Next::Sleep { deadline, .. } => {
+                    self.shard.sleeper().prepare_to_sleep();
+                    let found = if self.has_more_to_do(orders) {
+                        self.sockets.poll(&mut woken)?
+                    } else {
+                        spin.woke();
+                        self.sockets.wait(self.deadline(deadline), &mut woken)?
+                    };
+                    self.shard.sleeper().cancel();
+                    found
+                }
+            };
+            if let (Found { listener: true }, Some(acceptor)) = (found, &mut self.acceptor) {
+                acceptor.wake();
             }
         }
     }
-    if let Some(task) = accepting.take() {
-        task.cancel().await;
-    }
-}
 
-impl Core {
-    fn obey(&self, order: Order, drained: &mut Vec<Sender<()>>) {
-        let (shard, sockets) = &mut *self.inner.borrow_mut();
+    /// The last look before sleeping, after the shard has announced it.
+    fn has_more_to_do(&mut self, orders: &Receiver<Order>) -> bool {
+        self.shard.recheck(&mut self.sockets)
+            || !orders.is_empty()
+            || self.acceptor.as_ref().is_some_and(Acceptor::is_ready)
+    }
+
+    /// The shard's deadline, or when a failed accept is tried again if that is earlier.
+    fn deadline(&self, deadline: Option<u64>) -> Option<u64> {
+        let retry_at = self.acceptor.as_ref().and_then(Acceptor::retry_at);
+        let retry = retry_at.map(|at| at.saturating_duration_since(self.epoch).as_nanos() as u64);
+        [deadline, retry].into_iter().flatten().min()
+    }
+
+    fn obey(&mut self, order: Order) -> std::io::Result<()> {
+        let (shard, sockets) = (&mut self.shard, &mut self.sockets);
         match order {
-            Order::Adopt(accepted) => adopt(shard, sockets, accepted),
+            Order::Adopt(stream, peer) => adopt(shard, sockets, stream, peer),
             Order::Snapshot(want, answer) => {
                 let _ = answer.send(shard.snapshot(&want));
+            }
+            Order::StopListening(done) => {
+                if self.acceptor.take().is_some() {
+                    sockets.stop_listening()?;
+                }
+                let _ = done.send(());
             }
             Order::AnnounceLameDuck => shard.announce_lame_duck(),
             Order::CloseSome(count) => shard.close_some(sockets, count),
             Order::DrainInput(done) => {
                 shard.drain_input();
-                drained.push(done);
+                self.drained.push(done);
             }
             Order::CloseIdle(answer) => {
                 let _ = answer.send(shard.close_idle(sockets));
             }
-            Order::StopListening(_) => unreachable!("handled by the driver, which owns the accepting task"),
-            Order::Stop => self.stop.set(true),
+            Order::Stop => self.stop = true,
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_ready()) else { return };
+        let own = self.shard.id();
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some((stream, peer)) = acceptor.next() else { return };
+            let chosen = self.shared.place(own);
+            if chosen == own {
+                adopt(&mut self.shard, &mut self.sockets, stream, peer);
+            } else if self.all_orders[usize::from(chosen)].send(Order::Adopt(stream, peer)).is_ok() {
+                self.bells[usize::from(chosen)].ring();
+            }
         }
     }
-
-    /// Announces that the shard sleeps, then looks once more; `true` if something came in between.
-    fn announce_sleep(&self, orders: &Receiver<Order>) -> bool {
-        let (shard, sockets) = &mut *self.inner.borrow_mut();
-        shard.sleeper().prepare_to_sleep();
-        shard.recheck(sockets) || !orders.is_empty()
-    }
-
-    async fn sleep(&self, ready: &ReadyList, deadline: Option<u64>) {
-        let mut timer = deadline.map(|at| {
-            let now = crate::shard::io::Io::now(&mut self.inner.borrow_mut().1);
-            Timer::new(Duration::from_nanos(at.saturating_sub(now)))
-        });
-        poll_fn(|context| {
-            if ready.park(context.waker()) {
-                return Poll::Ready(());
-            }
-            match timer.as_mut().map(|timer| Pin::new(timer).poll(context)) {
-                Some(Poll::Ready(_)) => Poll::Ready(()),
-                // Woken, but not by the timer: the ready list or the doorbell has signalled.
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-    }
 }
 
-/// Lets the reactor be polled once.
-async fn pass_reactor() {
-    Timer::new(REACTOR_PASS).await;
-}
-
-fn adopt(shard: &mut Shard, sockets: &mut Sockets, accepted: AcceptedTcpStream) {
-    let stream = accepted.bind_to_executor();
-    let Ok(peer) = stream.peer_addr() else {
-        // Gone before it was looked at.
-        return shard.disown();
-    };
+fn adopt(shard: &mut Shard, sockets: &mut Sockets, stream: TcpStream, peer: SocketAddr) {
     // Latency over packet count; a socket that is already gone shows so at the first read.
     let _ = stream.set_nodelay(true);
     if peer.ip().is_loopback() {
         plain_congestion_control(&stream);
     }
-    sockets.insert(shard.next_slot(), stream);
+    if let Err(error) = sockets.insert(shard.next_slot(), stream) {
+        tracing::error!("Error watching a connection from {peer}: {error}");
+        return shard.disown();
+    }
     shard.accept(sockets, peer);
 }
 
@@ -240,48 +216,6 @@ fn plain_congestion_control(stream: &TcpStream) {
     unsafe {
         let (name, len) = (name.as_ptr().cast(), name.len() as libc::socklen_t);
         libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name, len);
-    }
-}
-
-/// One permanent accept loop: a pending `accept` is never dropped before the listener goes: that loses connections.
-async fn accept(
-    listener: std::net::TcpListener,
-    core: Rc<Core>,
-    ready: Arc<ReadyList>,
-    shared: Arc<Shared>,
-    all_orders: Arc<[Sender<Order>]>,
-    bells: Arc<[Doorbell]>,
-) {
-    use std::os::fd::{FromRawFd, IntoRawFd};
-    // SAFETY: the descriptor is a listening socket that is owned here and handed over whole.
-    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
-    let own = core.inner.borrow().0.id();
-    let mut backoff = ACCEPT_BACKOFF_MIN;
-    let mut since_pause = 0u32;
-    loop {
-        let accepted = match listener.shared_accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!("Temporary Client Accept Error ({error}), sleeping {}ms", backoff.as_millis());
-                Timer::new(backoff).await;
-                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
-                continue;
-            }
-        };
-        backoff = ACCEPT_BACKOFF_MIN;
-        let chosen = shared.place(own);
-        if chosen == own {
-            let (shard, sockets) = &mut *core.inner.borrow_mut();
-            adopt(shard, sockets, accepted);
-            ready.wake_driver();
-        } else if all_orders[usize::from(chosen)].send(Order::Adopt(accepted)).is_ok() {
-            bells[usize::from(chosen)].ring();
-        }
-        // A storm of connections leaves room for turns.
-        since_pause += 1;
-        if since_pause.is_multiple_of(ACCEPTS_IN_A_ROW) {
-            pass_reactor().await;
-        }
     }
 }
 
@@ -313,7 +247,7 @@ impl Spin {
         !self.now.is_zero()
     }
 
-    /// Whether to look at the reactor once more instead of parking.
+    /// Whether to look at the poller once more instead of sleeping.
     fn goes_on(&mut self) -> bool {
         if self.now.is_zero() {
             return false;

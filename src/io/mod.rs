@@ -1,10 +1,11 @@
-//! The only place that meets glommio: executors, sockets, doorbells.
+//! The only place that meets the executor, sockets and doorbells.
 //!
-//! [`driver`] runs a shard's turns on an executor; `sockets` implements [`crate::shard::io::Io`]; [`doorbell`] is
-//! how another thread wakes a shard. glommio's traps (its reactor is polled only when the task queue empties, a
-//! dropped `accept` loses connections, `TcpStream` writes only one slice) are dealt with here and nowhere else.
+//! [`driver`] runs a shard's turns on a glommio executor; `sockets` implements [`crate::shard::io::Io`]; `poller` tells
+//! which descriptors are ready, from an io_uring of the shard's own; `acceptor` takes new connections; [`doorbell`] is
+//! how another thread wakes a shard.
 
+mod acceptor;
 pub mod doorbell;
 pub mod driver;
-mod ready;
+mod poller;
 mod sockets;

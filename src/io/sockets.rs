@@ -1,58 +1,137 @@
 //! The sockets of one shard, seen as [`Io`].
 
-use std::io::IoSlice;
-use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::io::{self, IoSlice};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Instant;
-
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::doorbell::Doorbell;
-use super::ready::ReadyList;
+use super::poller::{Event, Poller, Token};
 use crate::shard::io::{Io, Recv, Sent};
 
 /// A read of this many bytes makes a socket a stream, which is read again before it is polled.
 const STREAM_BYTES: usize = 4 << 10;
 
-/// A connection's socket and the waker that names it.
+/// A connection's socket.
 #[derive(Debug)]
 struct Socket {
     stream: TcpStream,
-    waker: Waker,
-    /// The last read was large: there is probably more, or soon will be.
-    streams: bool,
+    /// Tells the connections apart that have had the slot.
+    generation: u32,
+    /// The peer has closed at least its sending side: reads go on until they come to the end.
+    hangup: bool,
 }
 
-/// Sockets by slot, the clock, and the doorbells of all shards.
-#[derive(Debug)]
+/// What a look at the poller has found beside connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The listener may have connections.
+    pub(super) listener: bool,
+}
+
+/// Sockets by slot, their readiness, the clock, and the doorbells of all shards.
 pub(super) struct Sockets {
-    slots: Vec<Option<Box<Socket>>>,
-    ready: Arc<ReadyList>,
+    slots: Vec<Option<Socket>>,
+    generation: u32,
+    poller: Poller,
+    events: Vec<Event>,
+    /// The listener, while there is one.
+    listener: Option<RawFd>,
+    shard: usize,
     bells: Arc<[Doorbell]>,
     epoch: Instant,
 }
 
+const BELL: Token = Token(1 << 62);
+const LISTENER: Token = Token(2 << 62);
+const GENERATION_MASK: u32 = (1 << 30) - 1;
+
+fn token(slot: u32, generation: u32) -> Token {
+    Token(u64::from(generation) << 32 | u64::from(slot))
+}
+
 impl Sockets {
-    /// `epoch` is the zero of the clock that all shards share.
-    pub(super) fn new(ready: Arc<ReadyList>, bells: Arc<[Doorbell]>, epoch: Instant) -> Self {
-        Self { slots: Vec::new(), ready, bells, epoch }
+    /// For shard `shard`, on its thread. `epoch` is the zero of the clock that all shards share.
+    ///
+    /// # Errors
+    /// When the poller cannot be set up.
+    pub(super) fn new(shard: u16, bells: Arc<[Doorbell]>, epoch: Instant) -> io::Result<Self> {
+        let shard = usize::from(shard);
+        let mut poller = Poller::new()?;
+        poller.watch(bells[shard].descriptor(), BELL)?;
+        Ok(Self { slots: Vec::new(), generation: 0, poller, events: Vec::new(), listener: None, shard, bells, epoch })
     }
 
-    /// Puts an accepted connection into `slot`.
-    pub(super) fn insert(&mut self, slot: u32, stream: TcpStream) {
+    /// Watches the listening socket.
+    pub(super) fn listen(&mut self, listener: RawFd) -> io::Result<()> {
+        self.listener = Some(listener);
+        self.poller.watch(listener, LISTENER)
+    }
+
+    /// No longer watches the listening socket, which may then be closed.
+    pub(super) fn stop_listening(&mut self) -> io::Result<()> {
+        match self.listener.take() {
+            Some(_) => self.poller.forget(LISTENER),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts an accepted connection, in non-blocking mode, into `slot`.
+    pub(super) fn insert(&mut self, slot: u32, stream: TcpStream) -> io::Result<()> {
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let generation = self.generation;
+        self.poller.watch(stream.as_raw_fd(), token(slot, generation))?;
         let at = slot as usize;
         if self.slots.len() <= at {
             self.slots.resize_with(at + 1, || None);
         }
         debug_assert!(self.slots[at].is_none(), "a slot is closed before it is used again");
-        self.slots[at] = Some(Box::new(Socket { stream, waker: self.ready.waker(slot), streams: false }));
+        self.slots[at] = Some(Socket { stream, generation, hangup: false });
+        Ok(())
+    }
+
+    /// Adds the connections that have become ready to `woken`, without waiting.
+    pub(super) fn poll(&mut self, woken: &mut Vec<u32>) -> io::Result<Found> {
+        self.poller.poll(&mut self.events)?;
+        self.sort_events(woken)
+    }
+
+    /// As [`Sockets::poll`], but waits for something to happen, at most until `deadline`, nanoseconds of [`Io::now`].
+    pub(super) fn wait(&mut self, deadline: Option<u64>, woken: &mut Vec<u32>) -> io::Result<Found> {
+        let time = deadline.map(|at| Duration::from_nanos(at.saturating_sub(self.now())));
+        self.poller.wait(time, &mut self.events)?;
+        self.sort_events(woken)
+    }
+
+    fn sort_events(&mut self, woken: &mut Vec<u32>) -> io::Result<Found> {
+        let mut found = Found::default();
+        for event in self.events.drain(..) {
+            let descriptor = match event.token {
+                BELL => self.bells[self.shard].descriptor(),
+                LISTENER => {
+                    let Some(listener) = self.listener else { continue };
+                    found.listener = true;
+                    listener
+                }
+                Token(bits) => {
+                    let (slot, generation) = (bits as u32, (bits >> 32) as u32);
+                    let socket = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+                    let Some(socket) = socket.filter(|socket| socket.generation == generation) else { continue };
+                    socket.hangup |= event.hangup;
+                    woken.push(slot);
+                    socket.stream.as_raw_fd()
+                }
+            };
+            if event.ended {
+                self.poller.watch(descriptor, event.token)?;
+            }
+        }
+        Ok(found)
     }
 
     fn socket(&mut self, slot: u32) -> Option<&mut Socket> {
-        self.slots.get_mut(slot as usize)?.as_deref_mut()
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 }
 
@@ -62,66 +141,32 @@ impl Io for Sockets {
     }
 
     fn recv(&mut self, slot: u32, buf: &mut [u8]) -> Recv {
-        let Some(Socket { stream, waker, streams }) = self.socket(slot) else { return Recv::Failed };
-        let mut context = Context::from_waker(waker);
-        // glommio polls a socket through the ring as soon as a read comes back short. For a stream of messages that is
-        // several times the price of the read; so ask the socket itself, and glommio only when there is nothing.
-        if *streams {
-            match recv_now(stream, buf) {
-                Ok(0) => return Recv::End,
-                Ok(bytes) if bytes >= STREAM_BYTES.min(buf.len()) => return Recv::Data { bytes, more: true },
-                Ok(bytes) => {
-                    *streams = false;
-                    return Recv::Data { bytes, more: true };
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return Recv::Failed,
-            }
-        }
-        match Pin::new(&mut *stream).poll_read(&mut context, buf) {
-            Poll::Pending => Recv::Nothing,
-            Poll::Ready(Err(_)) => Recv::Failed,
-            Poll::Ready(Ok(0)) => Recv::End,
-            Poll::Ready(Ok(bytes)) if bytes >= STREAM_BYTES.min(buf.len()) => {
-                *streams = true;
-                Recv::Data { bytes, more: true }
-            }
-            Poll::Ready(Ok(bytes)) => {
-                // glommio has prepared a poll of the drained socket; asking again registers the waker with it, usually
-                // without a system call.
-                match Pin::new(stream).poll_read(&mut context, &mut buf[bytes..]) {
-                    Poll::Pending => Recv::Data { bytes, more: false },
-                    // The end, or an error, shows again at the next read.
-                    Poll::Ready(late) => Recv::Data { bytes: bytes + late.unwrap_or(0), more: true },
-                }
-            }
+        let Some(Socket { stream, hangup, .. }) = self.socket(slot) else { return Recv::Failed };
+        match recv_now(stream, buf) {
+            Ok(0) => Recv::End,
+            // A short read has emptied the socket, and whatever comes later is told anew. The end of the stream is not
+            // if it came together with these bytes; and more of a stream has often come by the next turn.
+            Ok(bytes) => Recv::Data { bytes, more: *hangup || bytes >= STREAM_BYTES.min(buf.len()) },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Recv::Nothing,
+            Err(_) => Recv::Failed,
         }
     }
 
     fn send(&mut self, slot: u32, bufs: &[IoSlice<'_>]) -> Sent {
-        let Some(Socket { stream, waker, .. }) = self.socket(slot) else { return Sent::Failed };
-        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let mut taken = match send_now(stream, bufs) {
-            Ok(taken) => taken,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Sent::Failed,
-        };
-        // Whatever is left: glommio's own write arms the waker when there is no room.
-        let mut context = Context::from_waker(waker);
-        while taken < offered {
-            let rest = slice_at(bufs, taken);
-            match Pin::new(&mut *stream).poll_write(&mut context, rest) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(bytes)) => taken += bytes,
-                Poll::Ready(Err(_)) => return Sent::Failed,
-            }
+        let Some(Socket { stream, .. }) = self.socket(slot) else { return Sent::Failed };
+        match send_now(stream, bufs) {
+            Ok(taken) => Sent::Bytes(taken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
+            Err(_) => Sent::Failed,
         }
-        Sent::Bytes(taken)
     }
 
     fn close(&mut self, slot: u32) {
-        if let Some(socket) = self.slots.get_mut(slot as usize) {
-            *socket = None;
+        if let Some(socket) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            // Without this the poll would keep the socket open. If it fails the kernel ends the poll with the ring.
+            if let Err(error) = self.poller.forget(token(slot, socket.generation)) {
+                tracing::error!("Error closing a connection: {error}");
+            }
         }
     }
 
@@ -130,24 +175,13 @@ impl Io for Sockets {
     }
 }
 
-/// The part of `bufs` behind the first `skip` bytes, up to the end of that slice.
-fn slice_at<'a>(bufs: &'a [IoSlice<'_>], mut skip: usize) -> &'a [u8] {
-    for buf in bufs {
-        match buf.get(skip..) {
-            Some(rest) if !rest.is_empty() => return rest,
-            _ => skip -= buf.len(),
-        }
-    }
-    &[]
-}
-
-fn recv_now(stream: &TcpStream, buf: &mut [u8]) -> std::io::Result<usize> {
+fn recv_now(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length come from one live, exclusively borrowed slice.
     let received = unsafe { libc::recv(stream.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
-    usize::try_from(received).map_err(|_| std::io::Error::last_os_error())
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
-fn send_now(stream: &TcpStream, bufs: &[IoSlice<'_>]) -> std::io::Result<usize> {
+fn send_now(stream: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let fd = stream.as_raw_fd();
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let sent = if let [only] = bufs {
@@ -161,17 +195,5 @@ fn send_now(stream: &TcpStream, bufs: &[IoSlice<'_>]) -> std::io::Result<usize> 
         // SAFETY: `IoSlice` has the layout of `iovec` (std guarantees it); slices outlive the call and are only read.
         unsafe { libc::sendmsg(fd, &raw const header, flags) }
     };
-    usize::try_from(sent).map_err(|_| std::io::Error::last_os_error())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rest_of_several_slices_is_found() {
-        let bufs = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")];
-        let rest: Vec<&[u8]> = (0..5).map(|skip| slice_at(&bufs, skip)).collect();
-        assert_eq!(rest, [&b"ab"[..], b"b", b"cde", b"de", b"e"]);
-    }
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

@@ -1,4 +1,4 @@
-//! What a shard needs from the world: the seam between the turn and glommio, and between the turn and the simulator.
+//! What a shard needs from the world: the seam between the turn and the sockets, and between the turn and the simulator.
 
 use std::io::IoSlice;
 

@@ -2,8 +2,8 @@
 //!
 //! A shard lives in turns ([`Shard::turn`]): take what sockets and rings have delivered, parse, decide, append to
 //! outbound buffers and to the batches for other shards; then end the turn in a fixed order. It owns all of its
-//! state, blocks on nothing and meets sockets, clock and doorbells only through [`io::Io`], so the simulator drives
-//! the same code as glommio.
+//! state, blocks on nothing and meets sockets, clock and doorbells only through [`io::Io`], so the simulator runs
+//! the same code as the driver.
 //!
 //! Two rules make many shards look like one server (`turn`): *rings before sockets* at the end of a turn, and
 //! *receive, look, parse* at the beginning.

@@ -2,7 +2,7 @@
 //!
 //! Deadlines are rounded up to milliseconds, those of pings to up to a quarter second, so that ten thousand idle
 //! connections share a few entries. Nothing is ever cancelled: whoever is woken checks whether there is still something to do. The driver
-//! arms a single glommio timer for [`Timers::next`]; with no entries the shard sleeps without one.
+//! sleeps until [`Timers::next`] at most; with no entries, until something happens.
 
 use std::collections::BTreeMap;
 

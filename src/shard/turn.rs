@@ -64,7 +64,7 @@ enum Served {
 /// What the driver does after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// There is more to do: another turn, after a look at the reactor.
+    /// There is more to do: another turn, after a look at the poller.
     Again,
     /// Nothing to do unless the driver is woken.
     Sleep {

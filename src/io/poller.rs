@@ -1,0 +1,253 @@
+//! Readiness of a shard's descriptors, from an io_uring of the shard's own.
+//!
+//! Every descriptor is watched once, by a multishot poll that stays armed until it is forgotten: a wake-up costs one
+//! `io_uring_enter`, and nothing is armed anew. glommio polls a drained socket again through its own rings, which took
+//! four `io_uring_enter` per wake-up and more than half of the CPU time of a message that comes alone (see `perf/`).
+//!
+//! Readiness is edge-triggered: it is told when something has changed, and whoever does not read or write until the
+//! kernel says "nothing there" or "no room" has to remember that by itself.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+/// What is polled for. Room to write is told only after a write found none: the kernel wakes no earlier.
+const EVENTS: u32 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
+/// Completions that fit; more are kept by the kernel until there is room (`IORING_FEAT_NODROP`).
+const COMPLETIONS: u32 = 4096;
+const SUBMISSIONS: u32 = 256;
+
+/// Names a watched descriptor in its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token(pub(super) u64);
+
+/// Something happened to a watched descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) token: Token,
+    /// The peer has closed at least its sending side, or the descriptor is broken: reads have to go on until they say so.
+    pub(super) hangup: bool,
+    /// The kernel has ended the watch; [`Poller::watch`] begins a new one.
+    pub(super) ended: bool,
+}
+
+/// An io_uring that polls descriptors. Belongs to the thread that made it.
+pub(super) struct Poller {
+    ring: IoUring,
+    /// Events that had to make room before they were asked for.
+    early: Vec<Event>,
+}
+
+/// Cancellations answer with this.
+const CANCELLED: u64 = u64::MAX;
+
+impl Poller {
+    /// A poller for the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel allows no further io_uring.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { ring: build()?, early: Vec::new() })
+    }
+
+    /// Watches `fd` until it is forgotten. What is there already is told as an event.
+    pub(super) fn watch(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+        debug_assert!(token.0 != CANCELLED, "the answer to a cancellation is nobody's token");
+        self.push(&opcode::PollAdd::new(Fd(fd), EVENTS).multi(true).build().user_data(token.0))
+    }
+
+    /// Ends the watch of `token` at once, so that closing the descriptor closes what it stands for.
+    pub(super) fn forget(&mut self, token: Token) -> io::Result<()> {
+        // PollRemove would leave a poll alone that has an event in the making.
+        self.push(&opcode::AsyncCancel::new(token.0).build().user_data(CANCELLED))?;
+        self.enter_now()
+    }
+
+    /// What has happened since the last call, without waiting. Usually no system call if nothing has.
+    pub(super) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let submissions = self.ring.submission();
+        let calls = !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        if calls {
+            self.enter_now()?;
+        }
+        self.drain(events);
+        Ok(())
+    }
+
+    /// Waits for the next event, at most for `time`; without one, as long as it takes.
+    pub(super) fn wait(&mut self, time: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        let outcome = match time {
+            None => submitter.submit_and_wait(1),
+            Some(time) => submitter.submit_with_args(1, &SubmitArgs::new().timespec(&Timespec::from(time))),
+        };
+        whole(outcome)?;
+        self.drain(events);
+        Ok(())
+    }
+
+    fn drain(&mut self, events: &mut Vec<Event>) {
+        events.append(&mut self.early);
+        for entry in self.ring.completion() {
+            if entry.user_data() == CANCELLED || entry.result() == -libc::ECANCELED {
+                continue;
+            }
+            // A poll that failed counts as a change: the next read finds out what is wrong.
+            let hangup = entry.result() & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
+            let ended = !cqueue::more(entry.flags());
+            events.push(Event { token: Token(entry.user_data()), hangup: hangup || entry.result() < 0, ended });
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        loop {
+            // SAFETY: the entry refers to no memory, only to a descriptor, which the kernel checks.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.enter_now()?;
+            // A kernel that keeps completions back takes no submissions either.
+            let mut early = std::mem::take(&mut self.early);
+            self.drain(&mut early);
+            self.early = early;
+        }
+    }
+
+    /// Hands over what is queued and lets the kernel finish what it has put off.
+    fn enter_now(&mut self) -> io::Result<()> {
+        let queued = self.ring.submission().len() as u32;
+        let flags = EnterFlags::GETEVENTS.bits();
+        // SAFETY: no argument is passed, and entries refer to no memory.
+        whole(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) })
+    }
+}
+
+/// The most frugal ring that this kernel offers: completions are made when the shard asks for them (Linux 6.1), or at
+/// least without interrupting it (5.19).
+fn build() -> io::Result<IoUring> {
+    let builder = || {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(COMPLETIONS);
+        builder
+    };
+    let mut deferred = builder();
+    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let mut cooperative = builder();
+    cooperative.setup_coop_taskrun().setup_taskrun_flag();
+    for frugal in [deferred, cooperative] {
+        match frugal.build(SUBMISSIONS) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            outcome => return outcome,
+        }
+    }
+    builder().build(SUBMISSIONS)
+}
+
+/// The time running out and signals are no errors.
+fn whole(outcome: io::Result<usize>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    fn next(poller: &mut Poller) -> Event {
+        let mut events = Vec::new();
+        while events.is_empty() {
+            poller.wait(Some(Duration::from_secs(10)), &mut events).unwrap();
+        }
+        assert_eq!(events.len(), 1, "{events:?}");
+        events[0]
+    }
+
+    /// One watch tells of every change: bytes that were there before, each later arrival, and the end.
+    #[test]
+    fn a_watch_outlives_its_events() {
+        let (mut client, mut server) = pair();
+        client.write_all(b"early").unwrap();
+        let mut poller = Poller::new().unwrap();
+        poller.watch(server.as_raw_fd(), Token(7)).unwrap();
+        let event = Event { token: Token(7), hangup: false, ended: false };
+        assert_eq!(next(&mut poller), event);
+        let mut buf = [0; 16];
+        assert_eq!(server.read(&mut buf).unwrap(), 5);
+        for _ in 0..3 {
+            client.write_all(b"more").unwrap();
+            assert_eq!(next(&mut poller), event);
+            assert_eq!(server.read(&mut buf).unwrap(), 4);
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(next(&mut poller).hangup);
+    }
+
+    /// A forgotten descriptor is closed when its owner closes it, and is not heard of again.
+    #[test]
+    fn a_forgotten_socket_closes() {
+        let (mut client, server) = pair();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut poller = Poller::new().unwrap();
+        poller.watch(server.as_raw_fd(), Token(1)).unwrap();
+        assert_eq!(next(&mut poller).token, Token(1), "room to write");
+        poller.forget(Token(1)).unwrap();
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the end of the stream");
+        let mut events = Vec::new();
+        poller.poll(&mut events).unwrap();
+        assert_eq!(events, []);
+
+        // Also while an event of it is in the making.
+        let (mut client, server) = pair();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        poller.watch(server.as_raw_fd(), Token(2)).unwrap();
+        assert_eq!(next(&mut poller).token, Token(2));
+        client.write_all(b"unread").unwrap();
+        poller.forget(Token(2)).unwrap();
+        drop(server);
+        let end = client.read(&mut [0; 1]);
+        assert!(end.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset), "unread bytes reset it");
+    }
+
+    #[test]
+    fn waiting_ends_in_time() {
+        let mut events = Vec::new();
+        Poller::new().unwrap().wait(Some(Duration::from_millis(1)), &mut events).unwrap();
+        assert_eq!(events, []);
+    }
+
+    /// More events at once than the completion queue holds: none is lost.
+    #[test]
+    fn an_overflow_loses_nothing() {
+        let mut poller = Poller::new().unwrap();
+        let (_client, server) = pair();
+        let count = u64::from(COMPLETIONS) + 1000;
+        for token in 0..count {
+            poller.watch(server.as_raw_fd(), Token(token)).unwrap();
+        }
+        let mut seen = vec![false; count as usize];
+        let mut events = Vec::new();
+        while seen.contains(&false) {
+            poller.wait(Some(Duration::from_secs(10)), &mut events).unwrap();
+            assert!(!events.is_empty(), "{} are missing", seen.iter().filter(|seen| !**seen).count());
+            for event in events.drain(..) {
+                seen[event.token.0 as usize] = true;
+            }
+        }
+    }
+}
