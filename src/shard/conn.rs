@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::BytesMut;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
@@ -217,11 +218,14 @@ impl Conn {
     }
 }
 
+/// A client's name for one of its subscriptions. Clients count, so it is short.
+pub(crate) type Sid = SmallVec<[u8; 16]>;
+
 /// One subscription.
 #[derive(Debug)]
 pub(crate) struct Sub {
     pub(crate) conn: u32,
-    pub(crate) sid: Box<[u8]>,
+    pub(crate) sid: Sid,
     pub(crate) subject: Box<[u8]>,
     pub(crate) queue: Option<Box<[u8]>>,
     /// Messages delivered.

@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use super::account::{PeerPos, QueueRoute, Route, SubSlot};
 use super::batch::{Batch, HOPS_MAX, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
+use super::buffers::Part;
+use super::conn::Sid;
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::{Local, Shard};
@@ -19,6 +21,14 @@ const STALL_MIN_MS: u8 = 2;
 const STALL_MAX_MS: u8 = 5;
 /// Most a publisher waits for one read of its socket.
 const STALL_PER_READ_MS: u8 = 10;
+
+/// A message to at least this many subscribers here is rendered once for all that see the same bytes.
+const COMMON_SUBSCRIBERS_MIN: usize = 3;
+/// So many different sids of a message are told apart; subscribers with others get it written by itself.
+const COMMON_SIDS_MAX: usize = 4;
+
+/// One message as it stands in the shard's open run, by sid.
+type Rendered = SmallVec<[(Sid, Part); COMMON_SIDS_MAX]>;
 
 /// Who published, as deliveries need it.
 #[derive(Clone, Copy)]
@@ -55,10 +65,7 @@ impl Shard {
             message.tail = Tail::Shared { arguments, body: &block };
         }
         let message = &message;
-        let mut taken = 0usize;
-        for slot in &route.plain {
-            taken += usize::from(self.local.deliver(*slot, message, &publisher));
-        }
+        let mut taken = self.local.deliver_to_all(&route.plain, message, &publisher);
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
             let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
@@ -177,9 +184,7 @@ impl Shard {
         let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };
         let mut taken = 0;
         if flags.plain {
-            for slot in &route.plain {
-                taken += usize::from(self.local.deliver(*slot, message, &publisher));
-            }
+            taken += self.local.deliver_to_all(&route.plain, message, &publisher);
         }
         let mut left: SmallVec<[&QueueRoute; 2]> = SmallVec::new();
         for name in queues {
@@ -256,7 +261,7 @@ impl Shard {
         // It is no message of the subject: the subscription does not count it.
         let local = &mut self.local;
         let conn = &mut local.conns[conn_slot as usize];
-        conn.out.write_message(&mut local.pool, reply, &local.subs[slot as usize].sid, &status);
+        conn.out.write_message(&mut local.pool, &local.subs[slot as usize].sid, &status);
         if !std::mem::replace(&mut conn.dirty, true) {
             local.dirty.push(conn_slot);
         }
@@ -291,6 +296,23 @@ fn pick_peer(peers: &[(PeerPos, u32)], mut chosen: u32) -> Option<PeerPos> {
 }
 
 impl Local {
+    /// Delivers to every one of `slots`; gives how many have taken it.
+    #[inline]
+    fn deliver_to_all(&mut self, slots: &[SubSlot], message: &Message<'_>, publisher: &Publisher) -> usize {
+        let mut taken = 0;
+        if slots.len() >= COMMON_SUBSCRIBERS_MIN && matches!(message.tail, Tail::Joined(_)) {
+            let mut rendered = Rendered::new();
+            for slot in slots {
+                taken += usize::from(self.deliver(*slot, message, publisher, Some(&mut rendered)));
+            }
+        } else {
+            for slot in slots {
+                taken += usize::from(self.deliver(*slot, message, publisher, None));
+            }
+        }
+        taken
+    }
+
     /// Delivers to one member of a group, beginning with `first` and walking on while members cannot take it.
     fn deliver_to_one(
         &mut self,
@@ -300,12 +322,18 @@ impl Local {
         publisher: &Publisher,
     ) -> bool {
         let (before, from) = members.split_at(first);
-        from.iter().chain(before).any(|slot| self.deliver(*slot, message, publisher))
+        from.iter().chain(before).any(|slot| self.deliver(*slot, message, publisher, None))
     }
 
     /// Writes a message into the outbound buffer of one subscription. `false` if it was not taken.
     #[inline]
-    fn deliver(&mut self, slot: SubSlot, message: &Message<'_>, publisher: &Publisher) -> bool {
+    fn deliver(
+        &mut self,
+        slot: SubSlot,
+        message: &Message<'_>,
+        publisher: &Publisher,
+        rendered: Option<&mut Rendered>,
+    ) -> bool {
         let sub = &mut self.subs[slot as usize];
         let conn = &mut self.conns[sub.conn as usize];
         if conn.closing.is_some() || (!publisher.echo && publisher.here == Some(sub.conn)) {
@@ -333,11 +361,22 @@ impl Local {
         }
         sub.delivered += 1;
         if message.header_bytes == 0 || conn.options.headers {
-            conn.out.write_message(&mut self.pool, message.subject, &sub.sid, message);
+            match rendered {
+                None => conn.out.write_message(&mut self.pool, &sub.sid, message),
+                Some(rendered) => match rendered.iter().find(|(sid, _)| *sid == sub.sid) {
+                    Some((_, part)) => conn.out.write_part(&mut self.pool, *part),
+                    None if rendered.len() < COMMON_SIDS_MAX => {
+                        let part = self.pool.render(&sub.sid, message);
+                        rendered.push((sub.sid.clone(), part));
+                        conn.out.write_part(&mut self.pool, part);
+                    }
+                    None => conn.out.write_message(&mut self.pool, &sub.sid, message),
+                },
+            }
         } else {
             self.scratch.clear();
             let plain = without_headers(&mut self.scratch, message);
-            conn.out.write_message(&mut self.pool, message.subject, &sub.sid, &plain);
+            conn.out.write_message(&mut self.pool, &sub.sid, &plain);
         }
         let size = message.size() as u64;
         conn.traffic.out_msgs += 1;
@@ -353,7 +392,7 @@ impl Local {
         }
         let pending_now = conn.out.pending();
         // Only what is still too much after an attempt to write makes a slow consumer, see `flush_large`.
-        if pending_now / self.flush_bytes != pending / self.flush_bytes || pending_now > self.pending_max {
+        if pending_now >> self.flush_shift != pending >> self.flush_shift || pending_now > self.pending_max {
             self.large.push(sub.conn);
         }
         true

@@ -12,6 +12,7 @@ mod account;
 #[cfg(test)]
 mod audit;
 mod batch;
+mod buffers;
 mod commands;
 mod conn;
 mod deliver;
@@ -38,8 +39,8 @@ pub use turn::Next;
 
 use self::account::{Account, SubSlot};
 use self::batch::Origin;
+use self::buffers::Buffers;
 use self::conn::{Conn, Sub};
-use self::outbound::ChunkPool;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::Auth;
@@ -136,7 +137,7 @@ impl Shared {
 struct Local {
     conns: Slab<Conn>,
     subs: Slab<Sub>,
-    pool: ChunkPool,
+    pool: Buffers,
     counters: Counters,
     /// Connections with output to write at the end of the turn.
     dirty: Vec<u32>,
@@ -157,8 +158,8 @@ struct Local {
     pending_max: usize,
     /// Stall gates rise above this.
     gate_bytes: usize,
-    /// A connection is written to whenever its queue has grown by this.
-    flush_bytes: usize,
+    /// A connection is written to whenever its queue passes a multiple of two to the power of this.
+    flush_shift: u32,
     drops_at_gate: bool,
 }
 
@@ -199,7 +200,7 @@ impl Shard {
         let local = Local {
             conns: Slab::new(),
             subs: Slab::new(),
-            pool: ChunkPool::default(),
+            pool: Buffers::default(),
             counters: Counters::default(),
             dirty: Vec::new(),
             large: Vec::new(),
@@ -212,7 +213,7 @@ impl Shard {
             traces: crate::logging::trace_enabled(),
             pending_max: config.max_pending,
             gate_bytes: config.max_pending / 4 * 3,
-            flush_bytes: deliver::FLUSH_BYTES.min(config.max_pending).max(1),
+            flush_shift: deliver::FLUSH_BYTES.min(config.max_pending).max(1).ilog2(),
             drops_at_gate: config.no_fast_producer_stall,
         };
         Self {

@@ -468,10 +468,16 @@ impl Shard {
             self.peers.ring(io);
             self.flush_dirty(io);
         }
+        self.local.pool.end_turn();
     }
 
     fn flush_dirty<I: Io>(&mut self, io: &mut I) {
         if self.must_keep_silent() {
+            for slot in &self.local.dirty {
+                if let Some(conn) = self.local.conns.get_mut(*slot as usize) {
+                    conn.out.end_part(&mut self.local.pool);
+                }
+            }
             return;
         }
         while !self.local.dirty.is_empty() {
@@ -571,6 +577,7 @@ impl Shard {
     fn flush<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
         conn.dirty = false;
+        conn.out.end_part(&mut self.local.pool);
         let waits = conn.held != 0 && !broken(Rule::OutputNotHeld);
         if waits || conn.out.pending() == 0 {
             return;

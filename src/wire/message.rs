@@ -69,6 +69,37 @@ impl<'a> Message<'a> {
         };
         body - 2
     }
+
+    /// What stands beside the shared body, if there is one, behind the sid.
+    #[inline]
+    #[must_use]
+    pub fn inline_tail(&self) -> &'a [u8] {
+        match self.tail {
+            Tail::Joined(tail) => tail,
+            Tail::Shared { arguments, .. } => arguments,
+        }
+    }
+
+    fn verb(&self) -> &'static [u8] {
+        if self.header_bytes == 0 { b"MSG " } else { b"HMSG " }
+    }
+
+    /// Bytes that [`Message::write`] appends.
+    #[inline]
+    #[must_use]
+    pub fn written_bytes(&self, sid: &[u8]) -> usize {
+        self.verb().len() + self.subject.len() + 1 + sid.len() + self.inline_tail().len()
+    }
+
+    /// Appends the message as subscription `sid` gets it, all but a shared body.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, sid: &[u8]) {
+        out.extend_from_slice(self.verb());
+        out.extend_from_slice(self.subject);
+        out.push(b' ');
+        out.extend_from_slice(sid);
+        out.extend_from_slice(self.inline_tail());
+    }
 }
 
 /// Writes ` [reply] [header size] size\r\n` behind `out`.
