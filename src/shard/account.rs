@@ -104,7 +104,7 @@ impl Account {
     #[inline]
     pub(crate) fn route(&mut self, subject: &[u8]) -> Rc<Route> {
         if let Some((last, route)) = &self.last
-            && **last == *subject
+            && subject::is_same(last, subject)
         {
             return route.clone();
         }

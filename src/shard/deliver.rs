@@ -12,6 +12,7 @@ use super::conn::Sid;
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::{Local, Shard};
+use crate::subject::is_same;
 use crate::wire::message::{self, Message, Tail};
 
 /// A connection with this much queued is written to before the turn ends.
@@ -363,11 +364,11 @@ impl Local {
         if message.header_bytes == 0 || conn.options.headers {
             match rendered {
                 None => conn.out.write_message(&mut self.pool, &sub.sid, message),
-                Some(rendered) => match rendered.iter().find(|(sid, _)| *sid == sub.sid) {
+                Some(rendered) => match rendered.iter().find(|(sid, _)| is_same(sid, &sub.sid)) {
                     Some((_, part)) => conn.out.write_part(&mut self.pool, *part),
                     None if rendered.len() < COMMON_SIDS_MAX => {
                         let part = self.pool.render(&sub.sid, message);
-                        rendered.push((sub.sid.clone(), part));
+                        rendered.push((Sid::from_slice(&sub.sid), part));
                         conn.out.write_part(&mut self.pool, part);
                     }
                     None => conn.out.write_message(&mut self.pool, &sub.sid, message),

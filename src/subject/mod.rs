@@ -20,6 +20,21 @@ mod table;
 mod targets;
 mod trie;
 
+/// Whether two short byte strings, such as subjects and sids, are the same. For up to 16 bytes a few instructions, where
+/// a call of `memcmp` with a length that is not known beforehand costs several times as much.
+#[inline(always)]
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => a.first_chunk::<8>() == b.first_chunk() && a.last_chunk::<8>() == b.last_chunk(),
+        4..8 => a.first_chunk::<4>() == b.first_chunk() && a.last_chunk::<4>() == b.last_chunk(),
+        1 => a[0] == b[0],
+        _ => a == b,
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
