@@ -14,6 +14,8 @@ bench=target/release/leat-bench
 # Rounds per row and length of a run.
 rounds=${ROUNDS:-3}
 length=${LENGTH:-2s}
+# For what cannot use a ports file.
+free_port=${FREE_PORT:-24222}
 work=$(mktemp -d)
 pids=()
 
@@ -56,6 +58,25 @@ alone() {
     against=(--url "$url" --pid "$pid" --pin 1 -q)
 }
 
+# first_pong COMMAND...: milliseconds from the start of a server to its first PONG, tried again and again from CPU 1.
+first_pong() {
+    local began pid line
+    began=$(date +%s%N)
+    taskset -c 0 "$@" -a 127.0.0.1 -p "$free_port" >/dev/null 2>&1 &
+    pid=$!
+    until { exec 3<>"/dev/tcp/127.0.0.1/$free_port"; } 2>/dev/null; do
+        kill -0 "$pid" || exit 1
+    done
+    printf 'PING\r\n' >&3
+    until [[ $line == PONG* ]]; do
+        read -r line <&3
+    done
+    printf '%s' "$((($(date +%s%N) - began) / 100000))" | sed 's/.$/.&/'
+    exec 3>&-
+    kill "$pid"
+    wait "$pid" || true
+}
+
 section() {
     printf '\n## %s\n\n```\n' "$1"
 }
@@ -88,6 +109,23 @@ ulimit -S -n "$(ulimit -H -n)"
     "$bench" request --parallel 50 --inbox-per-request "${against[@]}" --rounds "$rounds" -d "$length"
     printf '```\n'
 
+    section 'A 1:1 stream beside 50 clients with an inbox per request, 5,000 requests (10,000 SUB and UNSUB) per second'
+    for name in leat nats; do
+        url_name=${name}_url pid_name=${name}_pid
+        beside=(--url "${!url_name}" --pin 1 -q)
+        for churn in without with; do
+            if [[ $churn == with ]]; then
+                "$bench" request --subject churn --parallel 50 --inbox-per-request --rate 5k "${beside[@]}" -d 4s >/dev/null &
+                pids+=($!)
+            fi
+            printf '%s %s churn: ' "$name" "$churn"
+            "$bench" pubsub --warmup 1s -d 2s "${beside[@]}" --pid "${!pid_name}" | grep -E '^  deliveries'
+        done
+        wait "${pids[-1]}"
+        unset 'pids[-1]'
+    done
+    printf '```\n'
+
     section '9,000 connections: idle, then with one subscription each'
     stop_servers
     both
@@ -108,11 +146,15 @@ ulimit -S -n "$(ulimit -H -n)"
     done
     printf '```\n'
 
-    section 'Idle server: memory with two shards, first PONG after start'
+    section 'First PONG after start, milliseconds'
     stop_servers
-    began=$(date +%s%N)
+    for round in 1 2 3 4 5; do
+        printf 'Leat on two shards %s, nats-server %s\n' "$(first_pong "$leat" --cores 0,0)" "$(first_pong "$nats_server")"
+    done
+    printf '```\n'
+
+    section 'Idle server: memory with two shards'
     alone --cores 0,0
-    printf 'ports file seen %s ms after start\n' $((($(date +%s%N) - began) / 1000000))
     printf 'RSS: %s KiB\n' "$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status")"
     printf '```\n'
 } | tee "$out/latest.md"

@@ -277,7 +277,7 @@ fn bind_patiently(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListen
 /// One listening socket per shard on the same address.
 ///
 /// A first socket without SO_REUSEPORT finds out whether the port is free: with the option alone two servers of one
-/// user could share a port without noticing.
+/// user could share a port without noticing. It does not listen: who connected to it would be turned away.
 fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let socket = |address: SocketAddr, shared: bool| -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -286,8 +286,8 @@ fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
         socket.bind(&address.into())?;
         if shared {
             socket.set_nonblocking(true)?;
+            socket.listen(BACKLOG)?;
         }
-        socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     let probe = socket(address, false)?;

@@ -18,6 +18,8 @@ pub trait Io {
     fn close(&mut self, conn: u32);
     /// Wakes shard `shard`, which has announced that it sleeps.
     fn ring(&mut self, shard: u16);
+    /// The shard has had nothing to do for long and has freed its buffers.
+    fn rest(&mut self) {}
 }
 
 /// Outcome of [`Io::recv`].

@@ -651,6 +651,7 @@ impl Shard {
             self.local.pool.trim();
             self.read_buffer = Vec::new();
             self.spare_block = None;
+            io.rest();
         }
     }
 }
