@@ -195,8 +195,8 @@ mod tests {
             }),
             (&["-D", "-V"], |o| (o.debug, o.trace) = (true, true)),
             (&["-DV"], |o| (o.debug, o.trace) = (true, true)),
-            (&["-VV"], |o| (o.trace, o.trace_verbose) = (true, true)),
-            (&["-DVV"], |o| (o.debug, o.trace, o.trace_verbose) = (true, true, true)),
+            (&["-VV"], |o| o.trace = true),
+            (&["-DVV"], |o| (o.debug, o.trace) = (true, true)),
             (&["-DVV=false", "-D=0"], |_| {}),
             (&["--max_traced_msg_len=-1"], |_| {}),
             (&["--user", "u", "--pass", "plain$x"], |o| {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
-use crate::config::{Secret, duration};
+use crate::config::{Options, Secret, duration};
 
 use super::flags::Effect::{Ask, Ignored, Refused, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
@@ -106,34 +106,14 @@ const LOGGING: &[Flag] = &[
     switch(&["-V", "--trace"], "Trace the raw protocol", set!(trace, boolean)),
     switch(
         &["-VV"],
-        "Verbose trace (traces system account as well)",
+        "Trace (would add the system account, of which there is none in this version)",
         Set(|options, text| {
-            if boolean(text)? {
-                (options.trace, options.trace_verbose) = (true, true);
-            }
+            options.trace |= boolean(text)?;
             Ok(())
         }),
     ),
-    switch(
-        &["-DV"],
-        "Debug and trace",
-        Set(|options, text| {
-            if boolean(text)? {
-                (options.debug, options.trace) = (true, true);
-            }
-            Ok(())
-        }),
-    ),
-    switch(
-        &["-DVV"],
-        "Debug and verbose trace (traces system account as well)",
-        Set(|options, text| {
-            if boolean(text)? {
-                (options.debug, options.trace, options.trace_verbose) = (true, true, true);
-            }
-            Ok(())
-        }),
-    ),
+    switch(&["-DV"], "Debug and trace", Set(debug_and_trace)),
+    switch(&["-DVV"], "Debug and trace (as -VV)", Set(debug_and_trace)),
     flag(
         &["--log_size_limit"],
         "limit",
@@ -295,6 +275,13 @@ const COMMON: &[Flag] = &[
 const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";
+
+fn debug_and_trace(options: &mut Options, text: &str) -> Result<(), String> {
+    if boolean(text)? {
+        (options.debug, options.trace) = (true, true);
+    }
+    Ok(())
+}
 
 fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())

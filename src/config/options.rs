@@ -42,8 +42,6 @@ pub struct Options {
     pub debug: bool,
     /// Write TRC lines, the raw protocol.
     pub trace: bool,
-    /// Trace the system account as well.
-    pub trace_verbose: bool,
     /// Put the time into log lines.
     pub logtime: bool,
     /// Log times in UTC instead of local time.
@@ -160,7 +158,6 @@ impl Default for Options {
             log_file: None,
             debug: false,
             trace: false,
-            trace_verbose: false,
             logtime: true,
             logtime_utc: false,
             log_size_limit: 0,

@@ -195,20 +195,35 @@ impl Shard {
     /// Removes subscriptions that have had their last message.
     pub(super) fn remove_finished(&mut self) {
         for sub_slot in std::mem::take(&mut self.local.finished) {
+            let sub = &self.local.subs[sub_slot as usize];
+            tracing::debug!(
+                "{} - Auto-unsubscribe limit of {} reached for sid '{}'",
+                self.local.conns[sub.conn as usize].label(),
+                sub.max,
+                String::from_utf8_lossy(&sub.sid)
+            );
             self.remove_sub(sub_slot);
         }
     }
 
     pub(super) fn remove_sub(&mut self, sub_slot: u32) {
         let sub = self.local.remove_sub(sub_slot);
-        let account = self.local.conns[sub.conn as usize].account;
+        let conn = &self.local.conns[sub.conn as usize];
+        if self.local.traces {
+            trace::removal(conn, &sub);
+        }
+        let account = conn.account;
         self.accounts[account as usize].unsubscribe(&sub.subject, sub.queue.as_deref(), sub_slot);
     }
 
     fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
         let conn = &mut self.local.conns[slot as usize];
-        let Ok(connect) = connect::parse(json, conn.connect_so_far()) else {
-            return self.close(io, slot, CloseReason::ParseError);
+        let connect = match connect::parse(json, conn.connect_so_far()) {
+            Ok(connect) => connect,
+            Err(error) => {
+                tracing::error!("{} - {error}", conn.label());
+                return self.close(io, slot, CloseReason::ParseError);
+            }
         };
         // Credentials that a second CONNECT does not mention stay as they were.
         let login = if conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() {

@@ -97,6 +97,7 @@ impl Shard {
         if self.now < conn.pings.due {
             return;
         }
+        tracing::debug!("{} - Client Ping Timer", conn.label());
         conn.pings.due = self.now + interval;
         let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;

@@ -144,7 +144,8 @@ impl fmt::Display for Quoted<'_> {
                     '\r' => f.write_str("\\r")?,
                     '\t' => f.write_str("\\t")?,
                     '\x0b' => f.write_str("\\v")?,
-                    c if c.is_control() && (c as u32) < 0x100 => write!(f, "\\x{:02x}", c as u32)?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32)?,
+                    c if c.is_control() || (c != ' ' && c.is_whitespace()) => write!(f, "\\u{:04x}", c as u32)?,
                     c => write!(f, "{c}")?,
                 }
             }
@@ -162,7 +163,8 @@ mod tests {
 
     #[test]
     fn quoting_follows_go() {
-        let cases: [(&[u8], &str); 5] = [
+        let cases: [(&[u8], &str); 6] = [
+            ("\u{85} \u{2028}".as_bytes(), r#""\u0085 \u2028""#),
             (b"foo.bar", r#""foo.bar""#),
             (b"a\"b\\c", r#""a\"b\\c""#),
             (b"\x00\x07\x7f", r#""\x00\a\x7f""#),
