@@ -204,6 +204,45 @@ fn connect_rows() -> Vec<Row> {
         closed("obsolete account", "CONNECT {\"verbose\":false,\"account\":\"A\"}\r\n", UNAUTHORIZED),
         closed("obsolete new_account", "CONNECT {\"verbose\":false,\"new_account\":true}\r\n", UNAUTHORIZED),
     ];
+    let lax = [
+        r#"{"name":"\ud800"}"#,
+        r#"{"name":"\udc00\ud800x"}"#,
+        r#"{"\ud800":1}"#,
+        r#"{"name":"x","name":null}"#,
+        "null",
+        " {} \t",
+        r#"{"protocol":-0}"#,
+        r#"{"what":1e400}"#,
+        r#"{"import":{},"export":null}"#,
+        r#"{"account":"A","account":""}"#,
+        r#"{"nonce":5}"#,
+    ];
+    rows.extend(lax.map(|json| open(json, format!("CONNECT {json}\r\n"), "+OK\r\n")));
+    rows.push(open("names that are no UTF-8", b"CONNECT {\"\xff\":1,\"name\":\"\xed\xa0\x80\"}\r\n", "+OK\r\n"));
+    rows.push(open("the last of two counts", "CONNECT {\"VERBOSE\":true,\"verbose\":false}\r\nSUB foo 1\r\n", ""));
+    let wrong = [
+        r#"{"name":1,"name":"x"}"#,
+        r#"{"protocol":1.0}"#,
+        r#"{"protocol":1e0}"#,
+        r#"{"protocol":9223372036854775808}"#,
+        r#"{"nkey":5}"#,
+        r#"{"remote_account":5}"#,
+        r#"{"import":5}"#,
+        "{} {}",
+        "{}x",
+        "\u{feff}{}",
+        r#"{"a":01}"#,
+        r#"{"a":1,}"#,
+        r#"{"a":"\x41"}"#,
+        "{\"a\":\"\t\"}",
+        "true",
+    ];
+    rows.extend(wrong.map(|json| closed(json, format!("CONNECT {json}\r\n"), "")));
+    rows.push(closed(
+        "an account that is not taken back by null",
+        "CONNECT {\"account\":\"A\",\"account\":null}\r\n",
+        UNAUTHORIZED,
+    ));
     // The limit covers what stands between the verb's blank and CRLF.
     let padded = |len: usize| {
         let empty = "{\"verbose\":false,\"name\":\"\"}";

@@ -6,7 +6,6 @@ use super::conn::{Identity, Options, Stage, Sub};
 use super::io::Io;
 use super::timers::Timer;
 use super::{Shard, trace};
-use crate::auth::Login;
 use crate::subject;
 use crate::wire::connect;
 use crate::wire::errors::{CloseReason, Violation};
@@ -226,20 +225,21 @@ impl Shard {
             }
         };
         // Credentials that a second CONNECT does not mention stay as they were.
-        let login = if conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() {
-            Ok(Login { user: conn.identity.as_ref().and_then(|identity| identity.user.clone()) })
-        } else {
-            self.config.auth.check(&connect)
-        };
+        let is_known = conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials();
+        let is_denied = !is_known && self.config.auth.check(&connect).is_err();
+        if is_denied || connect.asks_for_account {
+            let claim = connect.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
+            tracing::error!("{} - authentication error{claim}", conn.label());
+        }
+        let user = connect.claim().map(|claim| claim.shown().to_owned());
+        let asks_for_account = connect.asks_for_account;
         conn.identity = Some(Box::new(Identity {
             name: connect.name,
             lang: connect.lang,
             version: connect.version,
-            user: login.as_ref().ok().and_then(|login| login.user.clone()),
+            user: user.or_else(|| conn.identity.take().and_then(|identity| identity.user)),
         }));
-        if login.is_err() || connect.asks_for_account {
-            let label = conn.label();
-            tracing::error!("{label} - authentication error");
+        if is_denied || asks_for_account {
             return self.close(io, slot, CloseReason::AuthorizationViolation);
         }
         conn.stage = Stage::Open;
@@ -259,6 +259,11 @@ impl Shard {
         }
         let is_first = !std::mem::replace(&mut conn.pings.started, true);
         conn.owes_info |= is_first && connect.protocol >= 1;
+        if is_first {
+            // CONNECT is the answer to INFO. The first ping measures better.
+            let since_info = conn.start.elapsed().unwrap_or_default();
+            conn.pings.rtt = u64::try_from(since_info.as_nanos()).unwrap_or(u64::MAX).max(1);
+        }
         let cid = conn.cid;
         if !is_first {
             self.remove_all_subs(slot);
@@ -298,8 +303,10 @@ impl Shard {
     }
 
     fn violation(&mut self, slot: u32, violation: &Violation<'_>) {
-        let label = self.local.conns[slot as usize].label();
-        tracing::error!("{label} - {violation}");
+        // A misspelt subject harms nobody but the client, who is told.
+        if !matches!(violation, Violation::InvalidSubject | Violation::InvalidPublishSubject) {
+            tracing::error!("{} - {violation}", self.local.conns[slot as usize].label());
+        }
         self.say(slot, format!("-ERR '{violation}'\r\n").as_bytes());
     }
 

@@ -99,7 +99,7 @@ impl Shard {
         }
         tracing::debug!("{} - Client Ping Timer", conn.label());
         conn.pings.due = self.now + interval;
-        let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
+        let knows_rtt = conn.pings.sent_at != 0 && conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;
         // A client that speaks is alive; it is asked once, for the round trip. Before CONNECT nobody needs to know that.
         let wants_rtt = conn.pings.started && !knows_rtt && conn.pings.outstanding == 0;
@@ -149,6 +149,7 @@ impl Shard {
         if let Some(text) = reason.error_text() {
             self.say(slot, format!("-ERR '{text}'\r\n").as_bytes());
         }
+        self.record(slot, reason);
         let conn = &mut self.local.conns[slot as usize];
         conn.closing = Some(reason);
         conn.input = super::conn::Input::Empty;
@@ -176,20 +177,25 @@ impl Shard {
         }
     }
 
-    /// Closes the socket and forgets the connection but for a record.
+    /// Keeps what `/connz` shows of a connection that is about to be closed, the number of its subscriptions included.
+    fn record(&mut self, slot: u32, reason: CloseReason) {
+        if self.config.closed_records == 0 {
+            return;
+        }
+        if self.closed.len() >= self.config.closed_records {
+            self.closed.pop_front();
+        }
+        let mut record = self.conn_snapshot(slot, &Want::default());
+        record.stop = Some(SystemTime::now());
+        record.reason = Some(reason.monitor_text());
+        self.closed.push_back(record);
+    }
+
+    /// Closes the socket and forgets the connection.
     fn remove<I: Io>(&mut self, io: &mut I, slot: u32) {
         let conn = &self.local.conns[slot as usize];
         if conn.closing.is_some_and(CloseReason::flushes) && conn.closing != Some(CloseReason::ClientClosed) {
             self.discard_input(io, slot);
-        }
-        if self.config.closed_records > 0 {
-            if self.closed.len() >= self.config.closed_records {
-                self.closed.pop_front();
-            }
-            let mut record = self.conn_snapshot(slot, &Want::default());
-            record.stop = Some(SystemTime::now());
-            record.reason = self.local.conns[slot as usize].closing.map(CloseReason::monitor_text);
-            self.closed.push_back(record);
         }
         let mut conn = self.local.conns.remove(slot as usize);
         conn.out.clear(&mut self.local.pool);

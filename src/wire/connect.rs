@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::errors::Quoted;
 use super::json;
 
 /// What a client said of itself. Defaults are those of a client that sends no CONNECT at all.
@@ -27,6 +28,8 @@ pub struct Connect {
     pub pass: Option<String>,
     /// Token.
     pub auth_token: Option<String>,
+    /// Public user key.
+    pub nkey: Option<String>,
     /// Obsolete; any use is refused.
     pub asks_for_account: bool,
     /// Library language.
@@ -49,6 +52,7 @@ impl Default for Connect {
             user: None,
             pass: None,
             auth_token: None,
+            nkey: None,
             asks_for_account: false,
             lang: String::new(),
             version: String::new(),
@@ -63,7 +67,54 @@ impl Connect {
     pub fn has_credentials(&self) -> bool {
         self.user.is_some() || self.pass.is_some() || self.auth_token.is_some()
     }
+
+    /// What it says of who the client is, whether or not that was needed or has been checked.
+    #[must_use]
+    pub fn claim(&self) -> Option<Claim<'_>> {
+        match (&self.nkey, &self.user, &self.auth_token) {
+            (Some(nkey), _, _) => Some(Claim::Nkey(nkey)),
+            (None, Some(user), _) => Some(Claim::User(user)),
+            (None, None, Some(_)) => Some(Claim::Token),
+            (None, None, None) => None,
+        }
+    }
 }
+
+/// How a client identifies itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim<'a> {
+    /// A public user key.
+    Nkey(&'a str),
+    /// A user name.
+    User(&'a str),
+    /// A token, which is a secret.
+    Token,
+}
+
+impl<'a> Claim<'a> {
+    /// What monitoring shows as the user.
+    #[must_use]
+    pub fn shown(self) -> &'a str {
+        match self {
+            Self::Nkey(name) | Self::User(name) => name,
+            Self::Token => REDACTED,
+        }
+    }
+}
+
+impl fmt::Display for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Nkey(_) => "Nkey",
+            Self::User(_) => "User",
+            Self::Token => "Token",
+        };
+        write!(f, "{kind} {}", Quoted(self.shown().as_bytes()))
+    }
+}
+
+/// Stands for a secret.
+pub const REDACTED: &str = "[REDACTED]";
 
 /// Parses the argument of CONNECT over what an earlier one said, or the defaults.
 ///
@@ -95,7 +146,8 @@ pub fn parse(json: &[u8], earlier: Connect) -> Result<Connect, ConnectError> {
             "lang" => text(value).map(|text| connect.lang = text),
             "version" => text(value).map(|text| connect.version = text),
             "name" => text(value).map(|text| connect.name = text),
-            "nkey" | "sig" | "jwt" | "proxy_sig" | "remote_account" => text(value).map(drop),
+            "nkey" => some_text(value).map(|text| connect.nkey = text),
+            "sig" | "jwt" | "proxy_sig" | "remote_account" => text(value).map(drop),
             "import" | "export" if !value.starts_with('{') => Err("an object"),
             _ => Ok(()),
         };
@@ -117,7 +169,7 @@ pub fn redacted(json: &[u8]) -> Option<String> {
     let members = json::members(json).ok()?.0;
     let members = members.iter().map(|(name, value)| {
         let is_secret = SECRETS.contains(&json::folded(name).as_str());
-        let value = if is_secret { "\"[REDACTED]\"" } else { value.get() };
+        let value = if is_secret { Value::from(REDACTED).to_string() } else { value.get().to_owned() };
         format!("{}:{value}", Value::from(name.as_str()))
     });
     Some(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
@@ -271,6 +323,25 @@ mod tests {
             let json = format!("{{\"{name}\":{value}}}");
             let error = parse(json.as_bytes(), Connect::default()).unwrap_err();
             assert!(matches!(&error, ConnectError::WrongType { name: wrong, .. } if wrong == name), "{json}: {error}");
+        }
+    }
+
+    /// The order is the reference server's.
+    #[test]
+    fn claims() {
+        let cases: [(&str, Option<(&str, &str)>); 7] = [
+            ("{}", None),
+            (r#"{"pass":"p","user":"","jwt":"J"}"#, None),
+            (r#"{"user":"al","pass":"p"}"#, Some(("al", r#"User "al""#))),
+            (r#"{"auth_token":"t0k"}"#, Some(("[REDACTED]", r#"Token "[REDACTED]""#))),
+            (r#"{"user":"al","auth_token":"t0k"}"#, Some(("al", r#"User "al""#))),
+            (r#"{"user":"al","auth_token":"t0k","nkey":"UA"}"#, Some(("UA", r#"Nkey "UA""#))),
+            (r#"{"user":"a\"\n"}"#, Some(("a\"\n", r#"User "a\"\n""#))),
+        ];
+        for (json, expected) in cases {
+            let connect = read(json.as_bytes()).unwrap();
+            let claim = connect.claim().map(|claim| (claim.shown(), claim.to_string()));
+            assert_eq!(claim, expected.map(|(shown, logged)| (shown, logged.to_owned())), "{json}");
         }
     }
 
