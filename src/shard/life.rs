@@ -16,7 +16,7 @@ use crate::wire::info::{self, ClientFacts};
 const FIRST_PING: u64 = 2_000_000_000;
 /// A round trip is measured anew when the last one is older than this (core §1.9), nanoseconds.
 const RTT_MAX_AGE: u64 = 3_600_000_000_000;
-/// Time for the last words to a connection that is closed with an error (core §3.8), nanoseconds.
+/// Time for the last words to a connection that is closed with an error, nanoseconds.
 const LINGER: u64 = 100_000_000;
 /// Unread input discarded before a socket is closed, so that the peer reads the last words instead of a reset.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -163,17 +163,17 @@ impl Shard {
         self.remove_all_subs(slot);
     }
 
-    /// After the last write of a closing connection: done, or a moment more for what could not be written.
+    /// After the last write of a closing connection: done, or time for what could not be written yet. A client that has
+    /// ended its sending side may well be reading, and gets as much of it as any other.
     pub(super) fn finish_close<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
-        if conn.closing.is_none() {
-            return;
-        }
+        let Some(reason) = conn.closing else { return };
         if conn.out.pending() == 0 {
             return self.remove(io, slot);
         }
         if !std::mem::replace(&mut conn.lingers, true) {
-            self.timers.set(self.now + LINGER, (slot, conn.cid, Timer::Linger));
+            let time = if reason == CloseReason::ClientClosed { self.config.write_deadline } else { LINGER };
+            self.timers.set(self.now + time, (slot, conn.cid, Timer::Linger));
         }
     }
 
