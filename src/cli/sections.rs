@@ -203,7 +203,10 @@ const CORES: &[Flag] = &[
         &["--cores"],
         "list",
         "Processors to run a shard on, e.g. 0-7 or 0,2,4-5 (default: all allowed)",
-        set!(cores, processors),
+        Set(|options, text| {
+            (options.cores, options.cores_are_given) = (processors(text)?, true);
+            Ok(())
+        }),
     ),
     flag(
         &["--spin_us"],
@@ -218,20 +221,15 @@ const CORES: &[Flag] = &[
         "Memory registered with io_uring per shard and ring (default: 256KiB)",
         set!(io_memory, memory_size),
     ),
-    flag(&["--segment_size"], "size", "Largest log segment (default: 64MiB)", set!(segment_size, size)),
-    flag(
-        &["--commit_delay_us"],
-        "number",
-        "Microseconds a commit waits for company (default: 0)",
-        set!(commit_delay_us, size),
-    ),
+    flag(&["--segment_size"], "size", "Largest log segment", Ignored(NO_STORE)),
+    flag(&["--commit_delay_us"], "number", "Microseconds a commit waits for company", Ignored(NO_STORE)),
     flag(&["--ring_slots"], "number", "Batches between each pair of shards (default: 256)", set!(ring_slots, count)),
     flag(&["--ring_bytes"], "size", "Bytes between each pair of shards (default: 1MiB)", set!(ring_bytes, memory_size)),
 ];
 
 const JETSTREAM: &[Flag] = &[
     switch(&["-js", "--jetstream"], "Enable JetStream functionality", Ignored(NO_JETSTREAM)),
-    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored("nothing is stored in this version")),
+    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored(NO_STORE)),
 ];
 
 const AUTHORIZATION: &[Flag] = &[
@@ -274,6 +272,7 @@ const COMMON: &[Flag] = &[
 
 const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
+const NO_STORE: &str = "nothing is stored in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";
 
 fn debug_and_trace(options: &mut Options, text: &str) -> Result<(), String> {
