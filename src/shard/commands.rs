@@ -14,7 +14,7 @@ use crate::wire::parser::{Command, Publish};
 
 /// Longest queue group name; ring items give its length 16 bits.
 const QUEUE_NAME_MAX: usize = u16::MAX as usize;
-/// Queue group name that the reference reserves (core §1.6).
+/// Queue group name that the reference reserves.
 const RESERVED_QUEUE: &[u8] = b"_sys_";
 
 impl Shard {
@@ -362,12 +362,12 @@ pub(super) fn may_be_reserved(subject: &[u8]) -> bool {
     matches!(subject, [b'$', ..] | [b'_', b'R' | b'G', ..])
 }
 
-/// Reply subjects that clients may not use (core §1.15).
+/// Reply subjects that clients may not use: servers answer on them.
 fn is_reserved_reply(reply: &[u8]) -> bool {
     [&b"_R_."[..], b"_GR_.", b"$GR.", b"$JS.ACK."].iter().any(|prefix| reply.starts_with(prefix))
 }
 
-/// Subjects that clients may not publish to (core §1.15).
+/// Subjects that clients may not publish to: servers talk to each other there.
 fn is_reserved_subject(subject: &[u8]) -> bool {
     [&b"_GR_."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
 }

@@ -12,9 +12,9 @@ use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
 use crate::wire::info::{self, ClientFacts};
 
-/// First ping after CONNECT (core §1.9), nanoseconds; random up to a fifth more.
+/// First ping after CONNECT, nanoseconds; random up to a fifth more.
 const FIRST_PING: u64 = 2_000_000_000;
-/// A round trip is measured anew when the last one is older than this (core §1.9), nanoseconds.
+/// A round trip is measured anew when the last one is older than this, nanoseconds.
 const RTT_MAX_AGE: u64 = 3_600_000_000_000;
 /// Time for the last words to a connection that is closed with an error, nanoseconds.
 const LINGER: u64 = 100_000_000;
@@ -220,7 +220,7 @@ impl Shard {
         self.read_buffer = buffer;
     }
 
-    /// Tells all clients that understand it that the server is about to close (core §3.10).
+    /// Tells all clients that understand it that the server is about to close.
     pub fn announce_lame_duck(&mut self) {
         let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {

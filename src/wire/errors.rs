@@ -1,4 +1,4 @@
-//! The `-ERR` texts and close reasons that clients and monitoring see (core §1.11).
+//! The `-ERR` texts and close reasons that clients and monitoring see, as the reference server writes them.
 
 use std::fmt;
 
@@ -82,7 +82,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether queued output is still worth sending before the socket is closed (core §3.8).
+    /// Whether queued output is still worth sending before the socket is closed.
     #[must_use]
     pub fn flushes(self) -> bool {
         !matches!(self, Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError)
@@ -100,7 +100,7 @@ pub enum Violation<'a> {
     MaximumSubscriptions,
     /// Publishing on this subject is not allowed.
     Publish(&'a [u8]),
-    /// This reply subject is reserved (core §1.15).
+    /// This reply subject is reserved.
     PublishReply(&'a [u8]),
     /// Subscribing is not allowed.
     Subscribe(&'a [u8]),

@@ -63,7 +63,7 @@ pub enum Command<'a> {
     Unsubscribe {
         /// Subscription id.
         sid: &'a [u8],
-        /// Limit; 0 when absent or not a number (core §1.7: remove now).
+        /// Limit; 0 when absent or not a number, which both mean: remove now.
         max: u64,
     },
     /// `PING`.
@@ -81,7 +81,7 @@ pub enum Command<'a> {
 /// A publish. All slices borrow from the input.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Subject, not validated (core §1.5).
+    /// Subject, not validated.
     pub subject: &'a [u8],
     /// Reply subject; empty if there is none.
     pub reply: &'a [u8],
@@ -400,7 +400,7 @@ fn parse_publish<'a>(
     match (buf.get(end), buf.get(end + 1)) {
         (None, _) => {}
         (Some(b'\r'), Some(b'\n')) => {
-            // Header size 0 means no header: delivered as MSG (core §1.5).
+            // Header size 0 means no header: delivered as MSG.
             let header_text = if header_bytes == 0 { &[] } else { header_text };
             let subject_end = line.start + subject.len();
             let arguments = args[1..count].iter().map(|arg| arg.len() + 1).sum::<usize>();
@@ -437,7 +437,7 @@ fn split<'a>(line: &'a [u8], args: &mut [&'a [u8]]) -> Result<usize, ParseError>
     Ok(count)
 }
 
-/// 1 to 9 ASCII digits (core §1.1).
+/// 1 to 9 ASCII digits.
 fn number(text: &[u8]) -> Option<usize> {
     if text.is_empty() || text.len() > 9 {
         return None;
