@@ -431,6 +431,7 @@ impl Shard {
                 block[..rest.len()].copy_from_slice(rest);
                 Input::Block { block, filled: rest.len(), want: command_bytes }
             }
+            Ok(Step::More(More::Ignored { verb_bytes })) => Input::Partial(rest[..verb_bytes].to_vec()),
             _ => Input::Partial(rest.to_vec()),
         };
     }

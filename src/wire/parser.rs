@@ -34,6 +34,11 @@ pub enum Step<'a> {
 pub enum More {
     /// The line has not ended yet.
     Line,
+    /// Nor has this one, but what follows its verb means nothing, has no limit, and need not be kept.
+    Ignored {
+        /// Bytes that the rest of the line is to be parsed behind.
+        verb_bytes: usize,
+    },
     /// The line of a publish is complete, its payload is not.
     Payload {
         /// Bytes of the whole command: line, payload and line end.
@@ -324,12 +329,14 @@ fn parse_slow<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError
         None if buf.last() == Some(&b'\r') && buf.len() > arg_start => buf.len() - 1,
         None => buf.len(),
     };
-    // Blanks before the arguments, and text that is ignored, may not grow without bound either.
-    if arg_end - arg_start > limits.control_line_max || arg_start > limits.control_line_max + verb_bytes {
+    let is_ignored = matches!(verb, Verb::Ping | Verb::Pong | Verb::Ok);
+    // Blanks before the arguments may not grow without bound either.
+    let is_too_long = arg_end - arg_start > limits.control_line_max || arg_start > limits.control_line_max + verb_bytes;
+    if is_too_long && !is_ignored {
         return Err(ParseError::ControlLine);
     }
     let Some(line_feed) = line_feed else {
-        return Ok(Step::More(More::Line));
+        return Ok(Step::More(if is_ignored { More::Ignored { verb_bytes } } else { More::Line }));
     };
     let used = line_feed + 1;
     let line = &buf[arg_start..arg_end];
