@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, shard_suite, wait_until};
 
@@ -15,6 +17,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     connz_shows_who_is_logged_in,
     connz_shows_who_clients_claim_to_be,
     connz_remembers_what_connections_had,
+    connz_tells_how_long_a_client_has_been_idle,
     connz_shows_the_round_trip,
     overlong_requests_are_refused,
     connz_sorts_and_cuts_over_all_shards,
@@ -342,6 +345,35 @@ fn connz_remembers_what_connections_had(shards: usize) {
     assert_eq!((&closed(cid)[0]["subscriptions"], &closed(cid)[0]["authorized_user"]), (&json!(2), &json!("alice")));
     assert_eq!(closed(stranger_cid)[0]["authorized_user"], "mallory");
     assert!(!server.get("/connz?state=any&auth=1").body.contains("guess"));
+}
+
+/// `idle` counts from the last message, CONNECT or change of a subscription, whatever pings go to and fro.
+fn connz_tells_how_long_a_client_has_been_idle(shards: usize) {
+    const IDLE: Duration = Duration::from_millis(1_200);
+    let server = Server::start(shards);
+    let mut idle = server.client_on(0);
+    let mut publisher = server.client_on(1);
+    idle.subscribe("foo", "1");
+    let listed = |cid: u64| connections(&server, &format!("cid={cid}")).swap_remove(0);
+    let began = Instant::now();
+    wait_until("a second has passed", PATIENCE, || {
+        idle.expect_nothing();
+        began.elapsed() > IDLE
+    });
+    let before = listed(idle.cid());
+    assert_ne!(before["idle"], "0s", "{before}");
+    assert_eq!(before["last_activity"], listed(idle.cid())["last_activity"]);
+    publisher.publish("foo", "x");
+    idle.expect("MSG foo 1 1\r\nx\r\n");
+    wait_until("both were active", PATIENCE, || {
+        [idle.cid(), publisher.cid()].iter().all(|cid| listed(*cid)["idle"] == "0s")
+    });
+    // Nobody looks at the shards meanwhile.
+    let began = Instant::now();
+    wait_until("a second has passed", PATIENCE, || server.get("/healthz").status == 200 && began.elapsed() > IDLE);
+    let after = listed(idle.cid());
+    assert_ne!(after["idle"], "0s", "{after}");
+    assert!(after["last_activity"].as_str() > before["last_activity"].as_str(), "{after}");
 }
 
 /// The round trip is known from CONNECT on.

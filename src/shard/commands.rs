@@ -61,6 +61,9 @@ impl Shard {
     }
 
     fn execute_rare<I: Io>(&mut self, io: &mut I, slot: u32, command: Command<'_>) {
+        if let Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::Connect(_) = command {
+            self.local.conns[slot as usize].last_activity = self.now;
+        }
         match command {
             Command::Subscribe { subject, queue, sid } => self.subscribe(slot, subject, queue, sid),
             Command::Unsubscribe { sid, max } => self.unsubscribe(slot, sid, max),

@@ -137,11 +137,15 @@ pub(crate) struct Conn {
     pub(crate) subs: HashTable<SubSlot>,
     pub(crate) pings: Pings,
     pub(crate) traffic: Traffic,
-    /// Nanoseconds of the shared clock.
+    /// A message has been queued since the last write.
+    pub(crate) has_messages: bool,
+    /// Last CONNECT, message or change of subscriptions, nanoseconds of the shared clock. Pings do not count.
     pub(crate) last_activity: u64,
     /// Last bytes from the client, nanoseconds of the shared clock.
     pub(crate) last_input: u64,
+    /// When it was accepted, by the calendar and in nanoseconds of the shared clock.
     pub(crate) start: SystemTime,
+    pub(crate) accepted: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) identity: Option<Box<Identity>>,
 }
@@ -175,9 +179,11 @@ impl Conn {
             subs: HashTable::new(),
             pings: Pings::default(),
             traffic: Traffic::default(),
+            has_messages: false,
             last_activity: now,
             last_input: now,
             start: SystemTime::now(),
+            accepted: now,
             peer,
             identity: None,
         }

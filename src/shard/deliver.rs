@@ -37,6 +37,7 @@ impl Shard {
         let size = message.size() as u64;
         conn.traffic.in_msgs += 1;
         conn.traffic.in_bytes += size;
+        conn.last_activity = self.now;
         self.local.counters.in_msgs += 1;
         self.local.counters.in_bytes += size;
         let (account, options, cid) = (conn.account, conn.options, conn.cid);
@@ -340,6 +341,7 @@ impl Local {
             conn.out.write_message(&mut self.pool, message.subject, &sub.sid, &plain);
         }
         let size = message.size() as u64;
+        conn.has_messages = true;
         conn.traffic.out_msgs += 1;
         conn.traffic.out_bytes += size;
         self.counters.out_msgs += 1;

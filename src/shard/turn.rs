@@ -254,7 +254,6 @@ impl Shard {
     fn note_input(&mut self, slot: u32) {
         if let Some(conn) = self.local.conns.get_mut(slot as usize) {
             conn.last_input = self.now;
-            conn.last_activity = self.now;
         }
     }
 
@@ -577,7 +576,9 @@ impl Shard {
             return;
         }
         conn.blocked = false;
-        conn.last_activity = self.now;
+        if std::mem::take(&mut conn.has_messages) {
+            conn.last_activity = self.now;
+        }
         while conn.out.pending() > 0 {
             let mut slices = [IoSlice::new(&[]); SEGMENTS_PER_WRITE];
             let count = conn.out.slices(&mut slices);
