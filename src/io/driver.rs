@@ -63,7 +63,7 @@ pub struct Plan {
     pub spin: Duration,
 }
 
-/// Longest pause after a failed accept (core §3.2: 10 ms doubling to 1 s).
+/// Longest pause after a failed accept (10 ms doubling to 1 s, as the reference server does).
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Connections accepted before other tasks of the shard get their turn.

@@ -30,7 +30,7 @@ pub(crate) enum Input {
     },
 }
 
-/// Switches a client sets with CONNECT, with the defaults of one that sends none (core §1.4).
+/// Switches a client sets with CONNECT, with the defaults of one that sends none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) verbose: bool,
@@ -207,7 +207,7 @@ impl Conn {
         }
     }
 
-    /// Prefix of log lines about this connection (core §3.12).
+    /// Prefix of log lines about this connection, as the reference server writes it.
     pub(crate) fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
         if let Some(identity) = &self.identity {

@@ -14,7 +14,7 @@ use crate::wire::message::{self, Message, Tail};
 
 /// A connection with this much queued is written to before the turn ends.
 pub(super) const FLUSH_BYTES: usize = if cfg!(test) { 2 << 10 } else { 128 << 10 };
-/// Stall gate (core §3.7): wait above 75 % of `max_pending`, at 100 %, and at most per read.
+/// Stall gate: milliseconds to wait above 75 % of `max_pending`, at 100 %, and at most per read.
 const STALL_MIN_MS: u8 = 2;
 const STALL_MAX_MS: u8 = 5;
 /// Most a publisher waits for one read of its socket.
@@ -123,7 +123,7 @@ impl Shard {
         taken + mask.count_ones() as usize
     }
 
-    /// Picks one member of a group, uniformly over all members on all shards (core §2.4), and delivers if it is here.
+    /// Picks one member of a group, uniformly over all members on all shards, and delivers if it is here.
     fn choose_member(&mut self, queue: &QueueRoute, publisher: &Publisher, message: &Message<'_>) -> Choice {
         let local = queue.local.len() as u32;
         let chosen = self.rng.u32(..local + queue.peer_weight);
@@ -245,7 +245,7 @@ impl Shard {
         true
     }
 
-    /// Answers a request that nobody took, if the requester listens on the reply itself (core §1.13).
+    /// Answers a request that nobody took, if the requester listens on the reply itself.
     fn no_responders(&mut self, account: u32, conn_slot: u32, subject: &[u8], reply: &[u8]) {
         let route = self.accounts[account as usize].route(reply);
         let own = route.plain.iter().find(|slot| self.local.subs[**slot as usize].conn == conn_slot);
@@ -374,7 +374,7 @@ impl Local {
     }
 }
 
-/// The message as a client without header support gets it (core §1.8).
+/// The message as a client without header support gets it.
 fn without_headers<'a>(scratch: &'a mut Vec<u8>, message: &Message<'a>) -> Message<'a> {
     let payload = &message.body()[message.header_bytes..];
     let mut digits = itoa::Buffer::new();
