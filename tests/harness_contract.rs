@@ -23,6 +23,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     lame_duck_without_clients_ends_at_once,
     lame_duck_lets_clients_go,
     trace_shows_the_protocol_but_no_secrets,
+    a_token_is_not_logged,
     traces_are_complete_and_cut,
     debug_shows_no_protocol,
     a_restarted_server_takes_the_same_port,
@@ -257,6 +258,15 @@ fn trace_shows_the_protocol_but_no_secrets(shards: usize) {
     for secret in ["s3cret", "wr0ng", "t0ken", "s1g"] {
         assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
     }
+}
+
+/// Who has logged in with a token is known by that, not by the token.
+fn a_token_is_not_logged(shards: usize) {
+    let server = Server::builder().shards(shards).token("t0ken").arg("-DV").start();
+    let mut client = server.connect().login(&json!({"verbose": false, "auth_token": "t0ken"}));
+    client.subscribe("foo", "1");
+    server.await_stderr(&format!("cid:{} - \"$G/token\" - <<- [SUB foo 1]", client.cid()));
+    assert!(!server.stderr().contains("t0ken"), "{}", server.stderr());
 }
 
 /// Each kind of delivery and of removal has its line; payloads are cut to `--max_traced_msg_len` bytes, headers included.

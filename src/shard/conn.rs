@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
-use crate::wire::connect::Connect;
+use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
 /// Bytes that were read but do not make a whole command yet.
@@ -215,8 +215,10 @@ impl Conn {
             if !lang.is_empty() || !version.is_empty() || !name.is_empty() {
                 label.push_str(&format!(" - \"v{version}:{lang}:{name}\""));
             }
-            if let Some(user) = user {
-                label.push_str(&format!(" - \"$G/user:{user}\""));
+            match user.as_deref() {
+                None => {}
+                Some(REDACTED) => label.push_str(" - \"$G/token\""),
+                Some(user) => label.push_str(&format!(" - \"$G/user:{user}\"")),
             }
         }
         label
