@@ -30,9 +30,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn serve(options: Options, warnings: &[String]) -> ExitCode {
+fn serve(mut options: Options, warnings: &[String]) -> ExitCode {
     // Before the log has a thread: some of what is prepared must happen while there is only one.
-    let prepared = host::prepare(&options);
+    let prepared = host::prepare(&mut options);
     let logging = match Logging::install(&LogConfig::from(&options)) {
         Ok(logging) => logging,
         Err(error) => return refuse(&error),

@@ -23,6 +23,8 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     lame_duck_without_clients_ends_at_once,
     lame_duck_lets_clients_go,
     trace_shows_the_protocol_but_no_secrets,
+    a_token_is_not_logged,
+    traces_are_complete_and_cut,
     debug_shows_no_protocol,
     a_restarted_server_takes_the_same_port,
     a_port_in_use_is_fatal,
@@ -255,6 +257,53 @@ fn trace_shows_the_protocol_but_no_secrets(shards: usize) {
     assert!(log.contains("\"pass\":\"[REDACTED]\""), "{log}");
     for secret in ["s3cret", "wr0ng", "t0ken", "s1g"] {
         assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+    }
+}
+
+/// Who has logged in with a token is known by that, not by the token.
+fn a_token_is_not_logged(shards: usize) {
+    let server = Server::builder().shards(shards).token("t0ken").arg("-DV").start();
+    let mut client = server.connect().login(&json!({"verbose": false, "auth_token": "t0ken"}));
+    client.subscribe("foo", "1");
+    server.await_stderr(&format!("cid:{} - \"$G/token\" - <<- [SUB foo 1]", client.cid()));
+    assert!(!server.stderr().contains("t0ken"), "{}", server.stderr());
+}
+
+/// Each kind of delivery and of removal has its line; payloads are cut to `--max_traced_msg_len` bytes, headers included.
+fn traces_are_complete_and_cut(shards: usize) {
+    let server = Server::builder().shards(shards).args(&["-DV", "--max_traced_msg_len", "7"]).start();
+    let mut publisher = server.requester();
+    let mut plain = server.connect();
+    plain.send("CONNECT {\"verbose\":true}\r\nSUB foo 1\r\nSUB foo 2\r\nUNSUB 2 1\r\nPING\r\n");
+    let _ = plain.until_pong();
+    publisher.send(
+        "SUB foo q 3\r\nHPUB foo r 12 17\r\nNATS/1.0\r\n\r\nhello\r\nPUB foo 11\r\nhello world\r\nPUB foo 0\r\n\r\n",
+    );
+    publisher.send("UNSUB 3\r\n+OK\r\nINFO {}\r\nPING\r\n");
+    let _ = publisher.until_pong();
+    drop(plain);
+    server.await_stderr("<-> [DELSUB 1]");
+    let log = server.stderr();
+    for text in [
+        format!("cid:{} - <<- [HPUB foo r 12 17]", publisher.cid()),
+        format!("cid:{} - <<- MSG_PAYLOAD: [\"NATS/1....\"]", publisher.cid()),
+        format!("cid:{} - ->> [HMSG foo 3 r 12 17]", publisher.cid()),
+        format!("cid:{} - ->> MSG_PAYLOAD: [\"NATS/1....\"]", publisher.cid()),
+        format!("cid:{} - <<- MSG_PAYLOAD: [\"hello w...\"]", publisher.cid()),
+        format!("cid:{} - <-> [DELSUB 3]", publisher.cid()),
+        "->> [OK]".to_owned(),
+        "->> [MSG foo 1 r 5]".to_owned(),
+        "->> MSG_PAYLOAD: [\"hello\"]".to_owned(),
+        "->> [MSG foo 1 11]".to_owned(),
+        "->> MSG_PAYLOAD: [\"hello w...\"]".to_owned(),
+        "->> [MSG foo 1 0]".to_owned(),
+        "Auto-unsubscribe limit of 1 reached for sid '2'".to_owned(),
+        "<-> [DELSUB 2]".to_owned(),
+    ] {
+        assert!(log.contains(&text), "no {text}:\n{log}");
+    }
+    for text in ["rld", "[INFO", "[+OK", "MSG_PAYLOAD: [\"\"]"] {
+        assert!(!log.contains(text), "{text} is in the log:\n{log}");
     }
 }
 

@@ -14,6 +14,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     absurd_numbers_are_refused,
     empty_and_binary_arguments_are_survived,
     endless_lines_are_cut_short,
+    endless_idle_text_uses_no_memory,
     endless_payloads_before_connect_use_no_memory,
     half_open_connections_cost_little,
     thousands_of_long_subscriptions_come_and_go,
@@ -219,6 +220,25 @@ fn endless_lines_are_cut_short(shards: usize) {
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes more are resident");
     assert_healthy(&server);
+}
+
+/// Text behind PING means nothing and may go on for ever, as with the reference server; nothing of it is kept.
+fn endless_idle_text_uses_no_memory(shards: usize) {
+    const BYTES: usize = 64 << 20;
+    let server = Server::start(shards);
+    let before = server.resident_bytes();
+    for start in ["PING ", "PONG", "+OK x"] {
+        let mut client = server.client();
+        client.send(start);
+        assert!(pour(&client, &[b'x'; 65_536], BYTES) >= BYTES, "{start:?}: the line was cut short");
+        let grown = server.resident_bytes().saturating_sub(before);
+        assert!(grown < 16 << 20, "{grown} bytes more are resident");
+        client.send("\r\n");
+        if start == "PING " {
+            client.expect("PONG\r\n");
+        }
+        client.expect_nothing();
+    }
 }
 
 /// Where a password is required a stranger gets nothing stored, whatever size he announces.

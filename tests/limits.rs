@@ -15,10 +15,13 @@ use support::{Client, PATIENCE, Server, raise_open_files, shard_suite, wait_unti
 shard_suite!(one_shard = 1, three_shards = 3 => {
     a_client_that_stops_reading_is_cut_off,
     a_write_that_takes_too_long_ends_the_connection,
+    each_blocked_write_has_a_deadline_of_its_own,
+    a_client_that_has_ended_its_sending_side_gets_what_waits_for_it,
     a_new_client_is_pinged_soon,
     a_client_that_never_answers_pings_is_stale,
     a_client_that_answers_pings_stays,
     a_busy_client_is_not_pinged,
+    a_busy_client_that_answers_no_ping_stays,
     connections_are_limited,
     connections_are_limited_when_they_come_at_once,
     a_fast_publisher_is_slowed_down_before_anybody_is_cut_off,
@@ -124,6 +127,83 @@ fn a_write_that_takes_too_long_ends_the_connection(shards: usize) {
     server.await_stderr("Slow Consumer Detected: WriteDeadline of 300ms exceeded");
 }
 
+/// Bytes that wait for a connection.
+fn pending_bytes(server: &Server, cid: u64) -> u64 {
+    let list = server.get_json(&format!("/connz?cid={cid}"));
+    list["connections"][0]["pending_bytes"].as_u64().unwrap_or_default()
+}
+
+/// Publishes more to a sluggish subscriber than sockets hold, and waits until some of it waits in the server.
+fn publish_until_blocked(server: &Server, publisher: &mut Client, cid: u64, frame: &[u8], count: usize) {
+    publisher.send(frame.repeat(count));
+    publisher.expect_nothing();
+    wait_until("the subscriber is behind", PATIENCE, || pending_bytes(server, cid) > 0);
+}
+
+/// A subscriber that has caught up before the deadline and falls behind again has the full time once more, and is cut
+/// off when that is over.
+fn each_blocked_write_has_a_deadline_of_its_own(shards: usize) {
+    const PAYLOAD_BYTES: usize = 500_000;
+    const MESSAGES: usize = 30;
+    const DEADLINE: Duration = Duration::from_millis(2_000);
+    let server = Server::builder().shards(shards).monitor().option("write_deadline", "2000ms").start();
+    let mut publisher = server.client_on(0);
+    let mut sluggish = sluggish_subscriber(&server, 1, "foo");
+    let cid = sluggish.cid();
+    let frame = [format!("PUB foo {PAYLOAD_BYTES}\r\n").as_bytes(), &[b'x'; PAYLOAD_BYTES], b"\r\n"].concat();
+    let passes = |began: Instant, limit: Duration| {
+        wait_until("time has passed", PATIENCE, || {
+            assert_eq!(close_reason(&server, cid), "", "after {:?}", began.elapsed());
+            began.elapsed() >= limit
+        });
+    };
+
+    let first = Instant::now();
+    publish_until_blocked(&server, &mut publisher, cid, &frame, MESSAGES);
+    passes(first, DEADLINE * 6 / 10);
+    sluggish.next_msgs(MESSAGES);
+    wait_until("the subscriber has caught up", PATIENCE, || pending_bytes(&server, cid) == 0);
+    let second = Instant::now();
+    publish_until_blocked(&server, &mut publisher, cid, &frame, MESSAGES);
+    passes(first, DEADLINE * 13 / 10);
+    assert!(second.elapsed() < DEADLINE, "this machine is too slow for the test: {:?}", second.elapsed());
+    sluggish.next_msgs(MESSAGES);
+    sluggish.expect_nothing();
+
+    publish_until_blocked(&server, &mut publisher, cid, &frame, MESSAGES);
+    wait_until("the deadline has passed", PATIENCE, || close_reason(&server, cid) == "Slow Consumer (Write Deadline)");
+    assert_eq!(slow_consumers(&server), 1);
+}
+
+/// Who has shut down his sending side still gets all that was queued for him, also if he is in no hurry to read it.
+fn a_client_that_has_ended_its_sending_side_gets_what_waits_for_it(shards: usize) {
+    const PAYLOAD_BYTES: usize = 500_000;
+    const MESSAGES: usize = 30;
+    const HESITATION: Duration = Duration::from_millis(500);
+    let server = Server::builder().shards(shards).monitor().start();
+    let mut publisher = server.client_on(0);
+    let frame = [format!("PUB foo {PAYLOAD_BYTES}\r\n").as_bytes(), &[b'x'; PAYLOAD_BYTES], b"\r\n"].concat();
+    for shard in 0..server.shards() {
+        let mut subscriber = sluggish_subscriber(&server, shard, "foo");
+        publish_until_blocked(&server, &mut publisher, subscriber.cid(), &frame, MESSAGES);
+        subscriber.finish_sending();
+        let began = Instant::now();
+        wait_until("the server has noticed, and waited", PATIENCE, || {
+            close_reason(&server, subscriber.cid()) == "Client Closed" && began.elapsed() >= HESITATION
+        });
+        let received = subscriber.read_to_end();
+        assert_eq!(
+            received.len(),
+            MESSAGES * format!("MSG foo 1 {PAYLOAD_BYTES}\r\n\r\n").len() + MESSAGES * PAYLOAD_BYTES
+        );
+    }
+    // What he sent himself right before counts, too.
+    let mut client = server.client();
+    client.send(["SUB foo 1\r\n", &"PUB foo 5\r\nhello\r\n".repeat(1000), "PING\r\n"].concat());
+    client.finish_sending();
+    client.expect_then_close("MSG foo 1 5\r\nhello\r\n".repeat(1000) + "PONG\r\n");
+}
+
 /// However long the interval is, the first PING comes two seconds after CONNECT, and up to a fifth later.
 fn a_new_client_is_pinged_soon(shards: usize) {
     let server = Server::builder().shards(shards).start();
@@ -171,6 +251,24 @@ fn a_busy_client_is_not_pinged(shards: usize) {
         client.expect_nothing();
         client.expect_silence(Duration::from_millis(30));
     }
+}
+
+/// A client that always has something to say is alive, even if it never answers a PING. Once it falls silent it is not.
+fn a_busy_client_that_answers_no_ping_stays(shards: usize) {
+    const INTERVAL: Duration = Duration::from_millis(200);
+    let server =
+        Server::builder().shards(shards).monitor().option("ping_interval", "200ms").option("ping_max", "1").start();
+    let mut client = server.connect().ignoring_pings();
+    client.send("CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+    let began = Instant::now();
+    wait_until("many intervals have passed", PATIENCE, || {
+        client.publish("foo", "x");
+        assert_eq!(close_reason(&server, client.cid()), "", "after {:?}", began.elapsed());
+        began.elapsed() >= INTERVAL * 8
+    });
+    let received = client.read_to_end();
+    assert!(received.starts_with(b"PING\r\n"), "{}", received.escape_ascii());
+    assert!(received.ends_with(b"-ERR 'Stale Connection'\r\n"), "{}", received.escape_ascii());
 }
 
 /// The connection above `max_connections` gets INFO, an error and the end. One that leaves makes room.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, shard_suite, wait_until};
 
@@ -13,6 +15,11 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     connz_describes_each_connection,
     connz_lists_subscriptions,
     connz_shows_who_is_logged_in,
+    connz_shows_who_clients_claim_to_be,
+    connz_remembers_what_connections_had,
+    connz_tells_how_long_a_client_has_been_idle,
+    connz_shows_the_round_trip,
+    overlong_requests_are_refused,
     connz_sorts_and_cuts_over_all_shards,
     connz_remembers_why_connections_ended,
     healthz_is_compact,
@@ -297,6 +304,94 @@ fn connz_shows_who_is_logged_in(shards: usize) {
     assert_eq!(connection["authorized_user"], "alice");
     assert!(connection.get("account").is_none(), "the default account is not shown: {connection}");
     assert!(!reply.body.contains("s3cret"), "{}", reply.body);
+}
+
+/// Without authentication `auth=1` shows what the client said of itself, but never a token.
+fn connz_shows_who_clients_claim_to_be(shards: usize) {
+    let server = Server::start(shards);
+    let cases = [
+        ("{}", None),
+        ("{\"user\":\"al\",\"pass\":\"p\"}", Some("al")),
+        ("{\"user\":\"al\",\"auth_token\":\"t0ken\"}", Some("al")),
+        ("{\"auth_token\":\"t0ken\"}", Some("[REDACTED]")),
+        ("{\"user\":\"al\",\"nkey\":\"UABC\"}", Some("UABC")),
+    ];
+    for (json, user) in cases {
+        let mut client = server.connect();
+        client.send(format!("CONNECT {json}\r\nPING\r\n"));
+        let _ = client.until_pong();
+        let reply = server.get(&format!("/connz?auth=1&cid={}", client.cid()));
+        assert_eq!(reply.json()["connections"][0]["authorized_user"].as_str(), user, "{json}");
+        assert!(!reply.body.contains("t0ken"), "{}", reply.body);
+        assert!(connections(&server, &format!("cid={}", client.cid()))[0].get("authorized_user").is_none());
+    }
+}
+
+/// A closed connection is listed with the subscriptions and the user that it had, and with who it wanted to be if it
+/// was turned away.
+fn connz_remembers_what_connections_had(shards: usize) {
+    let server = Server::builder().shards(shards).monitor().user("alice", "s3cret").start();
+    let mut client = server.connect().login(&json!({"verbose": false, "user": "alice", "pass": "s3cret"}));
+    client.send("SUB a 1\r\nSUB b q 2\r\n");
+    client.expect_nothing();
+    let mut stranger = server.connect();
+    stranger.send("CONNECT {\"user\":\"mallory\",\"pass\":\"guess\"}\r\n");
+    let _ = stranger.read_to_end();
+    server.await_stderr("authentication error - User \"mallory\"");
+    let (cid, stranger_cid) = (client.cid(), stranger.cid());
+    drop(client);
+    let closed = |cid: u64| connections(&server, &format!("state=closed&auth=1&cid={cid}"));
+    wait_until("both are listed as closed", PATIENCE, || !closed(cid).is_empty() && !closed(stranger_cid).is_empty());
+    assert_eq!((&closed(cid)[0]["subscriptions"], &closed(cid)[0]["authorized_user"]), (&json!(2), &json!("alice")));
+    assert_eq!(closed(stranger_cid)[0]["authorized_user"], "mallory");
+    assert!(!server.get("/connz?state=any&auth=1").body.contains("guess"));
+}
+
+/// `idle` counts from the last message, CONNECT or change of a subscription, whatever pings go to and fro.
+fn connz_tells_how_long_a_client_has_been_idle(shards: usize) {
+    const IDLE: Duration = Duration::from_millis(1_200);
+    let server = Server::start(shards);
+    let mut idle = server.client_on(0);
+    let mut publisher = server.client_on(1);
+    idle.subscribe("foo", "1");
+    let listed = |cid: u64| connections(&server, &format!("cid={cid}")).swap_remove(0);
+    let began = Instant::now();
+    wait_until("a second has passed", PATIENCE, || {
+        idle.expect_nothing();
+        began.elapsed() > IDLE
+    });
+    let before = listed(idle.cid());
+    assert_ne!(before["idle"], "0s", "{before}");
+    assert_eq!(before["last_activity"], listed(idle.cid())["last_activity"]);
+    publisher.publish("foo", "x");
+    idle.expect("MSG foo 1 1\r\nx\r\n");
+    wait_until("both were active", PATIENCE, || {
+        [idle.cid(), publisher.cid()].iter().all(|cid| listed(*cid)["idle"] == "0s")
+    });
+    // Nobody looks at the shards meanwhile.
+    let began = Instant::now();
+    wait_until("a second has passed", PATIENCE, || server.get("/healthz").status == 200 && began.elapsed() > IDLE);
+    let after = listed(idle.cid());
+    assert_ne!(after["idle"], "0s", "{after}");
+    assert!(after["last_activity"].as_str() > before["last_activity"].as_str(), "{after}");
+}
+
+/// The round trip is known from CONNECT on.
+fn connz_shows_the_round_trip(shards: usize) {
+    let server = Server::start(shards);
+    let silent = server.connect();
+    let client = server.client();
+    wait_until("both connections are listed", PATIENCE, || connections(&server, "").len() == 2);
+    let rtt = |cid: u64| connections(&server, &format!("cid={cid}"))[0]["rtt"].clone();
+    assert_eq!(rtt(silent.cid()), "0s");
+    assert_ne!(rtt(client.cid()), "0s");
+}
+
+/// A request line beyond reason gets its status, and the port goes on answering.
+fn overlong_requests_are_refused(shards: usize) {
+    let server = Server::start(shards);
+    assert_eq!(server.get(&format!("/varz?a={}", "x".repeat(1_200_000))).status, 431);
+    assert_eq!(server.get("/healthz").status, 200);
 }
 
 /// Sorting, limit and offset apply to the connections of all shards together.

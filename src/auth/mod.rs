@@ -7,7 +7,7 @@ use crate::wire::connect::Connect;
 /// How clients identify themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Anybody may connect; credentials are ignored (core §1.4).
+    /// Anybody may connect; credentials are ignored.
     #[default]
     Open,
     /// One user with a password.
@@ -19,13 +19,6 @@ pub enum Auth {
     },
     /// A shared token.
     Token(String),
-}
-
-/// A successful login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Login {
-    /// User name, where there is one.
-    pub user: Option<String>,
 }
 
 /// The credentials do not fit.
@@ -43,17 +36,14 @@ impl Auth {
     ///
     /// # Errors
     /// [`Denied`], without saying which part was wrong.
-    pub fn check(&self, connect: &Connect) -> Result<Login, Denied> {
-        let given = |field: &Option<String>| field.clone().unwrap_or_default();
-        match self {
-            Self::Open => Ok(Login::default()),
-            Self::User { user, pass } => {
-                let same_user = equal(user, &given(&connect.user));
-                let same_pass = equal(pass, &given(&connect.pass));
-                (same_user & same_pass).then(|| Login { user: Some(user.clone()) }).ok_or(Denied)
-            }
-            Self::Token(token) => equal(token, &given(&connect.auth_token)).then(Login::default).ok_or(Denied),
-        }
+    pub fn check(&self, connect: &Connect) -> Result<(), Denied> {
+        let same = |wanted: &str, given: &Option<String>| equal(wanted, given.as_deref().unwrap_or_default());
+        let fits = match self {
+            Self::Open => true,
+            Self::User { user, pass } => same(user, &connect.user) & same(pass, &connect.pass),
+            Self::Token(token) => same(token, &connect.auth_token),
+        };
+        if fits { Ok(()) } else { Err(Denied) }
     }
 }
 
@@ -81,15 +71,15 @@ mod tests {
             auth_token: token.map(Into::into),
             ..Connect::default()
         };
-        assert_eq!(user.check(&connect(Some("derek"), Some("s3cr3t"), None)), Ok(Login { user: Some("derek".into()) }));
+        assert_eq!(user.check(&connect(Some("derek"), Some("s3cr3t"), None)), Ok(()));
         for (name, pass) in
             [(None, None), (Some("derek"), None), (Some("derek"), Some("s3cr3")), (Some("dere"), Some("s3cr3t"))]
         {
             assert_eq!(user.check(&connect(name, pass, None)), Err(Denied));
         }
-        assert_eq!(token.check(&connect(None, None, Some("T0pS3cr3t"))), Ok(Login::default()));
+        assert_eq!(token.check(&connect(None, None, Some("T0pS3cr3t"))), Ok(()));
         assert_eq!(token.check(&connect(None, None, Some("T0pS3cr3t\0"))), Err(Denied));
         assert_eq!(token.check(&connect(Some("T0pS3cr3t"), None, None)), Err(Denied));
-        assert_eq!(Auth::Open.check(&connect(Some("x"), Some("y"), None)), Ok(Login::default()));
+        assert_eq!(Auth::Open.check(&connect(Some("x"), Some("y"), None)), Ok(()));
     }
 }

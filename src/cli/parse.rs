@@ -195,8 +195,8 @@ mod tests {
             }),
             (&["-D", "-V"], |o| (o.debug, o.trace) = (true, true)),
             (&["-DV"], |o| (o.debug, o.trace) = (true, true)),
-            (&["-VV"], |o| (o.trace, o.trace_verbose) = (true, true)),
-            (&["-DVV"], |o| (o.debug, o.trace, o.trace_verbose) = (true, true, true)),
+            (&["-VV"], |o| o.trace = true),
+            (&["-DVV"], |o| (o.debug, o.trace) = (true, true)),
             (&["-DVV=false", "-D=0"], |_| {}),
             (&["--max_traced_msg_len=-1"], |_| {}),
             (&["--user", "u", "--pass", "plain$x"], |o| {
@@ -221,14 +221,10 @@ mod tests {
                 (o.no_fast_producer_stall, o.max_closed_clients) = (true, 7);
             }),
             (&["--cores", "0,0", "--spin-us", "20", "--ring-depth=1024", "--io-memory", "1MiB"], |o| {
-                (o.cores, o.spin_us, o.ring_depth, o.io_memory) = (vec![0, 0], 20, 1024, 1 << 20);
+                (o.cores, o.cores_are_given) = (vec![0, 0], true);
+                (o.spin_us, o.ring_depth, o.io_memory) = (20, 1024, 1 << 20);
             }),
-            (
-                &["--segment-size", "1MiB", "--commit-delay-us", "9", "--ring-slots", "8", "--ring_bytes", "64KiB"],
-                |o| {
-                    (o.segment_size, o.commit_delay_us, o.ring_slots, o.ring_bytes) = (1 << 20, 9, 8, 65536);
-                },
-            ),
+            (&["--ring-slots", "8", "--ring_bytes", "64KiB"], |o| (o.ring_slots, o.ring_bytes) = (8, 65536)),
         ];
         for (args, change) in cases {
             let mut expected = Options::default();
@@ -300,6 +296,13 @@ mod tests {
                 &[
                     "flag -js has no effect: JetStream is not available in this version",
                     "flag -sd has no effect: nothing is stored in this version",
+                ],
+            ),
+            (
+                &["--segment-size", "1MiB", "-commit_delay_us=9", "--segment-size", "2MiB"],
+                &[
+                    "flag --segment-size has no effect: nothing is stored in this version",
+                    "flag -commit_delay_us has no effect: nothing is stored in this version",
                 ],
             ),
             (

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
-use crate::config::{Secret, duration};
+use crate::config::{Options, Secret, duration};
 
 use super::flags::Effect::{Ask, Ignored, Refused, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
@@ -106,34 +106,14 @@ const LOGGING: &[Flag] = &[
     switch(&["-V", "--trace"], "Trace the raw protocol", set!(trace, boolean)),
     switch(
         &["-VV"],
-        "Verbose trace (traces system account as well)",
+        "Trace (would add the system account, of which there is none in this version)",
         Set(|options, text| {
-            if boolean(text)? {
-                (options.trace, options.trace_verbose) = (true, true);
-            }
+            options.trace |= boolean(text)?;
             Ok(())
         }),
     ),
-    switch(
-        &["-DV"],
-        "Debug and trace",
-        Set(|options, text| {
-            if boolean(text)? {
-                (options.debug, options.trace) = (true, true);
-            }
-            Ok(())
-        }),
-    ),
-    switch(
-        &["-DVV"],
-        "Debug and verbose trace (traces system account as well)",
-        Set(|options, text| {
-            if boolean(text)? {
-                (options.debug, options.trace, options.trace_verbose) = (true, true, true);
-            }
-            Ok(())
-        }),
-    ),
+    switch(&["-DV"], "Debug and trace", Set(debug_and_trace)),
+    switch(&["-DVV"], "Debug and trace (as -VV)", Set(debug_and_trace)),
     flag(
         &["--log_size_limit"],
         "limit",
@@ -223,7 +203,10 @@ const CORES: &[Flag] = &[
         &["--cores"],
         "list",
         "Processors to run a shard on, e.g. 0-7 or 0,2,4-5 (default: all allowed)",
-        set!(cores, processors),
+        Set(|options, text| {
+            (options.cores, options.cores_are_given) = (processors(text)?, true);
+            Ok(())
+        }),
     ),
     flag(
         &["--spin_us"],
@@ -238,20 +221,15 @@ const CORES: &[Flag] = &[
         "Memory registered with io_uring per shard and ring (default: 256KiB)",
         set!(io_memory, memory_size),
     ),
-    flag(&["--segment_size"], "size", "Largest log segment (default: 64MiB)", set!(segment_size, size)),
-    flag(
-        &["--commit_delay_us"],
-        "number",
-        "Microseconds a commit waits for company (default: 0)",
-        set!(commit_delay_us, size),
-    ),
+    flag(&["--segment_size"], "size", "Largest log segment", Ignored(NO_STORE)),
+    flag(&["--commit_delay_us"], "number", "Microseconds a commit waits for company", Ignored(NO_STORE)),
     flag(&["--ring_slots"], "number", "Batches between each pair of shards (default: 256)", set!(ring_slots, count)),
     flag(&["--ring_bytes"], "size", "Bytes between each pair of shards (default: 1MiB)", set!(ring_bytes, memory_size)),
 ];
 
 const JETSTREAM: &[Flag] = &[
     switch(&["-js", "--jetstream"], "Enable JetStream functionality", Ignored(NO_JETSTREAM)),
-    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored("nothing is stored in this version")),
+    flag(&["-sd", "--store_dir"], "dir", "Set the storage directory", Ignored(NO_STORE)),
 ];
 
 const AUTHORIZATION: &[Flag] = &[
@@ -294,7 +272,15 @@ const COMMON: &[Flag] = &[
 
 const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
+const NO_STORE: &str = "nothing is stored in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";
+
+fn debug_and_trace(options: &mut Options, text: &str) -> Result<(), String> {
+    if boolean(text)? {
+        (options.debug, options.trace) = (true, true);
+    }
+    Ok(())
+}
 
 fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())

@@ -42,8 +42,6 @@ pub struct Options {
     pub debug: bool,
     /// Write TRC lines, the raw protocol.
     pub trace: bool,
-    /// Trace the system account as well.
-    pub trace_verbose: bool,
     /// Put the time into log lines.
     pub logtime: bool,
     /// Log times in UTC instead of local time.
@@ -89,16 +87,14 @@ pub struct Options {
 
     /// Processor of each shard, in shard order. A processor may stand here twice.
     pub cores: Vec<usize>,
+    /// `cores` was asked for: all of them are run, or none.
+    pub cores_are_given: bool,
     /// How long an idle shard polls before it sleeps; 0 = sleep at once.
     pub spin_us: u64,
     /// Entries of each io_uring submission queue.
     pub ring_depth: usize,
     /// Memory registered with io_uring, per shard and ring.
     pub io_memory: usize,
-    /// Largest log segment.
-    pub segment_size: u64,
-    /// How long a commit waits for company; 0 = commit as soon as the previous one is done.
-    pub commit_delay_us: u64,
     /// Batches in the ring of each ordered pair of shards.
     pub ring_slots: usize,
     /// Bytes in the ring of each ordered pair of shards.
@@ -160,7 +156,6 @@ impl Default for Options {
             log_file: None,
             debug: false,
             trace: false,
-            trace_verbose: false,
             logtime: true,
             logtime_utc: false,
             log_size_limit: 0,
@@ -182,11 +177,10 @@ impl Default for Options {
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
             cores: cpus::allowed().into_iter().take(values::SHARDS_MAX).collect(),
+            cores_are_given: false,
             spin_us: 0,
             ring_depth: 512,
             io_memory: 64 << 10,
-            segment_size: 64 << 20,
-            commit_delay_us: 0,
             ring_slots: 256,
             ring_bytes: 1 << 20,
         }
@@ -271,11 +265,9 @@ impl Options {
         for (name, value, low, high) in [
             ("ring_depth", self.ring_depth as u64, 16, 32_768),
             ("io_memory", self.io_memory as u64, 64 << 10, 1 << 30),
-            ("segment_size", self.segment_size, 1 << 20, 1 << 40),
             ("ring_slots", self.ring_slots as u64, 2, 1 << 16),
             ("ring_bytes", self.ring_bytes as u64, 4096, 1 << 30),
             ("spin_us", self.spin_us, 0, 1_000_000),
-            ("commit_delay_us", self.commit_delay_us, 0, 1_000_000),
         ] {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }

@@ -1,4 +1,4 @@
-//! Lame duck mode: no new clients, a word to those who are here, then closing them bit by bit (core §3.10).
+//! Lame duck mode: no new clients, a word to those who are here, then closing them bit by bit.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The control thread: what a server does beside moving messages.
 //!
-//! [`run`] starts everything in the reference's order (core §3.1), then waits for signals: stop, drain, lame duck,
+//! [`run`] starts everything in the reference's order, then waits for signals: stop, drain, lame duck,
 //! log reopening. It talks to shards by orders and gets plain values back; nothing here runs on a shard.
 
 mod lame_duck;

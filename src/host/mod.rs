@@ -1,7 +1,7 @@
 //! Start-up checks: what the machine must offer before shards are started.
 //!
 //! Owns the questions put to the kernel and the one-line remedies. [`prepare`] runs once, on the main thread, before
-//! any other thread exists (the log's included); it may raise this process's own limits and changes nothing else.
+//! any other thread exists (the log's included); it may raise this process's own limits and reduce the number of shards, and changes nothing else.
 //! Nothing here runs on a shard or after start.
 
 pub mod cpus;
@@ -11,7 +11,7 @@ mod pid_file;
 pub(crate) mod sys;
 
 pub use kernel::{check_io_uring, check_kernel};
-pub use limits::{check_locked_memory, check_open_files};
+pub use limits::{check_open_files, fit_locked_memory};
 pub use pid_file::write_pid_file;
 
 use std::fmt;
@@ -41,13 +41,14 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Runs all checks and prepares the process for its shards. Returns what is worth a warning, for the caller to log:
-/// the log itself has a thread and must therefore be installed later than this.
-pub fn prepare(options: &Options) -> Result<Vec<Problem>, Problem> {
+/// Runs all checks and prepares the process for its shards. Shards that the machine has no room for are left out of
+/// `options` if their number was not given. Returns what is worth a warning, for the caller to log: the log itself has
+/// a thread and must therefore be installed later than this.
+pub fn prepare(options: &mut Options) -> Result<Vec<Problem>, Problem> {
     let mut warnings = Vec::new();
     check_kernel()?;
     cpus::check(&options.cores, &cpus::allowed())?;
-    check_locked_memory(options.cores.len(), options.io_memory)?;
+    warnings.extend(fit_locked_memory(&mut options.cores, options.cores_are_given, options.io_memory)?);
     check_io_uring()?;
     warnings.extend(check_open_files(options.max_connections));
     warnings.extend(register_membarrier());
@@ -72,8 +73,8 @@ mod tests {
     /// refused before anything else is changed.
     #[test]
     fn checks_run_in_order() {
-        let missing = Options { cores: vec![100_000], ..Options::default() };
-        let problem = prepare(&missing).unwrap_err();
+        let mut missing = Options { cores: vec![100_000], ..Options::default() };
+        let problem = prepare(&mut missing).unwrap_err();
         assert!(problem.to_string().contains("processor 100000: choose --cores from "), "{problem}");
     }
 }

@@ -19,7 +19,7 @@ mod thread;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use time::UtcOffset;
@@ -40,7 +40,7 @@ pub const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 static DEBUG: AtomicBool = AtomicBool::new(false);
 static TRACE: AtomicBool = AtomicBool::new(false);
-static TRACE_VERBOSE: AtomicBool = AtomicBool::new(false);
+static TRACED_BYTES_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Whether DBG lines are written.
 #[inline]
@@ -54,10 +54,9 @@ pub fn trace_enabled() -> bool {
     TRACE.load(Ordering::Relaxed)
 }
 
-/// Whether the system account is traced too.
-#[inline]
-pub fn trace_verbose_enabled() -> bool {
-    TRACE_VERBOSE.load(Ordering::Relaxed)
+/// Bytes of a payload that a TRC line shows at most.
+pub fn traced_bytes_max() -> usize {
+    TRACED_BYTES_MAX.load(Ordering::Relaxed)
 }
 
 /// Where the log goes and what it contains.
@@ -69,8 +68,8 @@ pub struct LogConfig {
     pub debug: bool,
     /// Write TRC lines.
     pub trace: bool,
-    /// Trace the system account as well.
-    pub trace_verbose: bool,
+    /// Bytes of a payload shown in a TRC line; 0 = all.
+    pub traced_bytes_max: usize,
     /// Begin lines with the time.
     pub time: bool,
     /// Times in UTC instead of local time.
@@ -85,7 +84,7 @@ impl From<&Options> for LogConfig {
             file: options.log_file.clone(),
             debug: options.debug,
             trace: options.trace,
-            trace_verbose: options.trace_verbose,
+            traced_bytes_max: options.max_traced_msg_len,
             time: options.logtime,
             utc: options.logtime_utc,
             size_limit: options.log_size_limit,
@@ -137,7 +136,8 @@ impl Logging {
             .map_err(|_| LogError::AlreadyInstalled)?;
         DEBUG.store(config.debug, Ordering::Relaxed);
         TRACE.store(config.trace, Ordering::Relaxed);
-        TRACE_VERBOSE.store(config.trace && config.trace_verbose, Ordering::Relaxed);
+        let traced = if config.traced_bytes_max == 0 { usize::MAX } else { config.traced_bytes_max };
+        TRACED_BYTES_MAX.store(traced, Ordering::Relaxed);
         Ok(Self { thread })
     }
 

@@ -169,7 +169,7 @@ mod tests {
             file: Some(file.to_owned()),
             debug: false,
             trace: false,
-            trace_verbose: false,
+            traced_bytes_max: 0,
             time: false,
             utc: true,
             size_limit,

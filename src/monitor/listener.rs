@@ -2,7 +2,8 @@
 //!
 //! At most [`CONNECTIONS_MAX`] connections are open; further ones wait in the kernel's backlog. A connection is closed
 //! when it is silent for [`IDLE_MAX`], when a request has not arrived and been answered within [`REQUEST_MAX`], when a
-//! request is longer than [`REQUEST_BYTES_MAX`], or when its reader takes nothing for [`IDLE_MAX`].
+//! request is longer than [`REQUEST_BYTES_MAX`], which is answered with status 431, or when its reader takes nothing for
+//! [`IDLE_MAX`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -28,6 +29,13 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a request. Requests need neither a body nor long headers, and pipelining is not worth a buffer.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// The answer to a longer one, as the reference gives it.
+const TOO_LONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n431 Request Header Fields Too Large";
+
+/// So much of it is still read, and thrown away: a socket closed with unread input loses the answer.
+const DISCARD_BYTES_MAX: usize = 4 << 20;
 
 /// Pause after a failed accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -85,13 +93,15 @@ pub(super) struct BoundedStream {
     deadline: Pin<Box<Sleep>>,
     /// Bytes that have arrived since the last byte of an answer left.
     request_bytes: usize,
+    /// The request was too long and has been refused.
+    refused: bool,
     limits: Limits,
     _slot: OwnedSemaphorePermit,
 }
 
 impl BoundedStream {
     fn new(stream: TcpStream, slot: OwnedSemaphorePermit, limits: Limits) -> Self {
-        Self { stream, deadline: Box::pin(sleep(limits.idle)), request_bytes: 0, limits, _slot: slot }
+        Self { stream, deadline: Box::pin(sleep(limits.idle)), request_bytes: 0, refused: false, limits, _slot: slot }
     }
 
     fn allow(&mut self, time: Duration) {
@@ -104,6 +114,26 @@ impl BoundedStream {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Answers a request that is too long, and ends the connection when its sender has had a chance to see that.
+    fn refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.refused {
+            self.refused = true;
+            // Whoever does not take the answer now does without.
+            let _ = self.stream.try_write(TOO_LONG);
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        let mut scratch = [0; 4096];
+        while self.request_bytes < DISCARD_BYTES_MAX {
+            let mut rest = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => self.request_bytes += rest.filled().len(),
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.still_pending(cx),
+            }
+        }
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 
     fn wrote(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -121,6 +151,9 @@ impl BoundedStream {
 
 impl AsyncRead for BoundedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.refused {
+            return self.refuse(cx);
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
@@ -131,7 +164,7 @@ impl AsyncRead for BoundedStream {
                 }
                 self.request_bytes += bytes;
                 if self.request_bytes > REQUEST_BYTES_MAX {
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    return self.refuse(cx);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -214,6 +247,26 @@ mod tests {
             let mut whole = TcpStream::connect(addr).await.unwrap();
             whole.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
             assert!(ends(whole).await.ends_with("ok"));
+        });
+    }
+
+    /// A request that is too long is answered, wherever its length is.
+    #[test]
+    fn long_requests_are_refused() {
+        let limits = Limits { connections: 4, idle: HOUR, request: HOUR };
+        run(limits, async |addr| {
+            for (start, end) in [("GET /?", " HTTP/1.1\r\nHost: x\r\n\r\n"), ("GET / HTTP/1.1\r\nA: ", "\r\n\r\n")] {
+                for (bytes, status) in
+                    [(REQUEST_BYTES_MAX - 100, "200 OK"), (1 << 20, "431 Request Header Fields Too Large")]
+                {
+                    let mut client = TcpStream::connect(addr).await.unwrap();
+                    let request = format!("{start}{}{end}", "x".repeat(bytes));
+                    within(client.write_all(request.as_bytes())).await.unwrap();
+                    client.shutdown().await.unwrap();
+                    let answer = ends(client).await;
+                    assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{start}: {answer:?}");
+                }
+            }
         });
     }
 

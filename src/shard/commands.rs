@@ -6,7 +6,6 @@ use super::conn::{Identity, Options, Stage, Sub};
 use super::io::Io;
 use super::timers::Timer;
 use super::{Shard, trace};
-use crate::auth::Login;
 use crate::subject;
 use crate::wire::connect;
 use crate::wire::errors::{CloseReason, Violation};
@@ -15,7 +14,7 @@ use crate::wire::parser::{Command, Publish};
 
 /// Longest queue group name; ring items give its length 16 bits.
 const QUEUE_NAME_MAX: usize = u16::MAX as usize;
-/// Queue group name that the reference reserves (core §1.6).
+/// Queue group name that the reference reserves.
 const RESERVED_QUEUE: &[u8] = b"_sys_";
 
 impl Shard {
@@ -62,6 +61,9 @@ impl Shard {
     }
 
     fn execute_rare<I: Io>(&mut self, io: &mut I, slot: u32, command: Command<'_>) {
+        if let Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::Connect(_) = command {
+            self.local.conns[slot as usize].last_activity = self.now;
+        }
         match command {
             Command::Subscribe { subject, queue, sid } => self.subscribe(slot, subject, queue, sid),
             Command::Unsubscribe { sid, max } => self.unsubscribe(slot, sid, max),
@@ -195,36 +197,52 @@ impl Shard {
     /// Removes subscriptions that have had their last message.
     pub(super) fn remove_finished(&mut self) {
         for sub_slot in std::mem::take(&mut self.local.finished) {
+            let sub = &self.local.subs[sub_slot as usize];
+            tracing::debug!(
+                "{} - Auto-unsubscribe limit of {} reached for sid '{}'",
+                self.local.conns[sub.conn as usize].label(),
+                sub.max,
+                String::from_utf8_lossy(&sub.sid)
+            );
             self.remove_sub(sub_slot);
         }
     }
 
     pub(super) fn remove_sub(&mut self, sub_slot: u32) {
         let sub = self.local.remove_sub(sub_slot);
-        let account = self.local.conns[sub.conn as usize].account;
+        let conn = &self.local.conns[sub.conn as usize];
+        if self.local.traces {
+            trace::removal(conn, &sub);
+        }
+        let account = conn.account;
         self.accounts[account as usize].unsubscribe(&sub.subject, sub.queue.as_deref(), sub_slot);
     }
 
     fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
         let conn = &mut self.local.conns[slot as usize];
-        let Ok(connect) = connect::parse(json, conn.connect_so_far()) else {
-            return self.close(io, slot, CloseReason::ParseError);
+        let connect = match connect::parse(json, conn.connect_so_far()) {
+            Ok(connect) => connect,
+            Err(error) => {
+                tracing::error!("{} - {error}", conn.label());
+                return self.close(io, slot, CloseReason::ParseError);
+            }
         };
         // Credentials that a second CONNECT does not mention stay as they were.
-        let login = if conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() {
-            Ok(Login { user: conn.identity.as_ref().and_then(|identity| identity.user.clone()) })
-        } else {
-            self.config.auth.check(&connect)
-        };
+        let is_known = conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials();
+        let is_denied = !is_known && self.config.auth.check(&connect).is_err();
+        if is_denied || connect.asks_for_account {
+            let claim = connect.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
+            tracing::error!("{} - authentication error{claim}", conn.label());
+        }
+        let user = connect.claim().map(|claim| claim.shown().to_owned());
+        let asks_for_account = connect.asks_for_account;
         conn.identity = Some(Box::new(Identity {
             name: connect.name,
             lang: connect.lang,
             version: connect.version,
-            user: login.as_ref().ok().and_then(|login| login.user.clone()),
+            user: user.or_else(|| conn.identity.take().and_then(|identity| identity.user)),
         }));
-        if login.is_err() || connect.asks_for_account {
-            let label = conn.label();
-            tracing::error!("{label} - authentication error");
+        if is_denied || asks_for_account {
             return self.close(io, slot, CloseReason::AuthorizationViolation);
         }
         conn.stage = Stage::Open;
@@ -244,6 +262,11 @@ impl Shard {
         }
         let is_first = !std::mem::replace(&mut conn.pings.started, true);
         conn.owes_info |= is_first && connect.protocol >= 1;
+        if is_first {
+            // CONNECT is the answer to INFO. The first ping measures better.
+            let since_info = conn.start.elapsed().unwrap_or_default();
+            conn.pings.rtt = u64::try_from(since_info.as_nanos()).unwrap_or(u64::MAX).max(1);
+        }
         let cid = conn.cid;
         if !is_first {
             self.remove_all_subs(slot);
@@ -283,15 +306,17 @@ impl Shard {
     }
 
     fn violation(&mut self, slot: u32, violation: &Violation<'_>) {
-        let label = self.local.conns[slot as usize].label();
-        tracing::error!("{label} - {violation}");
+        // A misspelt subject harms nobody but the client, who is told.
+        if !matches!(violation, Violation::InvalidSubject | Violation::InvalidPublishSubject) {
+            tracing::error!("{} - {violation}", self.local.conns[slot as usize].label());
+        }
         self.say(slot, format!("-ERR '{violation}'\r\n").as_bytes());
     }
 
     /// Queues protocol text for a client.
     pub(super) fn say(&mut self, slot: u32, text: &[u8]) {
         let conn = &mut self.local.conns[slot as usize];
-        conn.out.write(&mut self.local.pool, text);
+        conn.out.write(&mut self.local.buffers, text);
         if !conn.dirty {
             conn.dirty = true;
             self.local.dirty.push(slot);
@@ -340,12 +365,12 @@ pub(super) fn may_be_reserved(subject: &[u8]) -> bool {
     matches!(subject, [b'$', ..] | [b'_', b'R' | b'G', ..])
 }
 
-/// Reply subjects that clients may not use (core §1.15).
+/// Reply subjects that clients may not use: servers answer on them.
 fn is_reserved_reply(reply: &[u8]) -> bool {
     [&b"_R_."[..], b"_GR_.", b"$GR.", b"$JS.ACK."].iter().any(|prefix| reply.starts_with(prefix))
 }
 
-/// Subjects that clients may not publish to (core §1.15).
+/// Subjects that clients may not publish to: servers talk to each other there.
 fn is_reserved_subject(subject: &[u8]) -> bool {
     [&b"_GR_."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
 }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
-use crate::wire::connect::Connect;
+use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
 /// Bytes that were read but do not make a whole command yet.
@@ -31,7 +31,7 @@ pub(crate) enum Input {
     },
 }
 
-/// Switches a client sets with CONNECT, with the defaults of one that sends none (core §1.4).
+/// Switches a client sets with CONNECT, with the defaults of one that sends none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) verbose: bool,
@@ -138,11 +138,15 @@ pub(crate) struct Conn {
     pub(crate) subs: HashTable<SubSlot>,
     pub(crate) pings: Pings,
     pub(crate) traffic: Traffic,
-    /// Nanoseconds of the shared clock.
+    /// A message has been queued since the last write.
+    pub(crate) has_messages: bool,
+    /// Last CONNECT, message or change of subscriptions, nanoseconds of the shared clock. Pings do not count.
     pub(crate) last_activity: u64,
     /// Last bytes from the client, nanoseconds of the shared clock.
     pub(crate) last_input: u64,
+    /// When it was accepted, by the calendar and in nanoseconds of the shared clock.
     pub(crate) start: SystemTime,
+    pub(crate) accepted: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) identity: Option<Box<Identity>>,
 }
@@ -176,9 +180,11 @@ impl Conn {
             subs: HashTable::new(),
             pings: Pings::default(),
             traffic: Traffic::default(),
+            has_messages: false,
             last_activity: now,
             last_input: now,
             start: SystemTime::now(),
+            accepted: now,
             peer,
             identity: None,
         }
@@ -202,7 +208,7 @@ impl Conn {
         }
     }
 
-    /// Prefix of log lines about this connection (core §3.12).
+    /// Prefix of log lines about this connection, as the reference server writes it.
     pub(crate) fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
         if let Some(identity) = &self.identity {
@@ -210,8 +216,10 @@ impl Conn {
             if !lang.is_empty() || !version.is_empty() || !name.is_empty() {
                 label.push_str(&format!(" - \"v{version}:{lang}:{name}\""));
             }
-            if let Some(user) = user {
-                label.push_str(&format!(" - \"$G/user:{user}\""));
+            match user.as_deref() {
+                None => {}
+                Some(REDACTED) => label.push_str(" - \"$G/token\""),
+                Some(user) => label.push_str(&format!(" - \"$G/user:{user}\"")),
             }
         }
         label

@@ -17,7 +17,7 @@ use crate::wire::message::{self, Message, Tail};
 
 /// A connection with this much queued is written to before the turn ends.
 pub(super) const FLUSH_BYTES: usize = if cfg!(test) { 2 << 10 } else { 128 << 10 };
-/// Stall gate (core §3.7): wait above 75 % of `max_pending`, at 100 %, and at most per read.
+/// Stall gate: milliseconds to wait above 75 % of `max_pending`, at 100 %, and at most per read.
 const STALL_MIN_MS: u8 = 2;
 const STALL_MAX_MS: u8 = 5;
 /// Most a publisher waits for one read of its socket.
@@ -48,6 +48,7 @@ impl Shard {
         let size = message.size() as u64;
         conn.traffic.in_msgs += 1;
         conn.traffic.in_bytes += size;
+        conn.last_activity = self.now;
         self.local.counters.in_msgs += 1;
         self.local.counters.in_bytes += size;
         let (account, options, cid) = (conn.account, conn.options, conn.cid);
@@ -130,7 +131,7 @@ impl Shard {
         taken + mask.count_ones() as usize
     }
 
-    /// Picks one member of a group, uniformly over all members on all shards (core §2.4), and delivers if it is here.
+    /// Picks one member of a group, uniformly over all members on all shards, and delivers if it is here.
     fn choose_member(&mut self, queue: &QueueRoute, publisher: &Publisher, message: &Message<'_>) -> Choice {
         let local = queue.local.len() as u32;
         let chosen = self.rng.u32(..local + queue.peer_weight);
@@ -250,7 +251,7 @@ impl Shard {
         true
     }
 
-    /// Answers a request that nobody took, if the requester listens on the reply itself (core §1.13).
+    /// Answers a request that nobody took, if the requester listens on the reply itself.
     fn no_responders(&mut self, account: u32, conn_slot: u32, subject: &[u8], reply: &[u8]) {
         let route = self.accounts[account as usize].route(reply);
         let own = route.plain.iter().find(|slot| self.local.subs[**slot as usize].conn == conn_slot);
@@ -262,7 +263,7 @@ impl Shard {
         // It is no message of the subject: the subscription does not count it.
         let local = &mut self.local;
         let conn = &mut local.conns[conn_slot as usize];
-        conn.out.write_message(&mut local.pool, &local.subs[slot as usize].sid, &status);
+        conn.out.write_message(&mut local.buffers, &local.subs[slot as usize].sid, &status);
         if !std::mem::replace(&mut conn.dirty, true) {
             local.dirty.push(conn_slot);
         }
@@ -363,23 +364,24 @@ impl Local {
         sub.delivered += 1;
         if message.header_bytes == 0 || conn.options.headers {
             match rendered {
-                None => conn.out.write_message(&mut self.pool, &sub.sid, message),
+                None => conn.out.write_message(&mut self.buffers, &sub.sid, message),
                 Some(rendered) => match rendered.iter().find(|(sid, _)| is_same(sid, &sub.sid)) {
-                    Some((_, part)) => conn.out.write_part(&mut self.pool, *part),
+                    Some((_, part)) => conn.out.write_part(&mut self.buffers, *part),
                     None if rendered.len() < COMMON_SIDS_MAX => {
-                        let part = self.pool.render(&sub.sid, message);
+                        let part = self.buffers.render(&sub.sid, message);
                         rendered.push((Sid::from_slice(&sub.sid), part));
-                        conn.out.write_part(&mut self.pool, part);
+                        conn.out.write_part(&mut self.buffers, part);
                     }
-                    None => conn.out.write_message(&mut self.pool, &sub.sid, message),
+                    None => conn.out.write_message(&mut self.buffers, &sub.sid, message),
                 },
             }
         } else {
             self.scratch.clear();
             let plain = without_headers(&mut self.scratch, message);
-            conn.out.write_message(&mut self.pool, &sub.sid, &plain);
+            conn.out.write_message(&mut self.buffers, &sub.sid, &plain);
         }
         let size = message.size() as u64;
+        conn.has_messages = true;
         conn.traffic.out_msgs += 1;
         conn.traffic.out_bytes += size;
         self.counters.out_msgs += 1;
@@ -412,7 +414,7 @@ impl Local {
     }
 }
 
-/// The message as a client without header support gets it (core §1.8).
+/// The message as a client without header support gets it.
 fn without_headers<'a>(scratch: &'a mut Vec<u8>, message: &Message<'a>) -> Message<'a> {
     let payload = &message.body()[message.header_bytes..];
     let mut digits = itoa::Buffer::new();

@@ -12,11 +12,11 @@ use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
 use crate::wire::info::{self, ClientFacts};
 
-/// First ping after CONNECT (core §1.9), nanoseconds; random up to a fifth more.
+/// First ping after CONNECT, nanoseconds; random up to a fifth more.
 const FIRST_PING: u64 = 2_000_000_000;
-/// A round trip is measured anew when the last one is older than this (core §1.9), nanoseconds.
+/// A round trip is measured anew when the last one is older than this, nanoseconds.
 const RTT_MAX_AGE: u64 = 3_600_000_000_000;
-/// Time for the last words to a connection that is closed with an error (core §3.8), nanoseconds.
+/// Time for the last words to a connection that is closed with an error, nanoseconds.
 const LINGER: u64 = 100_000_000;
 /// Unread input discarded before a socket is closed, so that the peer reads the last words instead of a reset.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -97,8 +97,9 @@ impl Shard {
         if self.now < conn.pings.due {
             return;
         }
+        tracing::debug!("{} - Client Ping Timer", conn.label());
         conn.pings.due = self.now + interval;
-        let knows_rtt = conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
+        let knows_rtt = conn.pings.sent_at != 0 && conn.pings.rtt != 0 && self.now - conn.pings.sent_at < RTT_MAX_AGE;
         let has_spoken = self.now - conn.last_input < interval;
         // A client that speaks is alive; it is asked once, for the round trip. Before CONNECT nobody needs to know that.
         let wants_rtt = conn.pings.started && !knows_rtt && conn.pings.outstanding == 0;
@@ -148,11 +149,12 @@ impl Shard {
         if let Some(text) = reason.error_text() {
             self.say(slot, format!("-ERR '{text}'\r\n").as_bytes());
         }
+        self.record(slot, reason);
         let conn = &mut self.local.conns[slot as usize];
         conn.closing = Some(reason);
         conn.input = super::conn::Input::Empty;
         if !reason.flushes() {
-            conn.out.clear(&mut self.local.pool);
+            conn.out.clear(&mut self.local.buffers);
         }
         if !conn.dirty {
             conn.dirty = true;
@@ -161,37 +163,42 @@ impl Shard {
         self.remove_all_subs(slot);
     }
 
-    /// After the last write of a closing connection: done, or a moment more for what could not be written.
+    /// After the last write of a closing connection: done, or time for what could not be written yet. A client that has
+    /// ended its sending side may well be reading, and gets as much of it as any other.
     pub(super) fn finish_close<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
-        if conn.closing.is_none() {
-            return;
-        }
+        let Some(reason) = conn.closing else { return };
         if conn.out.pending() == 0 {
             return self.remove(io, slot);
         }
         if !std::mem::replace(&mut conn.lingers, true) {
-            self.timers.set(self.now + LINGER, (slot, conn.cid, Timer::Linger));
+            let time = if reason == CloseReason::ClientClosed { self.config.write_deadline } else { LINGER };
+            self.timers.set(self.now + time, (slot, conn.cid, Timer::Linger));
         }
     }
 
-    /// Closes the socket and forgets the connection but for a record.
+    /// Keeps what `/connz` shows of a connection that is about to be closed, the number of its subscriptions included.
+    fn record(&mut self, slot: u32, reason: CloseReason) {
+        if self.config.closed_records == 0 {
+            return;
+        }
+        if self.closed.len() >= self.config.closed_records {
+            self.closed.pop_front();
+        }
+        let mut record = self.conn_snapshot(slot, &Want::default());
+        record.stop = Some(SystemTime::now());
+        record.reason = Some(reason.monitor_text());
+        self.closed.push_back(record);
+    }
+
+    /// Closes the socket and forgets the connection.
     fn remove<I: Io>(&mut self, io: &mut I, slot: u32) {
         let conn = &self.local.conns[slot as usize];
         if conn.closing.is_some_and(CloseReason::flushes) && conn.closing != Some(CloseReason::ClientClosed) {
             self.discard_input(io, slot);
         }
-        if self.config.closed_records > 0 {
-            if self.closed.len() >= self.config.closed_records {
-                self.closed.pop_front();
-            }
-            let mut record = self.conn_snapshot(slot, &Want::default());
-            record.stop = Some(SystemTime::now());
-            record.reason = self.local.conns[slot as usize].closing.map(CloseReason::monitor_text);
-            self.closed.push_back(record);
-        }
         let mut conn = self.local.conns.remove(slot as usize);
-        conn.out.clear(&mut self.local.pool);
+        conn.out.clear(&mut self.local.buffers);
         self.local.counters.connections -= 1;
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.shared.connections_by_shard[usize::from(self.peers.shard())].fetch_sub(1, Ordering::Relaxed);
@@ -213,7 +220,7 @@ impl Shard {
         self.read_buffer = buffer;
     }
 
-    /// Tells all clients that understand it that the server is about to close (core §3.10).
+    /// Tells all clients that understand it that the server is about to close.
     pub fn announce_lame_duck(&mut self) {
         let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {

@@ -137,7 +137,7 @@ impl Shared {
 struct Local {
     conns: Slab<Conn>,
     subs: Slab<Sub>,
-    pool: Buffers,
+    buffers: Buffers,
     counters: Counters,
     /// Connections with output to write at the end of the turn.
     dirty: Vec<u32>,
@@ -173,11 +173,15 @@ pub struct Shard {
     local: Local,
     /// Connections that may have something to read or room to write.
     ready: Vec<u32>,
+    /// Empty between turns: the list that is worked off while the next one fills.
+    serving: Vec<u32>,
     timers: Timers,
     /// Read buffer of all connections: left-over bytes, then fresh ones.
     read_buffer: Vec<u8>,
     /// A block for the next large message.
     spare_block: Option<BytesMut>,
+    /// A buffer for the next partial command.
+    spare_partial: Vec<u8>,
     /// Arguments of a publish that cannot be forwarded as they are.
     rebuilt: Vec<u8>,
     closed: VecDeque<ConnSnapshot>,
@@ -200,7 +204,7 @@ impl Shard {
         let local = Local {
             conns: Slab::new(),
             subs: Slab::new(),
-            pool: Buffers::default(),
+            buffers: Buffers::default(),
             counters: Counters::default(),
             dirty: Vec::new(),
             large: Vec::new(),
@@ -224,9 +228,11 @@ impl Shard {
             accounts,
             local,
             ready: Vec::new(),
+            serving: Vec::new(),
             timers: Timers::default(),
             read_buffer: Vec::new(),
             spare_block: None,
+            spare_partial: Vec::new(),
             rebuilt: Vec::new(),
             closed: VecDeque::new(),
             rng: fastrand::Rng::with_seed(seed),

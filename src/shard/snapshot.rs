@@ -1,6 +1,6 @@
 //! Copies out what monitoring asks for.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Shard;
 use super::conn::{Conn, Sub};
@@ -24,7 +24,8 @@ impl Shard {
 
     pub(super) fn conn_snapshot(&self, slot: u32, want: &Want) -> ConnSnapshot {
         let conn: &Conn = &self.local.conns[slot as usize];
-        let idle = Duration::from_nanos(self.now.saturating_sub(conn.last_activity));
+        // From the one moment that is known on both clocks; the shard's `now` is old when it has slept.
+        let until_last_activity = Duration::from_nanos(conn.last_activity.saturating_sub(conn.accepted));
         let identity = conn.identity.as_deref().cloned().unwrap_or_default();
         let subscriptions = if want.subscriptions {
             conn.subs.iter().map(|sub| sub_snapshot(&self.local.subs[*sub as usize])).collect()
@@ -36,7 +37,7 @@ impl Shard {
             shard: self.id(),
             peer: conn.peer,
             start: conn.start,
-            last_activity: SystemTime::now().checked_sub(idle).map_or(conn.start, |at| at.max(conn.start)),
+            last_activity: conn.start + until_last_activity,
             stop: None,
             reason: None,
             rtt_ns: conn.pings.rtt,

@@ -1,90 +1,111 @@
-//! Protocol traces (`-V`): `<<- [PUB foo 5]`, `->> [MSG foo 1 5]`. Passwords, tokens and signatures are not shown.
+//! Protocol traces (`-V`): `<<- [PUB foo 5]`, `->> [MSG foo 1 5]`, `<-> [DELSUB 1]`. Passwords, tokens and signatures are
+//! not shown, payloads up to `max_traced_msg_len`.
 
 use super::conn::{Conn, Sub};
+use crate::logging::traced_bytes_max;
+use crate::wire::connect;
+use crate::wire::errors::Quoted;
 use crate::wire::message::Message;
 use crate::wire::parser::Command;
 
-/// What a client sent.
+/// What a client sent. `+OK`, `INFO` and `-ERR` do nothing that a trace could explain, and the last is an error line.
 #[cold]
 pub(super) fn command(conn: &Conn, command: &Command<'_>) {
-    let label = conn.label();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let joined = |parts: &[&[u8]]| {
-        let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).map(|part| text(part)).collect();
-        parts.join(" ")
-    };
-    match command {
+    let line = match command {
         Command::Publish(publish) => {
             let (header_text, size_text) = publish.size_text;
             let verb: &[u8] = if header_text.is_empty() { b"PUB" } else { b"HPUB" };
-            let line = joined(&[verb, publish.subject, publish.reply, header_text, size_text]);
-            tracing::trace!("{label} - <<- [{line}]");
-            let payload = text(&publish.body[publish.header_bytes..publish.size()]);
-            tracing::trace!("{label} - <<- MSG_PAYLOAD: [{payload:?}]");
+            joined(&[verb, publish.subject, publish.reply, header_text, size_text])
         }
-        Command::Subscribe { subject, queue, sid } => {
-            let line = joined(&[b"SUB", subject, queue.unwrap_or_default(), sid]);
-            tracing::trace!("{label} - <<- [{line}]");
+        Command::Subscribe { subject, queue, sid } => joined(&[b"SUB", subject, queue.unwrap_or_default(), sid]),
+        Command::Unsubscribe { sid, max: 0 } => joined(&[b"UNSUB", sid]),
+        Command::Unsubscribe { sid, max } => joined(&[b"UNSUB", sid, max.to_string().as_bytes()]),
+        Command::Ping => "PING".to_owned(),
+        Command::Pong => "PONG".to_owned(),
+        Command::Connect(json) => {
+            let document = connect::redacted(json);
+            format!("CONNECT {}", document.unwrap_or_else(|| format!("(malformed, {} bytes)", json.len())))
         }
-        Command::Unsubscribe { sid, max } => {
-            let max = if *max == 0 { String::new() } else { max.to_string() };
-            let line = joined(&[b"UNSUB", sid, max.as_bytes()]);
-            tracing::trace!("{label} - <<- [{line}]");
-        }
-        Command::Ping => tracing::trace!("{label} - <<- [PING]"),
-        Command::Pong => tracing::trace!("{label} - <<- [PONG]"),
-        Command::Ok => tracing::trace!("{label} - <<- [+OK]"),
-        Command::Info(_) => tracing::trace!("{label} - <<- [INFO]"),
-        Command::Error(message) => tracing::trace!("{label} - <<- [-ERR {}]", text(message)),
-        Command::Connect(json) => tracing::trace!("{label} - <<- [CONNECT {}]", redacted(json)),
+        Command::Ok | Command::Info(_) | Command::Error(_) => return,
+    };
+    tracing::trace!("{} - <<- [{line}]", conn.label());
+    if let Command::Publish(publish) = command {
+        payload(conn, "<<-", &publish.body[..publish.size()]);
     }
 }
 
 /// A message written to a client.
 #[cold]
 pub(super) fn delivery(conn: &Conn, sub: &Sub, message: &Message<'_>) {
-    let verb = if message.header_bytes == 0 { "MSG" } else { "HMSG" };
-    let arguments = String::from_utf8_lossy(message.arguments()).into_owned();
-    tracing::trace!(
-        "{} - ->> [{verb} {} {}{}]",
-        conn.label(),
-        String::from_utf8_lossy(message.subject),
-        String::from_utf8_lossy(&sub.sid),
-        arguments.trim_end()
-    );
-    let payload = &message.body()[message.header_bytes..message.size()];
-    tracing::trace!("{} - ->> MSG_PAYLOAD: [{:?}]", conn.label(), String::from_utf8_lossy(payload));
+    let body = &message.body()[..message.size()];
+    let (head, shown) = if message.header_bytes == 0 || conn.options.headers {
+        let verb = if message.header_bytes == 0 { "MSG" } else { "HMSG" };
+        let arguments = String::from_utf8_lossy(message.arguments().trim_ascii()).into_owned();
+        (format!("{verb} {} {arguments}", joined(&[message.subject, &sub.sid])), body)
+    } else {
+        let rest = &body[message.header_bytes..];
+        let size = rest.len().to_string();
+        (joined(&[b"MSG", message.subject, &sub.sid, message.reply(), size.as_bytes()]), rest)
+    };
+    tracing::trace!("{} - ->> [{head}]", conn.label());
+    payload(conn, "->>", shown);
 }
 
-/// Protocol text sent to a client.
+/// A subscription that is gone, for whatever reason.
+#[cold]
+pub(super) fn removal(conn: &Conn, sub: &Sub) {
+    tracing::trace!("{} - <-> [DELSUB {}]", conn.label(), String::from_utf8_lossy(&sub.sid));
+}
+
+/// Protocol text sent to a client. INFO is not shown: each has it and it says nothing about the client.
 #[cold]
 pub(super) fn text(conn: &Conn, text: &[u8]) {
-    let text = String::from_utf8_lossy(text);
-    let text = match text.trim_end().split_once(" '") {
-        Some((verb, quoted)) if verb == "-ERR" => format!("{verb} {}", quoted.trim_end_matches('\'')),
-        _ => text.trim_end().to_owned(),
+    let text = String::from_utf8_lossy(text.trim_ascii_end());
+    let shown = match text.split_once(' ') {
+        Some(("INFO", _)) => return,
+        Some(("-ERR", quoted)) => format!("-ERR {}", quoted.trim_matches('\'')),
+        _ => text.trim_start_matches('+').to_owned(),
     };
-    tracing::trace!("{} - ->> [{text}]", conn.label());
+    tracing::trace!("{} - ->> [{shown}]", conn.label());
 }
 
-/// CONNECT without its secrets.
-fn redacted(json: &[u8]) -> String {
-    let Ok(serde_json::Value::Object(mut members)) = serde_json::from_slice(json) else {
-        return "malformed".to_owned();
-    };
-    for (key, value) in &mut members {
-        if ["pass", "auth_token", "sig", "jwt", "nkey"].contains(&key.to_ascii_lowercase().as_str()) {
-            *value = "[REDACTED]".into();
-        }
+fn payload(conn: &Conn, arrow: &str, payload: &[u8]) {
+    if !payload.is_empty() {
+        tracing::trace!("{} - {arrow} MSG_PAYLOAD: [{}]", conn.label(), shown(payload, traced_bytes_max()));
     }
-    serde_json::Value::Object(members).to_string()
+}
+
+/// A payload in quotes, of which a longer one than `max` bytes is cut.
+fn shown(payload: &[u8], max: usize) -> String {
+    match payload.get(..max) {
+        Some(start) if start.len() < payload.len() => Quoted(&[start, b"..."].concat()).to_string(),
+        _ => Quoted(payload).to_string(),
+    }
+}
+
+/// Parts that are not empty, with blanks between them.
+fn joined(parts: &[&[u8]]) -> String {
+    let parts: Vec<_> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
+    String::from_utf8_lossy(&parts.join(&b' ')).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// The cut goes by bytes, as the reference's, even through a character.
     #[test]
-    fn secrets_do_not_reach_the_log() {
-        let line = super::redacted(br#"{"user":"derek","pass":"s3cr3t","Auth_Token":"t0k"}"#);
-        assert!(line.contains("derek") && !line.contains("s3cr3t") && !line.contains("t0k"), "{line}");
+    fn long_payloads_are_cut() {
+        let cases: [(&[u8], usize, &str); 6] = [
+            (b"hello", usize::MAX, r#""hello""#),
+            (b"hello", 5, r#""hello""#),
+            (b"hello world", 5, r#""hello...""#),
+            (b"NATS/1.0\r\n\r\nhi", 9, r#""NATS/1.0\r...""#),
+            ("h\u{e9}llo".as_bytes(), 2, r#""h\xc3...""#),
+            (b"\0\"", 1, r#""\x00...""#),
+        ];
+        for (payload, max, text) in cases {
+            assert_eq!(shown(payload, max), text);
+        }
     }
 }

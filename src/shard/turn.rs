@@ -36,6 +36,8 @@ const BLOCK_BYTES_MIN: usize = if cfg!(test) { 256 } else { 16 << 10 };
 const LINE_READ_BYTES: usize = if cfg!(test) { 64 } else { 4 << 10 };
 /// Largest block kept for reuse.
 const SPARE_BLOCK_BYTES_MAX: usize = 1 << 20;
+/// A buffer serves again for a partial command if it is not larger than four times the need, or than this.
+const SPARE_PARTIAL_BYTES: usize = 4 << 10;
 /// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it.
 const OUTPUT_PER_READ: u64 = 8 << 20;
 /// What a delivery writes beside the payload, about.
@@ -85,14 +87,13 @@ impl Shard {
         let had_work = !self.ready.is_empty();
         self.run_timers(io);
         let looked = self.look(io);
-        let mut ready = std::mem::take(&mut self.ready);
-        let reads = (READS_PER_TURN / ready.len().max(1)).max(1);
-        for slot in ready.drain(..) {
+        let mut serving = std::mem::take(&mut self.serving);
+        std::mem::swap(&mut self.ready, &mut serving);
+        let reads = (READS_PER_TURN / serving.len().max(1)).max(1);
+        for slot in serving.drain(..) {
             self.serve(io, slot, reads);
         }
-        if self.ready.is_empty() {
-            self.ready = ready;
-        }
+        self.serving = serving;
         self.finish(io);
         if had_work || looked {
             self.busy_at = self.now;
@@ -121,7 +122,7 @@ impl Shard {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let trim = (self.local.pool.bytes() > 0).then_some(self.busy_at + TRIM_AFTER);
+        let trim = (self.local.buffers.bytes() > 0).then_some(self.busy_at + TRIM_AFTER);
         [self.timers.next(), trim].into_iter().flatten().min()
     }
 
@@ -207,8 +208,8 @@ impl Shard {
         let conn = &mut self.local.conns[slot as usize];
         let more = match std::mem::take(&mut conn.input) {
             Input::Block { block, filled, want } => self.read_block(io, slot, block, filled, want),
-            Input::Empty => self.read(io, slot, &[]),
-            Input::Partial(kept) => self.read(io, slot, &kept),
+            Input::Empty => self.read(io, slot, Vec::new()),
+            Input::Partial(kept) => self.read(io, slot, kept),
         };
         let after = &self.local.counters;
         let caused = after.out_bytes - before.out_bytes + MESSAGE_OVERHEAD * (after.out_msgs - before.out_msgs);
@@ -221,7 +222,7 @@ impl Shard {
     }
 
     /// Reads into the shard's buffer behind the bytes kept from last time. `true` if there may be more to read.
-    fn read<I: Io>(&mut self, io: &mut I, slot: u32, kept: &[u8]) -> bool {
+    fn read<I: Io>(&mut self, io: &mut I, slot: u32, mut kept: Vec<u8>) -> bool {
         let conn = &mut self.local.conns[slot as usize];
         let wish = if conn.expects_block { LINE_READ_BYTES } else { READ_BYTES.min(conn.read_bytes as usize) };
         let mut buffer = std::mem::take(&mut self.read_buffer);
@@ -229,20 +230,24 @@ impl Shard {
         if buffer.len() < room {
             buffer.resize(room.max(READ_BYTES + BLOCK_BYTES_MIN), 0);
         }
-        buffer[..kept.len()].copy_from_slice(kept);
+        buffer[..kept.len()].copy_from_slice(&kept);
         let received = io.recv(slot, &mut buffer[kept.len()..room]);
         let more = match received {
             Recv::Data { bytes, more } => {
                 self.look_before_parsing(io);
                 self.note_input(slot);
                 let all = &buffer[..kept.len() + bytes];
+                if kept.capacity() > 0 {
+                    kept.clear();
+                    self.spare_partial = kept;
+                }
                 let used = self.run(io, slot, all);
                 self.keep(slot, all, used);
                 more
             }
             other => {
                 self.local.conns[slot as usize].input =
-                    if kept.is_empty() { Input::Empty } else { Input::Partial(kept.to_vec()) };
+                    if kept.is_empty() { Input::Empty } else { Input::Partial(kept) };
                 self.input_ended(io, slot, other);
                 false
             }
@@ -254,7 +259,6 @@ impl Shard {
     fn note_input(&mut self, slot: u32) {
         if let Some(conn) = self.local.conns.get_mut(slot as usize) {
             conn.last_input = self.now;
-            conn.last_activity = self.now;
         }
     }
 
@@ -431,7 +435,18 @@ impl Shard {
                 block[..rest.len()].copy_from_slice(rest);
                 Input::Block { block, filled: rest.len(), want: command_bytes }
             }
-            _ => Input::Partial(rest.to_vec()),
+            step => {
+                let kept = match step {
+                    Ok(Step::More(More::Ignored { verb_bytes })) => &rest[..verb_bytes],
+                    _ => rest,
+                };
+                let mut partial = std::mem::take(&mut self.spare_partial);
+                if partial.capacity() > SPARE_PARTIAL_BYTES.max(4 * kept.len()) {
+                    partial = Vec::new();
+                }
+                partial.extend_from_slice(kept);
+                Input::Partial(partial)
+            }
         };
     }
 
@@ -468,14 +483,14 @@ impl Shard {
             self.peers.ring(io);
             self.flush_dirty(io);
         }
-        self.local.pool.end_turn();
+        self.local.buffers.end_turn();
     }
 
     fn flush_dirty<I: Io>(&mut self, io: &mut I) {
         if self.must_keep_silent() {
             for slot in &self.local.dirty {
                 if let Some(conn) = self.local.conns.get_mut(*slot as usize) {
-                    conn.out.end_part(&mut self.local.pool);
+                    conn.out.end_part(&mut self.local.buffers);
                 }
             }
             return;
@@ -555,7 +570,8 @@ impl Shard {
             // They stay dirty, and are written to when there is room.
             return self.local.large.clear();
         }
-        for slot in std::mem::take(&mut self.local.large) {
+        let mut large = std::mem::take(&mut self.local.large);
+        for slot in large.drain(..) {
             let Some(conn) = self.local.conns.get(slot as usize) else { continue };
             if conn.closing.is_some() || conn.held != 0 {
                 continue;
@@ -568,6 +584,7 @@ impl Shard {
                 self.local.cut_off.push((slot, CloseReason::SlowConsumerPending));
             }
         }
+        self.local.large = large;
         for (slot, reason) in std::mem::take(&mut self.local.cut_off) {
             self.close(io, slot, reason);
         }
@@ -577,20 +594,22 @@ impl Shard {
     fn flush<I: Io>(&mut self, io: &mut I, slot: u32) {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
         conn.dirty = false;
-        conn.out.end_part(&mut self.local.pool);
+        conn.out.end_part(&mut self.local.buffers);
         let waits = conn.held != 0 && !broken(Rule::OutputNotHeld);
         if waits || conn.out.pending() == 0 {
             return;
         }
         conn.blocked = false;
-        conn.last_activity = self.now;
+        if std::mem::take(&mut conn.has_messages) {
+            conn.last_activity = self.now;
+        }
         while conn.out.pending() > 0 {
             let mut slices = [IoSlice::new(&[]); SEGMENTS_PER_WRITE];
             let count = conn.out.slices(&mut slices);
             let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
             match io.send(slot, &slices[..count]) {
                 Sent::Bytes(taken) => {
-                    conn.out.advance(&mut self.local.pool, taken);
+                    conn.out.advance(&mut self.local.buffers, taken);
                     conn.written += taken as u64;
                     if taken < offered {
                         conn.blocked = true;
@@ -598,7 +617,7 @@ impl Shard {
                     }
                 }
                 Sent::Failed => {
-                    conn.out.clear(&mut self.local.pool);
+                    conn.out.clear(&mut self.local.buffers);
                     if conn.closing.is_none() {
                         self.local.cut_off.push((slot, CloseReason::WriteError));
                     }
@@ -647,10 +666,11 @@ impl Shard {
                 }
             }
         }
-        if self.local.pool.bytes() > 0 && self.now >= self.busy_at + TRIM_AFTER {
-            self.local.pool.trim();
+        if self.local.buffers.bytes() > 0 && self.now >= self.busy_at + TRIM_AFTER {
+            self.local.buffers.trim();
             self.read_buffer = Vec::new();
             self.spare_block = None;
+            self.spare_partial = Vec::new();
             io.rest();
         }
     }

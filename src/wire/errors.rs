@@ -1,4 +1,4 @@
-//! The `-ERR` texts and close reasons that clients and monitoring see (core §1.11).
+//! The `-ERR` texts and close reasons that clients and monitoring see, as the reference server writes them.
 
 use std::fmt;
 
@@ -82,7 +82,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether queued output is still worth sending before the socket is closed (core §3.8).
+    /// Whether queued output is still worth sending before the socket is closed.
     #[must_use]
     pub fn flushes(self) -> bool {
         !matches!(self, Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError)
@@ -100,7 +100,7 @@ pub enum Violation<'a> {
     MaximumSubscriptions,
     /// Publishing on this subject is not allowed.
     Publish(&'a [u8]),
-    /// This reply subject is reserved (core §1.15).
+    /// This reply subject is reserved.
     PublishReply(&'a [u8]),
     /// Subscribing is not allowed.
     Subscribe(&'a [u8]),
@@ -144,7 +144,8 @@ impl fmt::Display for Quoted<'_> {
                     '\r' => f.write_str("\\r")?,
                     '\t' => f.write_str("\\t")?,
                     '\x0b' => f.write_str("\\v")?,
-                    c if c.is_control() && (c as u32) < 0x100 => write!(f, "\\x{:02x}", c as u32)?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32)?,
+                    c if c.is_control() || (c != ' ' && c.is_whitespace()) => write!(f, "\\u{:04x}", c as u32)?,
                     c => write!(f, "{c}")?,
                 }
             }
@@ -162,7 +163,8 @@ mod tests {
 
     #[test]
     fn quoting_follows_go() {
-        let cases: [(&[u8], &str); 5] = [
+        let cases: [(&[u8], &str); 6] = [
+            ("\u{85} \u{2028}".as_bytes(), r#""\u0085 \u2028""#),
             (b"foo.bar", r#""foo.bar""#),
             (b"a\"b\\c", r#""a\"b\\c""#),
             (b"\x00\x07\x7f", r#""\x00\a\x7f""#),

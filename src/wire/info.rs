@@ -1,4 +1,4 @@
-//! The INFO document (core §1.3).
+//! The INFO document.
 
 use std::net::IpAddr;
 

@@ -113,7 +113,8 @@ pub fn push_arguments(out: &mut Vec<u8>, reply: &[u8], header_text: &[u8], size_
     out.extend_from_slice(b"\r\n");
 }
 
-/// The status message of core §1.13 as arguments and body behind `MSG reply sid`: `(header_bytes, argument_bytes)`.
+/// The status 503 that answers a request without responders, as arguments and body behind `MSG reply sid`:
+/// `(header_bytes, argument_bytes)`.
 pub fn push_no_responders(out: &mut Vec<u8>, subject: &[u8]) -> (usize, usize) {
     const FIXED: &[u8] = b"NATS/1.0 503\r\nNats-Subject: ";
     let header_bytes = FIXED.len() + subject.len() + 4;

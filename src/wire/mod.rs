@@ -7,5 +7,6 @@
 pub mod connect;
 pub mod errors;
 pub mod info;
+mod json;
 pub mod message;
 pub mod parser;

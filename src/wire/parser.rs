@@ -34,6 +34,11 @@ pub enum Step<'a> {
 pub enum More {
     /// The line has not ended yet.
     Line,
+    /// Nor has this one, but what follows its verb means nothing, has no limit, and need not be kept.
+    Ignored {
+        /// Bytes that the rest of the line is to be parsed behind.
+        verb_bytes: usize,
+    },
     /// The line of a publish is complete, its payload is not.
     Payload {
         /// Bytes of the whole command: line, payload and line end.
@@ -63,7 +68,7 @@ pub enum Command<'a> {
     Unsubscribe {
         /// Subscription id.
         sid: &'a [u8],
-        /// Limit; 0 when absent or not a number (core §1.7: remove now).
+        /// Limit; 0 when absent or not a number, which both mean: remove now.
         max: u64,
     },
     /// `PING`.
@@ -81,7 +86,7 @@ pub enum Command<'a> {
 /// A publish. All slices borrow from the input.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Subject, not validated (core §1.5).
+    /// Subject, not validated.
     pub subject: &'a [u8],
     /// Reply subject; empty if there is none.
     pub reply: &'a [u8],
@@ -324,12 +329,14 @@ fn parse_slow<'a>(buf: &'a [u8], limits: &Limits) -> Result<Step<'a>, ParseError
         None if buf.last() == Some(&b'\r') && buf.len() > arg_start => buf.len() - 1,
         None => buf.len(),
     };
-    // Blanks before the arguments, and text that is ignored, may not grow without bound either.
-    if arg_end - arg_start > limits.control_line_max || arg_start > limits.control_line_max + verb_bytes {
+    let is_ignored = matches!(verb, Verb::Ping | Verb::Pong | Verb::Ok);
+    // Blanks before the arguments may not grow without bound either.
+    let is_too_long = arg_end - arg_start > limits.control_line_max || arg_start > limits.control_line_max + verb_bytes;
+    if is_too_long && !is_ignored {
         return Err(ParseError::ControlLine);
     }
     let Some(line_feed) = line_feed else {
-        return Ok(Step::More(More::Line));
+        return Ok(Step::More(if is_ignored { More::Ignored { verb_bytes } } else { More::Line }));
     };
     let used = line_feed + 1;
     let line = &buf[arg_start..arg_end];
@@ -400,7 +407,7 @@ fn parse_publish<'a>(
     match (buf.get(end), buf.get(end + 1)) {
         (None, _) => {}
         (Some(b'\r'), Some(b'\n')) => {
-            // Header size 0 means no header: delivered as MSG (core §1.5).
+            // Header size 0 means no header: delivered as MSG.
             let header_text = if header_bytes == 0 { &[] } else { header_text };
             let subject_end = line.start + subject.len();
             let arguments = args[1..count].iter().map(|arg| arg.len() + 1).sum::<usize>();
@@ -437,7 +444,7 @@ fn split<'a>(line: &'a [u8], args: &mut [&'a [u8]]) -> Result<usize, ParseError>
     Ok(count)
 }
 
-/// 1 to 9 ASCII digits (core §1.1).
+/// 1 to 9 ASCII digits.
 fn number(text: &[u8]) -> Option<usize> {
     if text.is_empty() || text.len() > 9 {
         return None;

@@ -6,11 +6,6 @@ use super::*;
 
 const LIMITS: Limits = Limits { control_line_max: 64, payload_max: 1000, headers: true };
 
-/// A command without borrows, for comparison.
-fn describe(step: &Step<'_>) -> String {
-    format!("{step:?}")
-}
-
 #[test]
 fn commands_are_recognised() {
     let table: &[(&[u8], &str)] = &[
@@ -81,11 +76,24 @@ fn errors_are_told_apart() {
 
 #[test]
 fn the_control_line_limit_is_exact() {
-    for (verb, end) in [("SUB ", " 1"), ("CONNECT ", ""), ("PUB ", " 0"), ("PING ", "")] {
+    for (verb, end) in [("SUB ", " 1"), ("CONNECT ", ""), ("PUB ", " 0")] {
         for line_end in ["\r\n", "\n"] {
             let line = |bytes: usize| format!("{verb}{}{end}{line_end}\r\n", "x".repeat(bytes - end.len()));
             assert!(matches!(parse(line(64).as_bytes(), &LIMITS), Ok(Step::Done(..))), "{verb}");
             assert_eq!(parse(line(65).as_bytes(), &LIMITS), Err(ParseError::ControlLine), "{verb}");
+        }
+    }
+}
+
+/// Text behind a verb that takes no arguments has no limit; since it is not kept it costs nothing.
+#[test]
+fn ignored_text_is_not_limited() {
+    for verb in ["PING", "pong", "+OK"] {
+        let line = format!("{verb} {}\r\n", "x".repeat(1000));
+        assert!(matches!(parse(line.as_bytes(), &LIMITS), Ok(Step::Done(_, used)) if used == line.len()), "{verb}");
+        for cut in verb.len() + 1..line.len() {
+            let step = parse(&line.as_bytes()[..cut], &LIMITS);
+            assert_eq!(step, Ok(Step::More(More::Ignored { verb_bytes: verb.len() })), "{verb} cut at {cut}");
         }
     }
 }
@@ -119,8 +127,13 @@ fn run(chunks: &[&[u8]], limits: &Limits) -> Vec<String> {
         loop {
             let used = match parse(&buffer, limits) {
                 Ok(Step::Done(command, used)) => {
-                    seen.push(describe(&Step::Done(command, used)));
+                    // Not `used`: of ignored text only what came last is still there.
+                    seen.push(format!("{command:?}"));
                     used
+                }
+                Ok(Step::More(More::Ignored { verb_bytes })) => {
+                    buffer.truncate(verb_bytes);
+                    break;
                 }
                 Ok(Step::More(_)) => break,
                 Err(error) => {
@@ -141,7 +154,7 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
             b"PING\r\n".to_vec(), b"pong\n".to_vec(), b"PUB foo 5\r\nhello\r\n".to_vec(),
             b"PUB foo bar 0\r\n\r\n".to_vec(), b"HPUB x 12 14\r\nNATS/1.0\r\n\r\nhi\r\n".to_vec(),
             b"SUB a.* q 12\r\n".to_vec(), b"UNSUB 12 3\r\n".to_vec(), b"CONNECT {\"verbose\":false}\r\n".to_vec(),
-            b"PUB  \t foo\t3\r\nabc\r\n".to_vec(), b"+OK\r\n".to_vec(), b"PUB a 900\r\n".to_vec(),
+            b"PUB  \t foo\t3\r\nabc\r\n".to_vec(), b"+OK\r\n".to_vec(), b"PING and so on ".to_vec(), b"PUB a 900\r\n".to_vec(),
         ]),
         1 => prop::collection::vec(prop::sample::select(b"PUBSH \t\r\n019-x\0{".to_vec()), 0..12),
     ];

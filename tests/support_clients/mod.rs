@@ -1,5 +1,5 @@
-//! What the tests with clients in other languages share: installing pinned clients once below the target directory,
-//! and running one case of a script against a server that the script may ask to have stopped and started.
+//! What the tests with clients in other languages share: the list of cases, installing pinned clients once below the target
+//! directory, and running one case of a script against a server that the script may ask to have stopped and started.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -142,3 +142,89 @@ fn lock(path: &Path) -> File {
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+/// Writes the tests of one client library: `$run(case, arguments, server)` plays a case of its script against a server.
+/// The cases have the same names in all scripts and make the same promises.
+macro_rules! script_suite {
+    (@cases $run:ident { $($(#[$doc:meta])* $test:ident = $case:literal, $args:expr, $settings:expr;)* }) => {
+        crate::support::shard_suite!(one_shard = 1, three_shards = 3 => { $($test,)* });
+        $(
+            $(#[$doc])*
+            fn $test(shards: usize) {
+                let settings: fn(crate::support::ServerBuilder) -> crate::support::ServerBuilder = $settings;
+                $run($case, &$args, settings(crate::support::Server::builder().shards(shards)));
+            }
+        )*
+    };
+    ($run:ident) => {
+        crate::support_clients::script_suite!(@cases $run {
+            /// Every message comes once, in order and unchanged, to each of several connections.
+            messages_arrive_in_order_with_their_content = "publish_subscribe", [], |server| server;
+            /// `*` stands for one token, `>` for one or more at the end, and nothing else matches.
+            wildcards_match_whole_tokens = "wildcards", [], |server| server;
+            /// Each message goes to exactly one member of each queue group and to every plain subscriber, and no member
+            /// is left out.
+            a_queue_group_shares_what_others_get_in_full = "queue_groups", [], |server| server;
+            /// Of many answers the request returns one, and the others disturb no later request.
+            the_first_of_many_answers_wins = "first_answer_wins", [], |server| server;
+            /// A request for many collects the answers of all responders.
+            a_request_can_gather_every_answer = "gather_answers", [], |server| server;
+            /// With nobody to answer, a request of either style fails long before its timeout; also after the last
+            /// responder left.
+            a_request_without_responders_fails_at_once = "no_responders", [], |server| server;
+            /// Headers keep their case and their values, repeated ones in their order where the client can repeat them,
+            /// with a payload and without.
+            headers_travel_with_their_values = "headers", [], |server| server;
+            /// A subscription that drains handles all that the server had sent it, and other members of its queue group
+            /// get the rest.
+            draining_a_subscription_loses_nothing = "subscription_drain", [], |server| server;
+            /// A connection that drains handles all that it had been sent, and what its handlers publish arrives.
+            draining_a_connection_loses_nothing = "connection_drain", [], |server| server;
+            /// After a flush the server has everything published before, and closing the connection takes nothing away.
+            flush_hands_everything_to_the_server = "flush", [], |server| server;
+            /// A client that lived through a restart gets, on its old subscriptions, what it published meanwhile and
+            /// what others publish later.
+            a_restart_resumes_subscriptions_and_sends_what_waited = "restart", [], |server| server;
+            /// The client refuses what is above the server's limit; of a client that does not, the server ends the
+            /// connection with its reason, and no other.
+            oversized_messages_are_refused_on_both_sides =
+                "max_payload", [], |server| server.option("max_payload", "2048");
+            /// A client that stops reading is disconnected when more than `max_pending` waits for it; everybody else,
+            /// the publisher included, goes on without a loss.
+            a_client_past_max_pending_is_cut_off_alone =
+                "slow_consumer", [], |server| server.option("max_pending", "2097152");
+            /// A client that stops reading is disconnected when a write to it does not end within `write_deadline`;
+            /// everybody else, the publisher included, goes on without a loss.
+            a_client_past_write_deadline_is_cut_off_alone =
+                "slow_consumer", [], |server| server.option("write_deadline", "400ms");
+            /// A publish reaches each of two hundred connections of one process once.
+            two_hundred_connections_receive_one_publish = "many_connections", [], |server| server;
+            /// A connection that asked for no echo does not get its own messages, while others get them and it gets
+            /// theirs.
+            no_echo_spares_the_publisher_only = "no_echo", [], |server| server;
+            /// After the agreed number of messages the subscription has ended in the client and in the server.
+            a_maximum_ends_a_subscription_at_both_ends = "auto_unsubscribe", [], |server| server;
+            /// The right user and password enter; anything else gets an authorization error.
+            user_and_password_decide_who_enters =
+                "password", ["ann", "s3cret"], |server| server.user("ann", "s3cret");
+            /// The right token enters; anything else gets an authorization error.
+            a_token_decides_who_enters = "token", ["sesame"], |server| server.token("sesame");
+            /// At SIGUSR2 connected clients are told, still served, and newcomers are turned away.
+            lame_duck_mode_is_announced = "lame_duck", [], |server| server;
+            /// Payloads of every size class up to the default limit arrive as they were sent, and come back in an
+            /// answer.
+            large_payloads_arrive_unchanged = "large_payloads", [], |server| server;
+            /// What one connection publishes on many subjects reaches every other connection in the order of publishing.
+            one_publisher_keeps_its_order_across_subjects = "order", [], |server| server;
+            /// The server introduces itself with everything that clients decide by.
+            server_info_opens_the_feature_gates = "server_info", [], |server| server;
+            /// The server answers the client's pings, and a client that only answers the server's pings stays connected.
+            pings_of_both_sides_are_answered =
+                "pings", [], |server| server.option("ping_interval", "200ms").option("ping_max", "4");
+            /// A silent responder and a silent subject cost the caller its own timeout, not the connection.
+            silence_is_a_timeout = "timeouts", [], |server| server;
+        });
+    };
+}
+
+pub(crate) use script_suite;

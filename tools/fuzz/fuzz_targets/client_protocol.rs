@@ -63,6 +63,9 @@ fn check(rest: &[u8], limits: &Limits, outcome: &Result<Step<'_>, ParseError>) {
             let most = LONGEST_VERB + 2 * limits.control_line_max + 1;
             assert!(rest.len() <= most, "{} bytes and still no line", rest.len());
         }
+        Ok(Step::More(More::Ignored { verb_bytes })) => {
+            assert!((1..=LONGEST_VERB).contains(verb_bytes) && *verb_bytes < rest.len(), "keeps {verb_bytes} bytes");
+        }
         Ok(Step::More(More::Payload { command_bytes, line_bytes })) => {
             assert!(*line_bytes <= rest.len() && rest.len() < *command_bytes, "waits for what is here");
             assert!(command_bytes - line_bytes <= limits.payload_max + 2, "waits for more than the limit");
