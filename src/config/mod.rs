@@ -4,6 +4,7 @@
 //! file, a socket or a log: options are plain values that the other parts read.
 
 pub mod duration;
+pub mod grammar;
 pub mod options;
 pub mod values;
 
