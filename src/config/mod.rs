@@ -21,6 +21,8 @@ mod read;
 mod sample;
 mod schema;
 mod server;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod values;
 pub mod websocket;

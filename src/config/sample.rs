@@ -10,6 +10,7 @@ const HEAD: &str = "\
 # Configuration of leat. Every key is shown with its default, or with an example where there is none; remove the \"#\"
 # in front of a key to set it. The notation is that of nats-server: key: value, key = value, sizes such as 64KB or 8MB,
 # durations such as \"2s\" or \"1m\" in quotes, $variables, include \"other.conf\".
+# Keys that nats-server can change while it runs are marked as reloadable; this version needs a restart for them too.
 ";
 
 /// The text of the sample.
@@ -36,7 +37,7 @@ fn write_row(text: &mut String, row: &Row, depth: usize) {
         remarks.push(format!("also {}", aliases.join(", ")));
     }
     if row.reload == Reload::Live {
-        remarks.push("can change while the server runs".to_owned());
+        remarks.push("reloadable".to_owned());
     }
     match row.status {
         Status::Works => {}

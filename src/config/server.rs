@@ -242,7 +242,7 @@ const LOGGING: &[Key<Options>] = &[
 const LIMITS: &[Key<Options>] = &[
     number!(&["max_payload"], "1MB", "Largest message, headers included", max_payload, protocol_size).live(),
     number!(&["max_pending"], "64MB", "Bytes queued towards a client before it is cut off", max_pending, read::count),
-    number!(&["max_connections", "max_conn"], "64K", "Client connections; 0 refuses all", max_connections, or_zero)
+    number!(&["max_connections", "max_conn"], "65536", "Client connections; 0 refuses all", max_connections, or_zero)
         .live(),
     number!(
         &["max_subscriptions", "max_subs"],
