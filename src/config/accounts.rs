@@ -1,6 +1,8 @@
 //! Accounts: the `accounts` block, and the whole of who may do what ([`Access`]).
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 use nkeys::KeyPairType;
 
 use super::authorization::{self, AuthCallout, User};
@@ -205,11 +207,12 @@ fn trace_destination(item: &Item<'_>, reading: &mut Reading) -> Result<(), Strin
 
 /// Reads the `accounts` block: a map of accounts, or an array of their names.
 pub(super) fn accounts(item: &Item<'_>, reading: &mut Reading) -> Result<Vec<Account>, String> {
-    let mut accounts: Vec<Account> = Vec::new();
+    let mut accounts = Vec::new();
+    let mut names = HashSet::new();
     match &item.node.value {
         Value::Array(_) => {
             for name in read::array_of_texts(item.node)? {
-                if accounts.iter().any(|account| account.name == name) {
+                if !names.insert(name.clone()) {
                     return Err(format!("Duplicate Account Entry: {name}"));
                 }
                 check_name(&name)?;

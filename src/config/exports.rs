@@ -4,7 +4,7 @@
 //! imports of one kind must not run in circles.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::accounts::Account;
@@ -411,10 +411,10 @@ impl Import {
 
 /// Checks exports and imports of all accounts against each other.
 pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading) {
-    let find = |name: &str| accounts.iter().find(|account| account.name == name);
+    let by_name: HashMap<&str, &Account> = accounts.iter().map(|account| (account.name.as_str(), account)).collect();
     for account in accounts {
         for export in &account.exports {
-            for name in export.accounts.iter().flatten().filter(|name| find(name).is_none()) {
+            for name in export.accounts.iter().flatten().filter(|name| !by_name.contains_key(name.as_str())) {
                 let what = if export.kind == ExportKind::Stream { "stream" } else { "service" };
                 reading.error(item.at, format!("\"{name}\" account not defined for {what} export"));
             }
@@ -422,7 +422,7 @@ pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading
         let mut places = HashSet::new();
         for import in &account.imports {
             let what = import.what();
-            let Some(exporter) = find(&import.account) else {
+            let Some(exporter) = by_name.get(import.account.as_str()) else {
                 reading.error(item.at, format!("\"{}\" account not defined for {what} import", import.account));
                 continue;
             };
@@ -431,7 +431,7 @@ pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading
             } else if !places.insert(place(import)) {
                 Some(format!("{what} import already exists"))
             } else if exporter.name != account.name
-                && leads_to(accounts, &exporter.name, &import.subject, import.is_stream(), &account.name)
+                && leads_to(&by_name, &exporter.name, &import.subject, import.is_stream(), &account.name)
             {
                 Some("import forms a cycle".to_owned())
             } else {
@@ -461,11 +461,11 @@ fn place(import: &Import) -> (bool, String, &str, &str) {
 }
 
 /// Whether `account` gets `subject` from `target`, directly or through others.
-fn leads_to(accounts: &[Account], account: &str, subject: &str, stream: bool, target: &str) -> bool {
+fn leads_to(accounts: &HashMap<&str, &Account>, account: &str, subject: &str, stream: bool, target: &str) -> bool {
     let mut seen = HashSet::new();
     let mut pending = vec![(account, subject)];
     while let Some((name, subject)) = pending.pop() {
-        let imports = accounts.iter().filter(|account| account.name == name).flat_map(|account| &account.imports);
+        let imports = accounts.get(name).into_iter().flat_map(|account| &account.imports);
         for import in imports.filter(|import| import.is_stream() == stream && import.account != name) {
             if !subject::overlaps(import.local_pattern().as_bytes(), subject.as_bytes()) {
                 continue;

@@ -4,6 +4,8 @@
 //! functions of [`Part`]. Here mappings are read and checked; nothing is mapped.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
+
 use super::grammar::{Node, Value};
 use super::read;
 use super::schema::{Finding, Item, Key, Reading};
@@ -115,9 +117,11 @@ fn mapping(source: &str, node: &Node, reading: &mut Reading) -> Result<Mapping, 
         Value::Map(_) => destination(source, node, reading).into_iter().collect(),
         other => return Err(format!("Expected an entry for the mapping destination, got {}", other.kind())),
     };
+    let mut totals: HashMap<Option<&str>, usize> = HashMap::new();
     for destination in &destinations {
-        let same = |other: &&Destination| other.cluster == destination.cluster;
-        if destinations.iter().filter(same).map(|other| u32::from(other.weight)).sum::<u32>() > 100 {
+        let total = totals.entry(destination.cluster.as_deref()).or_default();
+        *total += usize::from(destination.weight);
+        if *total > 100 {
             return Err(format!("Error adding mapping for \"{source}\": total weight needs to be <= 100"));
         }
     }

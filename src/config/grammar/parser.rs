@@ -320,8 +320,11 @@ impl<'a> Parser<'a> {
         let ends = |c: char| is_blank(c) || is_line_end(c) || WORD_ENDS.contains(&c);
         let rest = self.scanner.rest();
         let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
-        let outcome =
-            classify(word).map_err(|(what, hint)| GrammarError { at: Some(at.clone()), what, hint: Some(hint) })?;
+        let outcome = classify(word).map_err(|(what, hint)| GrammarError {
+            at: Some(at.clone()),
+            what: what.to_owned(),
+            hint: Some(hint),
+        })?;
         match outcome {
             Word::Text => Ok(Node { value: Value::Text(self.escaped(ends)?), at }),
             Word::Value(value) => {

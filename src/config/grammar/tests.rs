@@ -100,6 +100,7 @@ fn what_files_say() {
         ("a {b {}\n c [] }", "a={b={} c=[]}"),
         ("a: 1\na: 2", "a=2"),
         ("a: 1\nA: 2", "a=1 A=2"),
+        ("a: 1\r\nb {\r\n c: 2 # x\r\n}\r\n", "a=1 b={c=2}"),
         ("\"a b\": 1\n'c:d': 2", "a b=1 c:d=2"),
         ("a'b: 1", "a'b=1"),
         ("a: [1,2, 3 ]", "a=[1 2 3]"),
@@ -122,7 +123,7 @@ fn what_files_say() {
         ("v: 1\nm { v: 2, a: $v, n { b: $v } }", "v=1 m={v$=2 a=2 n={b=2}}"),
         ("v: 1\nm { a: $v, v: 2 }\nb: $v", "v$=1 m={a=1 v=2} b=1"),
         ("v: [1,2]\nm { a: [$v, $v] }", "v$=[1 2] m={a=[[1 2] [1 2]]}"),
-        ("v: 1\na: $v\nv: 2", "a=1 v$=2"),
+        ("v: 1\na: $v\nv: 2", "v$=2 a=1"),
         ("a: $NUMBER, b: $LIST, c: $ALIAS", "a=4333 b=[\"A\" \"B\"] c=4333"),
         // Included files see no variables of the file that includes them, and give it theirs.
         ("port: 1\ninclude port.conf", "port=7777"),
@@ -204,7 +205,7 @@ fn what_is_refused() {
         ),
         ("a: \"\\xz0\"", "dir/main.conf:1:5: \\x needs two hexadecimal digits"),
         ("a: \"\\xff\"", "dir/main.conf:1:5: the bytes written with \\x are not UTF-8 text"),
-        ("a: .", "dir/main.conf:1:4: \".\" begins with a point (quote it if it is text, or write 0.5)"),
+        ("a: .", "dir/main.conf:1:4: a value cannot begin with a point (quote it if it is text, or write 0.5)"),
         (
             "a: $v\nv: 1",
             "dir/main.conf:1:4: variable reference for 'v' on line 1 can not be found (define it above, \

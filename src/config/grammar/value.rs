@@ -105,9 +105,9 @@ impl Map {
         self.0.is_empty()
     }
 
-    /// A repeated key takes the later value, and the later place in the order.
+    /// A repeated key takes the later value, and keeps its place in the order.
     pub(super) fn insert(&mut self, key: String, mut entry: Entry) {
-        if let Some(earlier) = self.0.shift_remove(&key) {
+        if let Some(earlier) = self.0.get(&key) {
             entry.is_variable |= earlier.is_variable;
         }
         self.0.insert(key, entry);

@@ -20,10 +20,19 @@ const SUFFIXES: &[(char, u32, u32)] =
 /// Begins a bcrypt hash, which is therefore no variable.
 const BCRYPT: &str = "$2a$";
 
-/// Tells what a bare word is. The error completes "…" with a reason and a hint.
-pub(super) fn classify(word: &str) -> Result<Word<'_>, (String, &'static str)> {
+/// Begin bcrypt hashes that the reference takes for variables.
+const OTHER_BCRYPT: [&str; 3] = ["$2b$", "$2x$", "$2y$"];
+
+/// Why a word means nothing, and a hint. The word itself may be half of a password and is not shown.
+type Refusal = (&'static str, &'static str);
+
+/// Tells what a bare word is.
+pub(super) fn classify(word: &str) -> Result<Word<'_>, Refusal> {
     if let Some(value) = boolean(word) {
         return Ok(Word::Value(Value::Boolean(value)));
+    }
+    if OTHER_BCRYPT.iter().any(|prefix| word.starts_with(prefix)) {
+        return Err(("a bcrypt hash of this kind would be read as a variable", "quote it"));
     }
     if let Some(name) = word.strip_prefix('$')
         && !name.is_empty()
@@ -32,13 +41,13 @@ pub(super) fn classify(word: &str) -> Result<Word<'_>, (String, &'static str)> {
         return Ok(Word::Variable(name));
     }
     if word.starts_with('.') {
-        return Err((format!("\"{word}\" begins with a point"), "quote it if it is text, or write 0.5"));
+        return Err(("a value cannot begin with a point", "quote it if it is text, or write 0.5"));
     }
     let unsigned = word.strip_prefix('-').unwrap_or(word);
     let digits = unsigned.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {
         return if unsigned.len() < word.len() {
-            Err((format!("\"{word}\" is not a number"), "quote text that begins with a minus"))
+            Err(("a value that begins with a minus must be a number", "quote it if it is text"))
         } else {
             Ok(Word::Text)
         };
@@ -76,33 +85,33 @@ fn multiplier(suffix: &str) -> Option<i64> {
     })
 }
 
-fn integer(number: &str, factor: i64) -> Result<Word<'_>, (String, &'static str)> {
+fn integer(number: &str, factor: i64) -> Result<Word<'_>, Refusal> {
     match number.parse::<i64>().ok().and_then(|number| number.checked_mul(factor)) {
         Some(number) => Ok(Word::Value(Value::Integer(number))),
-        None => Err((format!("integer {number} is out of range"), "quote it if it is text")),
+        None => Err(("the integer is out of range", "quote it if it is text")),
     }
 }
 
 /// `fraction` is what follows the first point. Addresses such as `10.0.0.1:4222` are text.
-fn decimal<'a>(word: &'a str, fraction: &str) -> Result<Word<'a>, (String, &'static str)> {
+fn decimal<'a>(word: &'a str, fraction: &str) -> Result<Word<'a>, Refusal> {
     let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
     match fraction[digits..].chars().next() {
-        _ if digits == 0 => Err((format!("\"{word}\" has no digit after the point"), "quote it if it is text")),
+        _ if digits == 0 => Err(("a number needs a digit after its point", "quote it if it is text")),
         None => match word.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Word::Value(Value::Float(number))),
-            _ => Err((format!("number {word} is out of range"), "quote it if it is text")),
+            _ => Err(("the number is out of range", "quote it if it is text")),
         },
         Some('.' | ':') => Ok(Word::Text),
-        Some(_) => Err((format!("\"{word}\" is neither a number nor an address"), "quote durations and other text")),
+        Some(_) => Err(("the value is neither a number nor an address", "quote durations and other text")),
     }
 }
 
-fn date_time(word: &str) -> Result<Word<'_>, (String, &'static str)> {
+fn date_time(word: &str) -> Result<Word<'_>, Refusal> {
     if is_date_time(word) {
         return Ok(Word::Value(Value::DateTime(word.to_owned())));
     }
     Err((
-        format!("\"{word}\" is not a date and time such as 2006-01-02T15:04:05Z"),
+        "the value is not a date and time such as 2006-01-02T15:04:05Z",
         "quote text that begins with digits and a minus",
     ))
 }
@@ -170,7 +179,7 @@ mod tests {
             ("2016-01-02", None),
             ("123-abc", None),
             ("$NAME", Some(Word::Variable("NAME"))),
-            ("$2b$10$x", Some(Word::Variable("2b$10$x"))),
+            ("$2b$10$x", None),
             ("$2a$10$x", Some(Word::Text)),
             ("$", Some(Word::Text)),
             ("a$b", Some(Word::Text)),

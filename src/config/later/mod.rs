@@ -11,6 +11,8 @@ pub(super) mod leafnodes;
 pub(super) mod mqtt;
 pub(super) mod resolver;
 
+use std::collections::HashSet;
+
 use super::grammar::{Node, Value};
 use super::schema::{Item, Key, Reading, Verdict};
 use super::tls::{self, Place};
@@ -126,13 +128,15 @@ fn compression_value(item: &Item<'_>, reading: &mut Reading) -> Verdict {
 
 /// A URL with an optional scheme. Addresses are resolved when they are used.
 fn url(text: &str) -> Verdict {
+    // The URL itself may hold a password.
+    const WRONG: &str = "error parsing url, expected scheme://host:port";
     let after_scheme = match text.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => rest,
-        Some(_) => return Err(format!("error parsing url \"{}\"", text.escape_debug())),
+        Some(_) => return Err(WRONG.to_owned()),
         None => text,
     };
     if after_scheme.is_empty() && text.contains("://") {
-        return Err(format!("error parsing url \"{}\"", text.escape_debug()));
+        return Err(WRONG.to_owned());
     }
     Ok(())
 }
@@ -145,10 +149,11 @@ fn is_scheme(scheme: &str) -> bool {
 /// An array of URLs; one that occurs twice is worth a warning.
 fn urls(node: &Node, reading: &mut Reading) -> Verdict {
     let list = read::array_of_texts(node)?;
+    let mut seen = HashSet::new();
     for (i, text) in list.iter().enumerate() {
         url(text)?;
-        if list[..i].contains(text) {
-            reading.warn(&node.at, format!("invalid use of field \"{text}\": Duplicate entry detected"));
+        if !seen.insert(text) {
+            reading.warn(&node.at, format!("duplicate entry detected: number {} has come before", i + 1));
         }
     }
     Ok(())
