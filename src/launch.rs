@@ -23,6 +23,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             println!("{}", text.trim_end());
             ExitCode::SUCCESS
         }
+        Ok(Command::Tested(text)) => {
+            eprintln!("{text}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(CliError::EXIT_CODE)

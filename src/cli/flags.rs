@@ -21,6 +21,8 @@ pub(super) struct Flag {
 pub(super) enum Effect {
     /// Changes an option. The text of a boolean without value is `true`.
     Set(fn(&mut Options, &str) -> Result<(), String>),
+    /// Names the configuration file, whose settings the other flags override.
+    File,
     /// Has no effect in this version; the run goes on with this warning.
     Ignored(&'static str),
     /// Would change meaning or security if ignored; the start is refused with this reason.
@@ -42,6 +44,8 @@ pub(super) enum Ask {
     Signal,
     /// A test of the configuration file.
     TestConfig,
+    /// A sample of the configuration file.
+    SampleConfig,
 }
 
 /// Flags that belong together in help.

@@ -1,8 +1,8 @@
 //! The command line: arguments in, a [`Command`] out.
 //!
 //! Owns the table of flags, from which Go-style arguments are brought into clap's form, the clap command is built and
-//! the help text is written. Never acts: it opens nothing, sends nothing and prints nothing, so that every outcome is
-//! a value a test can look at. (The signal command lives in [`signal`] and is run by `main`.)
+//! the help text is written. Never acts: it reads the configuration file, but sends nothing and prints nothing, so that
+//! every outcome is a value a test can look at. (The signal command lives in [`signal`] and is run by `main`.)
 #![forbid(unsafe_code)]
 
 mod flags;
@@ -26,9 +26,11 @@ pub enum Command {
     Run {
         /// Checked options.
         options: Box<Options>,
-        /// One line for each flag that was accepted but has no effect.
+        /// One line for each flag or key that was accepted but has no effect or is unwise.
         warnings: Vec<String>,
     },
+    /// The configuration file passed its test. Print this to standard error and exit with success.
+    Tested(String),
     /// Send a signal to a running server.
     Signal(SignalCommand),
     /// Print this and exit with success.
@@ -37,7 +39,7 @@ pub enum Command {
     Version(String),
 }
 
-/// Why there is nothing to run: one line for standard error. The exit code is [`CliError::EXIT_CODE`].
+/// Why there is nothing to run: one line for standard error, or one for each error of a configuration file. The exit code is [`CliError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError(String);
 

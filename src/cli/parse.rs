@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::{Arg, ArgMatches};
 
@@ -10,7 +11,8 @@ use super::flags::{self, Ask, Effect, Flag};
 use super::normalise::{Normalised, normalise};
 use super::signal::SignalCommand;
 use super::{CliError, Command, help};
-use crate::config::{Options, values};
+use crate::config::grammar::System;
+use crate::config::{self, Loaded, Options, SecretOrigin, values};
 
 /// Reads arguments, the program's name not among them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
@@ -18,10 +20,38 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
     if let Some(command) = given.question()? {
         return Ok(command);
     }
-    let (options, mut warnings) = given.options()?;
+    let loaded = given.file().map(load).transpose()?;
+    if given.asks(Ask::TestConfig) {
+        return match loaded {
+            Some(loaded) => given.test(loaded),
+            None => Err(CliError::new("must specify [-c, --config] option to check configuration file syntax")),
+        };
+    }
+    let origin = given.secret_origin();
+    let mut warnings = loaded.as_ref().map(remarks).unwrap_or_default();
+    let (options, of_flags) = given.options(loaded.map(|loaded| loaded.options).unwrap_or_default())?;
     options.check().map_err(|errors| CliError::new(errors.join("; ")))?;
-    warnings.extend(options.advice());
+    warnings.extend(of_flags);
+    warnings.extend(options.advice(origin));
     Ok(Command::Run { options: Box::new(options), warnings })
+}
+
+fn load(path: &str) -> Result<Loaded, CliError> {
+    config::load(Path::new(path), &System).map_err(|error| CliError::new(error.to_string()))
+}
+
+/// What a start says about a configuration file it accepts.
+fn remarks(loaded: &Loaded) -> Vec<String> {
+    let mut lines: Vec<String> = loaded.warnings.iter().chain(&loaded.notices).map(ToString::to_string).collect();
+    if loaded.is_empty {
+        lines.push(empty(&loaded.options));
+    }
+    lines
+}
+
+fn empty(options: &Options) -> String {
+    let file = options.config_file.as_deref().unwrap_or(Path::new(""));
+    format!("{}: config has no values or is empty", file.display())
 }
 
 /// Flags as given, their values known to be usable.
@@ -68,9 +98,7 @@ impl Given {
 
     /// Flags and words that ask for something other than a run.
     fn question(&self) -> Result<Option<Command>, CliError> {
-        let asked = |wanted: Ask| {
-            flags::all().find(|flag| matches!(flag.effect, Effect::Ask(ask) if ask == wanted) && self.is_on(flag))
-        };
+        let asked = |wanted: Ask| flags::all().find(|flag| self.asks_by(flag, wanted));
         let word = self.normalised.word.as_deref();
         if asked(Ask::Help).is_some() || word == Some("help") {
             return Ok(Some(Command::Help(help::help())));
@@ -84,14 +112,57 @@ impl Given {
         if let Some(word) = word {
             return Err(stray_word(word));
         }
+        if asked(Ask::SampleConfig).is_some() {
+            return Ok(Some(Command::Help(config::sample())));
+        }
         if let Some(request) = asked(Ask::Signal).and_then(|flag| self.value(flag)) {
             return SignalCommand::parse(request).map(Command::Signal).map(Some).map_err(CliError::new);
         }
         self.refuse()?;
-        match asked(Ask::TestConfig) {
-            Some(_) => Err(CliError::new("must specify [-c, --config] option to check configuration file syntax")),
-            None => Ok(None),
+        Ok(None)
+    }
+
+    /// Whether a question was asked.
+    fn asks(&self, wanted: Ask) -> bool {
+        flags::all().any(|flag| self.asks_by(flag, wanted))
+    }
+
+    fn asks_by(&self, flag: &Flag, wanted: Ask) -> bool {
+        matches!(flag.effect, Effect::Ask(ask) if ask == wanted) && self.is_on(flag)
+    }
+
+    /// The configuration file.
+    fn file(&self) -> Option<&str> {
+        flags::all().find(|flag| matches!(flag.effect, Effect::File)).and_then(|flag| self.value(flag))
+    }
+
+    /// Where the password or token that counts comes from.
+    fn secret_origin(&self) -> SecretOrigin {
+        let given = ["pass", "auth"].iter().filter_map(|name| flags::find(name)).any(|flag| self.value(flag).is_some());
+        if given || self.file().is_none() { SecretOrigin::Flags } else { SecretOrigin::File }
+    }
+
+    /// The outcome of a test of the configuration file. As in the reference, warnings are errors here, and what only a
+    /// start would refuse is not; but it is said.
+    fn test(&self, loaded: Loaded) -> Result<Command, CliError> {
+        if loaded.is_empty {
+            return Err(CliError::new(empty(&loaded.options)));
         }
+        if !loaded.warnings.is_empty() {
+            let lines: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            return Err(CliError::new(lines.join("\n")));
+        }
+        let mut text = String::new();
+        for notice in remarks(&loaded) {
+            text.push_str(&format!("{notice}\n"));
+        }
+        let (options, _) = self.options(loaded.options)?;
+        for error in options.check().err().unwrap_or_default() {
+            text.push_str(&format!("leat: a start would be refused: {error}\n"));
+        }
+        let file = options.config_file.as_deref().unwrap_or(Path::new(""));
+        text.push_str(&format!("leat: configuration file {} is valid ({})", file.display(), options.config_digest));
+        Ok(Command::Tested(text))
     }
 
     /// Fails if a flag was given that cannot be honoured.
@@ -105,8 +176,7 @@ impl Given {
     }
 
     /// The options after all flags, and the warnings about flags without effect.
-    fn options(&self) -> Result<(Options, Vec<String>), CliError> {
-        let mut options = Options::default();
+    fn options(&self, mut options: Options) -> Result<(Options, Vec<String>), CliError> {
         let mut warnings = Vec::new();
         for flag in flags::all() {
             let Some(value) = self.value(flag) else {
@@ -117,7 +187,7 @@ impl Given {
                 Effect::Ignored(reason) if self.is_on(flag) => {
                     warnings.push(format!("flag {} has no effect: {reason}", self.typed(flag)));
                 }
-                Effect::Ignored(_) | Effect::Refused(_) | Effect::Ask(_) => {}
+                Effect::File | Effect::Ignored(_) | Effect::Refused(_) | Effect::Ask(_) => {}
             }
         }
         Ok((options.with_defaults_for_zeroes(), warnings))
@@ -260,10 +330,8 @@ mod tests {
                 "leat: unrecognized command: \"false\"; a boolean flag takes its value after \"=\", as in -D=false",
             ),
             (&["-t"], "leat: must specify [-c, --config] option to check configuration file syntax"),
-            (
-                &["-t", "-c", "x"],
-                "leat: flag -c is refused: configuration files cannot be read by this version; give the settings as flags",
-            ),
+            (&["-t", "-c", "/nonexistent/x"], "leat: open /nonexistent/x: No such file or directory (os error 2)"),
+            (&["-c", "/nonexistent/x"], "leat: open /nonexistent/x: No such file or directory (os error 2)"),
             (
                 &["--tls"],
                 "leat: flag --tls is refused: TLS is not available in this version, and without it the connections would be in clear",

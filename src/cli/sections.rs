@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::{Options, Secret, duration};
 
-use super::flags::Effect::{Ask, Ignored, Refused, Set};
+use super::flags::Effect::{Ask, File, Ignored, Refused, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
 
 const fn flag(names: &'static [&'static str], value: &'static str, help: &'static str, effect: Effect) -> Flag {
@@ -59,13 +59,9 @@ const SERVER: &[Flag] = &[
     flag(&["-P", "--pid"], "file", "File to store PID", set!(some pid_file, path)),
     flag(&["-m", "--http_port"], "port", "Use port for http monitoring", set!(some http_port, port)),
     flag(&["-ms", "--https_port"], "port", "Use port for https monitoring", Refused(NO_TLS)),
-    flag(
-        &["-c", "--config"],
-        "file",
-        "Configuration file",
-        Refused("configuration files cannot be read by this version; give the settings as flags"),
-    ),
+    flag(&["-c", "--config"], "file", "Configuration file", File),
     switch(&["-t"], "Test configuration and exit", Ask(What::TestConfig)),
+    switch(&["--sample_config"], "Print a commented configuration file with all keys", Ask(What::SampleConfig)),
     flag(
         &["-sl", "--signal"],
         "signal>[=<pid>",

@@ -1,10 +1,33 @@
 //! Text to typed configuration.
 //!
-//! Owns the options of a server, their defaults, their units and the rules that relate them. Nothing here opens a
-//! file, a socket or a log: options are plain values that the other parts read.
+//! Owns the options of a server, their defaults, their units and the rules that relate them. Options are plain values
+//! that the other parts read; nothing here opens a socket or a log.
+//!
+//! A configuration file goes through three layers: [`grammar`] makes a tree of values of its text, tables of keys
+//! (`schema`) turn the tree into [`Options`], and [`load`](load()) ties them together and checks what keys mean for
+//! each other. Each block of the file has a module with its types and its table.
 
+pub mod accounts;
+pub mod authorization;
 pub mod duration;
+pub mod exports;
+pub mod grammar;
+mod later;
+mod load;
+pub mod mappings;
 pub mod options;
+pub mod permissions;
+mod read;
+mod sample;
+mod schema;
+mod server;
+#[cfg(test)]
+mod tests;
+pub mod tls;
 pub mod values;
+pub mod websocket;
 
-pub use options::{Options, PortSpec, Secret};
+pub use load::{ConfigError, Loaded, load};
+pub use options::{Options, PortSpec, Secret, SecretOrigin};
+pub use sample::sample;
+pub use schema::Finding;

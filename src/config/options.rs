@@ -7,6 +7,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::accounts::Access;
+use super::tls::TlsOptions;
+use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
 
@@ -84,6 +87,38 @@ pub struct Options {
     pub lame_duck_grace_period: Duration,
     /// Drop messages for a consumer that is behind instead of slowing its producers down.
     pub no_fast_producer_stall: bool,
+
+    /// Users, accounts and their rights.
+    pub access: Access,
+    /// TLS for clients.
+    pub tls: Option<TlsOptions>,
+    /// Take connections in clear beside those with TLS.
+    pub allow_non_tls: bool,
+    /// A listener for WebSocket.
+    pub websocket: Option<WebsocketOptions>,
+    /// Port of the monitoring listener with TLS.
+    pub https_port: Option<PortSpec>,
+    /// Path that monitoring endpoints begin with.
+    pub http_base_path: Option<String>,
+    /// Connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Log files to keep; 0 = all.
+    pub logfile_max_num: usize,
+    /// Tokens of a subject that is subscribed to; unlimited if absent.
+    pub max_sub_tokens: Option<u8>,
+    /// Log every n-th failed attempt to connect to a server for the first time.
+    pub connect_error_reports: u32,
+    /// Log every n-th failed attempt to connect to a server again.
+    pub reconnect_error_reports: u32,
+    /// Tags of the server.
+    pub server_tags: Vec<String>,
+    /// More about the server.
+    pub server_metadata: Vec<(String, String)>,
+
+    /// The file that the options come from, if any.
+    pub config_file: Option<PathBuf>,
+    /// Fingerprint of its values.
+    pub config_digest: String,
 
     /// Processor of each shard, in shard order. A processor may stand here twice.
     pub cores: Vec<usize>,
@@ -176,6 +211,21 @@ impl Default for Options {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
+            access: Access::default(),
+            tls: None,
+            allow_non_tls: false,
+            websocket: None,
+            https_port: None,
+            http_base_path: None,
+            proxy_protocol: false,
+            logfile_max_num: 0,
+            max_sub_tokens: None,
+            connect_error_reports: 3600,
+            reconnect_error_reports: 1,
+            server_tags: Vec::new(),
+            server_metadata: Vec::new(),
+            config_file: None,
+            config_digest: String::new(),
             cores: cpus::allowed().into_iter().take(values::SHARDS_MAX).collect(),
             cores_are_given: false,
             spin_us: 0,
@@ -240,9 +290,8 @@ impl Options {
             }
         };
         let (lame_duck, grace) = (self.lame_duck_duration, self.lame_duck_grace_period);
-        rule(lame_duck >= LAME_DUCK_MIN, &|| {
-            format!("invalid lame_duck_duration of {}, minimum is 30 seconds", duration::format(lame_duck))
-        });
+        let too_short = Self::check_lame_duck_duration(lame_duck).err();
+        rule(too_short.is_none(), &|| too_short.clone().unwrap_or_default());
         rule(grace < lame_duck, &|| {
             format!(
                 "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
@@ -276,11 +325,40 @@ impl Options {
         rule(!hashed(&self.pass) && !hashed(&self.auth_token), &|| {
             "bcrypt hashes are not understood by this version; give the plain text".to_owned()
         });
+        errors.extend(self.unenforced());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
+    /// What these options ask for and this version cannot give, where going on without it would leave the server
+    /// unprotected or unreachable.
+    fn unenforced(&self) -> Vec<String> {
+        let mut missing = self.access.unenforced();
+        missing.extend(self.tls.is_some().then_some("tls"));
+        missing.extend(self.https_port.is_some().then_some("https"));
+        missing.extend(self.websocket.is_some().then_some("websocket"));
+        missing.extend(self.proxy_protocol.then_some("proxy_protocol"));
+        let mut errors: Vec<String> = missing
+            .into_iter()
+            .map(|what| format!("this version cannot enforce {what}, and does not start without it"))
+            .collect();
+        if let Some(user) = &self.access.no_auth_user
+            && !self.access.has_users()
+        {
+            errors.push(format!("no_auth_user: \"{}\" present, but users/nkeys are not defined", user.escape_debug()));
+        }
+        errors
+    }
+
+    /// Refuses a lame duck mode that is too short to be gentle.
+    pub(super) fn check_lame_duck_duration(time: Duration) -> Result<(), String> {
+        if time >= LAME_DUCK_MIN {
+            return Ok(());
+        }
+        Err(format!("invalid lame_duck_duration of {}, minimum is 30 seconds", duration::format(time)))
+    }
+
     /// What is allowed but unwise, one line each.
-    pub fn advice(&self) -> Vec<String> {
+    pub fn advice(&self, secrets: SecretOrigin) -> Vec<String> {
         let mut lines = Vec::new();
         if self.max_payload > PAYLOAD_WARN_BYTES {
             lines.push(
@@ -289,13 +367,23 @@ impl Options {
         }
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_bcrypt(secret.expose()));
         if plain(&self.pass) || plain(&self.auth_token) {
-            lines.push(
-                "Plaintext passwords detected: other users of this machine can read them from the process list"
-                    .to_owned(),
-            );
+            let who = match secrets {
+                SecretOrigin::Flags => "other users of this machine can read them from the process list",
+                SecretOrigin::File => "the configuration file should be readable by the server alone",
+            };
+            lines.push(format!("Plaintext passwords detected: {who}"));
         }
         lines
     }
+}
+
+/// How a password came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretOrigin {
+    /// As an argument of the process.
+    Flags,
+    /// From the configuration file.
+    File,
 }
 
 fn is_bcrypt(text: &str) -> bool {
@@ -358,10 +446,10 @@ mod tests {
         let mut options = Options { user: Some("u".into()), pass: Some(Secret::new("hunter2")), ..Options::default() };
         assert!(!format!("{options:?}").contains("hunter2"));
         assert_eq!(
-            options.advice(),
+            options.advice(SecretOrigin::Flags),
             ["Plaintext passwords detected: other users of this machine can read them from the process list"]
         );
         options.pass = Some(Secret::new("$2a$11$abcdefghijklmnopqrstuv"));
-        assert!(options.advice().is_empty());
+        assert!(options.advice(SecretOrigin::File).is_empty());
     }
 }

@@ -57,6 +57,9 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
         tracing::info!("  Name:     {name}");
     }
     tracing::info!("  Cores:    {:?}", options.cores);
+    if let Some(file) = &options.config_file {
+        tracing::info!("Using configuration file: {} ({})", file.display(), options.config_digest);
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -131,7 +134,12 @@ impl Running {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
-                ControlEvent::Reload => tracing::warn!("There is no configuration file to reload"),
+                ControlEvent::Reload if self.options.config_file.is_none() => {
+                    tracing::warn!("There is no configuration file to reload");
+                }
+                ControlEvent::Reload => {
+                    tracing::warn!("The configuration file cannot be reloaded by this version; restart to apply it");
+                }
                 ControlEvent::Stop => break,
                 ControlEvent::Drain => {
                     self.server.drain(DRAIN_TIME);
@@ -175,7 +183,7 @@ impl Source for BrokerSource {
             options: self.options.clone(),
             start: self.started,
             config_load_time: self.started,
-            config_digest: String::new(),
+            config_digest: self.options.config_digest.clone(),
             total_connections: self.shared.total_connections(),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
         }

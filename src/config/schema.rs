@@ -1,0 +1,324 @@
+//! What a key is, and how a map of values is read by a table of keys.
+//!
+//! Each block of the configuration file has one table. From it come the checks, the typed options and the sample file;
+//! a key exists by standing in a table. Reading never stops at the first error: all are collected in a [`Reading`].
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::time::Duration;
+
+use super::grammar::{Map, Node, Position, Value};
+use super::read;
+
+/// Outcome of a setter. The error is put behind the place of the key.
+pub(super) type Verdict = Result<(), String>;
+
+/// One key of a block whose settings are a `T`.
+pub(super) struct Key<T: 'static> {
+    names: &'static [&'static str],
+    kind: Kind<T>,
+    default: &'static str,
+    help: &'static str,
+    reload: Reload,
+    status: Status,
+    /// The keys inside.
+    inner: Option<fn() -> Vec<Row>>,
+}
+
+/// What the value must be, and what to do with it.
+enum Kind<T: 'static> {
+    Boolean(fn(&mut T, bool)),
+    Integer(fn(&mut T, i64) -> Verdict),
+    Text(fn(&mut T, &str) -> Verdict),
+    Duration(fn(&mut T, Duration)),
+    Seconds(fn(&mut T, Duration)),
+    Other(&'static str, fn(&mut T, &Item<'_>, &mut Reading) -> Verdict),
+    Block(fn(&mut T, &Item<'_>, &Map, &mut Reading)),
+}
+
+/// Whether a change of the key takes effect while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// On reload of the configuration.
+    Live,
+    /// At the next start only.
+    Restart,
+}
+
+/// Whether the key does something in this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// It is honoured, or the start is refused where it cannot be.
+    Works,
+    /// It is checked and changes nothing.
+    NoEffect,
+    /// It belongs to this feature, which is not there yet.
+    Unavailable(&'static str),
+}
+
+impl<T> Key<T> {
+    const fn new(names: &'static [&'static str], default: &'static str, help: &'static str, kind: Kind<T>) -> Self {
+        Self { names, kind, default, help, reload: Reload::Restart, status: Status::Works, inner: None }
+    }
+
+    /// `true false yes no on off`.
+    pub(super) const fn boolean(
+        names: &'static [&'static str],
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, bool),
+    ) -> Self {
+        Self::new(names, default, help, Kind::Boolean(set))
+    }
+
+    /// A whole number, possibly with a suffix.
+    pub(super) const fn integer(
+        names: &'static [&'static str],
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, i64) -> Verdict,
+    ) -> Self {
+        Self::new(names, default, help, Kind::Integer(set))
+    }
+
+    /// Text.
+    pub(super) const fn text(
+        names: &'static [&'static str],
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, &str) -> Verdict,
+    ) -> Self {
+        Self::new(names, default, help, Kind::Text(set))
+    }
+
+    /// A duration with its unit. A bare number means seconds and is warned about.
+    pub(super) const fn duration(
+        names: &'static [&'static str],
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, Duration),
+    ) -> Self {
+        Self::new(names, default, help, Kind::Duration(set))
+    }
+
+    /// A number of seconds or a duration with its unit.
+    pub(super) const fn seconds(
+        names: &'static [&'static str],
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, Duration),
+    ) -> Self {
+        Self::new(names, default, help, Kind::Seconds(set))
+    }
+
+    /// Anything else; `what` names it in the sample.
+    pub(super) const fn other(
+        names: &'static [&'static str],
+        what: &'static str,
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, &Item<'_>, &mut Reading) -> Verdict,
+    ) -> Self {
+        Self::new(names, default, help, Kind::Other(what, set))
+    }
+
+    /// A map whose keys `rows` lists.
+    pub(super) const fn block(
+        names: &'static [&'static str],
+        help: &'static str,
+        read: fn(&mut T, &Item<'_>, &Map, &mut Reading),
+        rows: fn() -> Vec<Row>,
+    ) -> Self {
+        Self::new(names, "", help, Kind::Block(read)).entries(rows)
+    }
+
+    /// Tells what stands inside, where a value is a list of maps or has several forms.
+    pub(super) const fn entries(mut self, rows: fn() -> Vec<Row>) -> Self {
+        self.inner = Some(rows);
+        self
+    }
+
+    /// Marks a key that a reload can change.
+    pub(super) const fn live(mut self) -> Self {
+        self.reload = Reload::Live;
+        self
+    }
+
+    /// Marks a key that changes nothing yet.
+    pub(super) const fn without_effect(mut self) -> Self {
+        self.status = Status::NoEffect;
+        self
+    }
+
+    /// Marks a key of a feature that is not there yet.
+    pub(super) const fn of(mut self, feature: &'static str) -> Self {
+        self.status = Status::Unavailable(feature);
+        self
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    fn apply(&self, target: &mut T, item: &Item<'_>, reading: &mut Reading) -> Verdict {
+        let named = |what: String| format!("field \"{}\": {what}", item.key);
+        match &self.kind {
+            Kind::Boolean(set) => set(target, read::boolean(item.node).map_err(named)?),
+            Kind::Integer(set) => read::integer(item.node).and_then(|number| set(target, number)).map_err(named)?,
+            Kind::Text(set) => set(target, read::text(item.node).map_err(named)?)?,
+            Kind::Seconds(set) => set(target, read::seconds(item.node).map_err(named)?),
+            Kind::Other(_, set) => set(target, item, reading)?,
+            Kind::Duration(set) => {
+                if matches!(item.node.value, Value::Integer(_) | Value::Float(_)) {
+                    let what = format!(
+                        "invalid use of field \"{0}\": {0} should be converted to a duration such as \"2s\" or \"1m\"",
+                        item.key
+                    );
+                    reading.warn(item.at, what);
+                }
+                set(target, read::seconds(item.node).map_err(named)?);
+            }
+            Kind::Block(read) => match &item.node.value {
+                Value::Map(map) => read(target, item, map, reading),
+                other => return Err(format!("expected {} to be a map, got {}", item.key, other.kind())),
+            },
+        }
+        Ok(())
+    }
+
+    fn row(&self) -> Row {
+        let what = match &self.kind {
+            Kind::Boolean(_) => "boolean",
+            Kind::Integer(_) => "integer",
+            Kind::Text(_) => "string",
+            Kind::Duration(_) => "duration",
+            Kind::Seconds(_) => "seconds or duration",
+            Kind::Other(what, _) => what,
+            Kind::Block(_) => "map",
+        };
+        Row {
+            names: self.names,
+            what,
+            is_block: matches!(self.kind, Kind::Block(_)),
+            default: self.default,
+            help: self.help,
+            reload: self.reload,
+            status: self.status,
+            inner: self.inner.map(|rows| rows()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a table says about a key, without what it does.
+pub(super) struct Row {
+    pub(super) names: &'static [&'static str],
+    pub(super) what: &'static str,
+    pub(super) default: &'static str,
+    pub(super) help: &'static str,
+    pub(super) reload: Reload,
+    pub(super) status: Status,
+    /// Whether the value is a map and nothing else.
+    pub(super) is_block: bool,
+    /// The keys inside.
+    pub(super) inner: Vec<Row>,
+}
+
+/// All keys of a table.
+pub(super) fn rows<T>(keys: &[Key<T>]) -> Vec<Row> {
+    keys.iter().map(Key::row).collect()
+}
+
+/// A key as it stands in a file.
+pub(super) struct Item<'a> {
+    /// The spelling of the file.
+    pub(super) key: &'a str,
+    /// Where the key stands.
+    pub(super) at: &'a Position,
+    /// The value.
+    pub(super) node: &'a Node,
+}
+
+/// Something to tell about a place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The place.
+    pub at: Position,
+    /// What is to be said.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.what)
+    }
+}
+
+/// What reading a configuration has found.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// What makes the configuration unusable.
+    pub(super) errors: Vec<Finding>,
+    /// What a test of the configuration fails for, and a start does not.
+    pub(super) warnings: Vec<Finding>,
+    /// Keys without effect: one line for each feature.
+    pub(super) notices: Vec<Finding>,
+    features: Vec<&'static str>,
+}
+
+impl Reading {
+    pub(super) fn error(&mut self, at: &Position, what: impl Into<String>) {
+        self.errors.push(Finding { at: at.clone(), what: what.into() });
+    }
+
+    pub(super) fn warn(&mut self, at: &Position, what: impl Into<String>) {
+        self.warnings.push(Finding { at: at.clone(), what: what.into() });
+    }
+
+    /// Reads a map by a table.
+    pub(super) fn keys<T>(&mut self, map: &Map, keys: &[Key<T>], target: &mut T) {
+        self.keys_of("", map, &[keys], target);
+    }
+
+    /// Reads a map by tables that belong together; `context` begins the message about an unknown key.
+    pub(super) fn keys_of<T>(&mut self, context: &str, map: &Map, tables: &[&[Key<T>]], target: &mut T) {
+        for (name, entry) in map.entries() {
+            let item = Item { key: name, at: &entry.key_at, node: &entry.node };
+            match tables.iter().copied().flatten().find(|key| key.is_called(name)) {
+                Some(key) => {
+                    if let Err(what) = key.apply(target, &item, self) {
+                        self.error(item.at, what);
+                    }
+                    self.note(key.status, &item);
+                }
+                // Whatever a variable refers to may have any name.
+                None if entry.is_variable => {}
+                None => self.error(item.at, format!("{context}unknown field \"{}\"", name.escape_debug())),
+            }
+        }
+    }
+
+    fn note(&mut self, status: Status, item: &Item<'_>) {
+        let what = match status {
+            _ if is_off(&item.node.value) => return,
+            Status::Works => return,
+            Status::NoEffect => format!("\"{}\" has no effect in this version", item.key),
+            Status::Unavailable(feature) => {
+                if self.features.contains(&feature) {
+                    return;
+                }
+                self.features.push(feature);
+                format!("{feature} is not available in this version; \"{}\" has no effect", item.key)
+            }
+        };
+        self.notices.push(Finding { at: item.at.clone(), what });
+    }
+}
+
+/// Whether a value says that something is not wanted.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Boolean(on) => !on,
+        Value::Text(text) => matches!(text.as_str(), "disabled" | "false"),
+        _ => false,
+    }
+}
