@@ -324,6 +324,10 @@ pub(super) fn block(item: &Item<'_>, map: &Map, reading: &mut Reading) -> Block 
     if block.token.is_some() && block.has_users {
         reading.error(item.at, "Can not have a token and a users array");
     }
+    if block.has_users && block.users.is_empty() {
+        let what = "there are no users, so that everybody may connect".to_owned();
+        reading.notices.push(Finding { at: item.at.clone(), what });
+    }
     block
 }
 

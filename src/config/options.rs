@@ -260,8 +260,8 @@ impl Options {
         if self.port == PortSpec::Fixed(0) {
             self.port = defaults.port;
         }
-        if self.http_port == Some(PortSpec::Fixed(0)) {
-            self.http_port = None;
+        for port in [&mut self.http_port, &mut self.https_port] {
+            *port = port.filter(|port| *port != PortSpec::Fixed(0));
         }
         fill(&mut self.host, defaults.host);
         for name in [&mut self.server_name, &mut self.client_advertise, &mut self.http_host] {
@@ -306,7 +306,11 @@ impl Options {
         let name = self.server_name.as_deref().unwrap_or_default();
         rule(!name.contains(' '), &|| "server name cannot contain spaces".to_owned());
         rule(self.pass.is_none() || self.user.is_some(), &|| {
-            "a password without a user name would let everybody in; give --user too".to_owned()
+            "a password without a user name would let everybody in; give the user name too".to_owned()
+        });
+        let is_empty = |text: &Option<Secret>| text.as_ref().is_some_and(|text| text.expose().is_empty());
+        rule(self.user.as_deref() != Some("") && !is_empty(&self.auth_token), &|| {
+            "an empty user name or token would let everybody in".to_owned()
         });
         rule((1..=values::SHARDS_MAX).contains(&self.cores.len()), &|| {
             format!("cores must name 1 to {} processors", values::SHARDS_MAX)
@@ -335,7 +339,7 @@ impl Options {
         let mut missing = self.access.unenforced();
         missing.extend(self.tls.is_some().then_some("tls"));
         missing.extend(self.https_port.is_some().then_some("https"));
-        missing.extend(self.websocket.is_some().then_some("websocket"));
+        missing.extend(self.websocket.as_ref().is_some_and(WebsocketOptions::is_on).then_some("websocket"));
         missing.extend(self.proxy_protocol.then_some("proxy_protocol"));
         let mut errors: Vec<String> = missing
             .into_iter()
@@ -428,7 +432,7 @@ mod tests {
             (|o| o.ring_slots = 1, &["ring_slots (1) must be between 2 and 65536"]),
             (
                 |o| o.pass = Some(Secret::new("x")),
-                &["a password without a user name would let everybody in; give --user too"],
+                &["a password without a user name would let everybody in; give the user name too"],
             ),
         ];
         for (change, expected) in cases {

@@ -270,6 +270,12 @@ fn starts_that_are_refused() {
         ("websocket { port: 1, no_tls: true }", "websocket"),
         ("proxy_protocol: true", "proxy_protocol"),
     ];
+    for text in ["websocket {}", "https: 0", "accounts {}", "authorization { users: [] }"] {
+        assert_eq!(options(text).with_defaults_for_zeroes().check(), Ok(()), "{text}");
+    }
+    for text in ["authorization { user: \"\", password: x }", "authorization { token: \"\" }"] {
+        assert_eq!(options(text).check().unwrap_err(), ["an empty user name or token would let everybody in"]);
+    }
     for (text, what) in cases {
         let expected = format!("this version cannot enforce {what}, and does not start without it");
         assert_eq!(options(text).check(), Err(vec![expected]), "{text}");
@@ -312,6 +318,8 @@ fn findings() {
     assert_eq!(loaded.warnings.len(), 1);
     assert_eq!(loaded.options.write_deadline, Duration::from_secs(5));
     assert!(read("# nothing").unwrap().is_empty);
+    let loaded = read("authorization { users: [] }").unwrap();
+    assert_eq!(loaded.notices[0].what, "there are no users, so that everybody may connect");
 }
 
 fn all_rows() -> Vec<Row> {

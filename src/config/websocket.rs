@@ -47,6 +47,14 @@ pub struct WebsocketOptions {
     pub authorization: ListenerAuthorization,
 }
 
+impl WebsocketOptions {
+    /// Whether there is to be a listener: one without a port is off.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.port.is_some_and(|port| port != PortSpec::Fixed(0))
+    }
+}
+
 /// Credentials required by one listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerAuthorization {
