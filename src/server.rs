@@ -9,10 +9,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::auth::Auth;
+use crate::auth::Directory;
 use crate::config::Options;
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
+use crate::io::logins::Logins;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
 use crate::wire::info::ServerInfo;
@@ -50,6 +51,8 @@ pub enum StartError {
     Executor(String),
     /// Descriptors for doorbells ran out.
     Doorbell(io::Error),
+    /// A thread for logins could not be started.
+    Thread(io::Error),
 }
 
 impl std::fmt::Display for StartError {
@@ -58,6 +61,7 @@ impl std::fmt::Display for StartError {
             Self::Listen(address, error) => write!(f, "Error listening on port: {address}, {error}"),
             Self::Host(host, error) => write!(f, "Error resolving host {host:?}: {error}"),
             Self::Executor(error) => write!(f, "Error starting a shard: {error}"),
+            Self::Thread(error) => write!(f, "Error starting a thread: {error}"),
             Self::Doorbell(error) => write!(f, "Error creating a doorbell: {error}"),
         }
     }
@@ -89,13 +93,15 @@ impl Server {
             started: SystemTime::now(),
         };
         let epoch = Instant::now();
+        let directory = Arc::new(Directory::new(options));
+        let logins = Logins::start(&server.orders, &server.bells).map_err(StartError::Thread)?;
         let parts =
             listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
         let (started, all_started) = bounded(shards);
         for (((listener, orders), links), cpu) in parts.zip(&options.cores) {
             let id = server.threads.len();
-            let (shared, config, cpu) = (server.shared.clone(), config(options, shards), *cpu);
-            let (all_orders, bells) = (server.orders.clone(), server.bells.clone());
+            let (shared, config, cpu) = (server.shared.clone(), config(options, &directory, shards), *cpu);
+            let (all_orders, bells, logins) = (server.orders.clone(), server.bells.clone(), logins.clone());
             let spin = Duration::from_micros(options.spin_us);
             let started = started.clone();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
@@ -105,7 +111,7 @@ impl Server {
                 .preempt_timer(PREEMPT_TIMER)
                 .spawn(move || async move {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
-                    let plan = Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin };
+                    let plan = Plan { shard, shared, orders, all_orders, bells, logins, listener, epoch, spin };
                     let done = started.clone();
                     let result = driver::run(plan, move || {
                         let _ = done.send(Ok(()));
@@ -299,14 +305,7 @@ fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
 fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {
     let server_id = nkeys::KeyPair::new_server().public_key();
     let (host, port) = advertised(options, address);
-    ServerInfo {
-        server_name: options.server_name.clone().unwrap_or_else(|| server_id.clone()),
-        server_id,
-        host,
-        port,
-        auth_required: options.auth_required(),
-        max_payload: options.max_payload,
-    }
+    ServerInfo { server_name: options.server_name.clone().unwrap_or_else(|| server_id.clone()), server_id, host, port }
 }
 
 /// `client_advertise` (`host[:port]`) or the address listened on.
@@ -320,16 +319,8 @@ fn advertised(options: &Options, address: SocketAddr) -> (String, u16) {
     }
 }
 
-fn config(options: &Options, shards: usize) -> Config {
+fn config(options: &Options, directory: &Arc<Directory>, shards: usize) -> Config {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
-    let auth = match (&options.auth_token, &options.user) {
-        (Some(token), _) => Auth::Token(token.expose().to_owned()),
-        (None, Some(user)) => Auth::User {
-            user: user.clone(),
-            pass: options.pass.as_ref().map(|pass| pass.expose().to_owned()).unwrap_or_default(),
-        },
-        (None, None) => Auth::Open,
-    };
     Config {
         max_payload: options.max_payload,
         max_control_line: options.max_control_line,
@@ -342,6 +333,6 @@ fn config(options: &Options, shards: usize) -> Config {
         write_deadline: nanos(options.write_deadline),
         auth_timeout: nanos(options.auth_timeout),
         no_fast_producer_stall: options.no_fast_producer_stall,
-        auth,
+        directory: directory.clone(),
     }
 }

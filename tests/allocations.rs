@@ -8,7 +8,8 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use leat::auth::Auth;
+use leat::auth::{Check, Directory};
+use leat::config::Options;
 use leat::shard::io::{Io, Recv, Sent};
 use leat::shard::{Config, Next, Shard, Shared, peers};
 use leat::wire::info::ServerInfo;
@@ -92,6 +93,10 @@ impl Io for Buffers {
         panic!("no connection is to be closed");
     }
 
+    fn decide(&mut self, _conn: u32, _cid: u64, _check: Check) {
+        panic!("the server is open to everybody");
+    }
+
     fn ring(&mut self, _shard: u16) {
         panic!("no shard sleeps");
     }
@@ -108,14 +113,7 @@ type Place = (usize, u32);
 
 impl Pair {
     fn new() -> Self {
-        let info = ServerInfo {
-            server_id: "N".into(),
-            server_name: "N".into(),
-            host: "127.0.0.1".into(),
-            port: 4222,
-            auth_required: false,
-            max_payload: 1 << 20,
-        };
+        let info = ServerInfo { server_id: "N".into(), server_name: "N".into(), host: "127.0.0.1".into(), port: 4222 };
         let config = Config {
             max_payload: 1 << 20,
             max_control_line: 4096,
@@ -128,7 +126,7 @@ impl Pair {
             write_deadline: 1 << 60,
             auth_timeout: 1 << 60,
             no_fast_producer_stall: false,
-            auth: Auth::Open,
+            directory: Arc::new(Directory::new(&Options::default())),
         };
         let shared = Arc::new(Shared::new(info, 2));
         // Few slots, so that the rings have been round before the count begins.

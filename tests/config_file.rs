@@ -4,44 +4,15 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::json;
-use support::{Finished, PATIENCE, Server, ServerBuilder, run, shard_suite, skip_on_peer, wait_until};
-use tempfile::TempDir;
+use support::config::Config;
+use support::{PATIENCE, run, shard_suite, skip_on_peer, wait_until};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
     a_file_describes_a_server,
     credentials_of_the_file_are_enforced,
 });
-
-/// A directory with one configuration file.
-struct Config {
-    dir: TempDir,
-    file: PathBuf,
-}
-
-impl Config {
-    fn new(text: &str) -> Self {
-        let dir = TempDir::new().expect("a temporary directory should be creatable");
-        let file = dir.path().join("server.conf");
-        fs::write(&file, text).expect("the configuration file should be written");
-        Self { dir, file }
-    }
-
-    fn path(&self) -> &str {
-        self.file.to_str().expect("temporary paths are text")
-    }
-
-    /// A server with this file and, beside where it listens, nothing else.
-    fn server(&self) -> ServerBuilder {
-        Server::builder().args(&["-c", self.path()])
-    }
-
-    fn test(&self) -> Finished {
-        run(&["-t", "-c", self.path()])
-    }
-}
 
 /// Keys of all kinds do what they say, included files and variables among them.
 fn a_file_describes_a_server(shards: usize) {
@@ -145,8 +116,8 @@ fn nothing_starts_unprotected() {
         return;
     }
     let cases = [
-        ("authorization { users: [ { user: a, password: b } ] }", "the users of the authorization block"),
-        ("accounts { A { users: [ { user: a, password: b } ] } }", "accounts"),
+        ("mappings { a: b }", "subject mappings"),
+        ("accounts { A { exports [ { service: s } ] } }", "exports and imports of accounts"),
         ("tls { verify: true }", "tls"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
     ];

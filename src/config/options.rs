@@ -169,6 +169,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a bcrypt hash of the secret.
+    pub fn is_bcrypt(&self) -> bool {
+        ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| self.0.starts_with(prefix))
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -245,7 +250,7 @@ impl Options {
 
     /// Whether a client must present credentials.
     pub fn auth_required(&self) -> bool {
-        self.user.is_some() || self.auth_token.is_some()
+        self.user.is_some() || self.auth_token.is_some() || self.access.has_users()
     }
 
     /// Gives options that are zero or empty, where that has no meaning of its own, their defaults, as the reference
@@ -325,10 +330,6 @@ impl Options {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }
         rule(self.ring_slots.is_power_of_two(), &|| format!("ring_slots ({}) must be a power of two", self.ring_slots));
-        let hashed = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| is_bcrypt(secret.expose()));
-        rule(!hashed(&self.pass) && !hashed(&self.auth_token), &|| {
-            "bcrypt hashes are not understood by this version; give the plain text".to_owned()
-        });
         errors.extend(self.unenforced());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -369,7 +370,7 @@ impl Options {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
         }
-        let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !is_bcrypt(secret.expose()));
+        let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
             let who = match secrets {
                 SecretOrigin::Flags => "other users of this machine can read them from the process list",
@@ -388,10 +389,6 @@ pub enum SecretOrigin {
     Flags,
     /// From the configuration file.
     File,
-}
-
-fn is_bcrypt(text: &str) -> bool {
-    ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 const LAME_DUCK_MIN: Duration = Duration::from_secs(30);

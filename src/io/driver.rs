@@ -12,7 +12,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::acceptor::Acceptor;
 use super::doorbell::Doorbell;
+use super::logins::Logins;
 use super::sockets::{Found, Sockets};
+use crate::auth::Grant;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Next, Shard, Shared};
 
@@ -21,6 +23,15 @@ use crate::shard::{Next, Shard, Shared};
 pub enum Order {
     /// Take over a connection that another shard has accepted.
     Adopt(TcpStream, SocketAddr),
+    /// The verdict about a login that took long.
+    LoginDecided {
+        /// Slot of the connection.
+        slot: u32,
+        /// Its id.
+        cid: u64,
+        /// What it may be; `None` if the credentials do not fit.
+        grant: Option<Grant>,
+    },
     /// Answer a monitoring request.
     Snapshot(Want, Sender<ShardSnapshot>),
     /// Accept no more connections; answered when the listener is closed.
@@ -49,6 +60,8 @@ pub struct Plan {
     pub all_orders: Arc<[Sender<Order>]>,
     /// Doorbells of all shards, by index.
     pub bells: Arc<[Doorbell]>,
+    /// Decides logins that take long.
+    pub logins: Logins,
     /// The shard's own listening socket, bound with SO_REUSEPORT, in non-blocking mode.
     pub listener: TcpListener,
     /// Zero of the clock that all shards share.
@@ -65,8 +78,8 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// # Errors
 /// When the poller cannot be set up or fails for good.
 pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
-    let Plan { shard, shared, orders, all_orders, bells, listener, epoch, spin } = plan;
-    let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch)?;
+    let Plan { shard, shared, orders, all_orders, bells, logins, listener, epoch, spin } = plan;
+    let mut sockets = Sockets::new(shard.id(), bells.clone(), logins, epoch)?;
     let acceptor = Acceptor::new(listener);
     sockets.listen(acceptor.descriptor())?;
     started();
@@ -156,6 +169,7 @@ impl Driver {
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
         match order {
             Order::Adopt(stream, peer) => adopt(shard, sockets, stream, peer),
+            Order::LoginDecided { slot, cid, grant } => shard.login_decided(slot, cid, grant),
             Order::Snapshot(want, answer) => {
                 let _ = answer.send(shard.snapshot(&want));
             }

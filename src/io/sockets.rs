@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::doorbell::Doorbell;
+use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
+use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
 
 /// A read of this many bytes makes a socket a stream, which is read again before it is polled.
@@ -38,7 +40,8 @@ pub(super) struct Sockets {
     events: Vec<Event>,
     /// The listener, while there is one.
     listener: Option<RawFd>,
-    shard: usize,
+    shard: u16,
+    logins: Logins,
     bells: Arc<[Doorbell]>,
     epoch: Instant,
 }
@@ -56,11 +59,20 @@ impl Sockets {
     ///
     /// # Errors
     /// When the poller cannot be set up.
-    pub(super) fn new(shard: u16, bells: Arc<[Doorbell]>, epoch: Instant) -> io::Result<Self> {
-        let shard = usize::from(shard);
+    pub(super) fn new(shard: u16, bells: Arc<[Doorbell]>, logins: Logins, epoch: Instant) -> io::Result<Self> {
         let mut poller = Poller::new()?;
-        poller.watch(bells[shard].descriptor(), BELL)?;
-        Ok(Self { slots: Vec::new(), generation: 0, poller, events: Vec::new(), listener: None, shard, bells, epoch })
+        poller.watch(bells[usize::from(shard)].descriptor(), BELL)?;
+        Ok(Self {
+            slots: Vec::new(),
+            generation: 0,
+            poller,
+            events: Vec::new(),
+            listener: None,
+            shard,
+            logins,
+            bells,
+            epoch,
+        })
     }
 
     /// Watches the listening socket.
@@ -108,7 +120,7 @@ impl Sockets {
         let mut found = Found::default();
         for event in self.events.drain(..) {
             let descriptor = match event.token {
-                BELL => self.bells[self.shard].descriptor(),
+                BELL => self.bells[usize::from(self.shard)].descriptor(),
                 LISTENER => {
                     let Some(listener) = self.listener else { continue };
                     found.listener = true;
@@ -172,6 +184,10 @@ impl Io for Sockets {
 
     fn ring(&mut self, shard: u16) {
         self.bells[usize::from(shard)].ring();
+    }
+
+    fn decide(&mut self, slot: u32, cid: u64, check: Check) {
+        self.logins.push(Login { shard: self.shard, slot, cid, check });
     }
 
     fn rest(&mut self) {

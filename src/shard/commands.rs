@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::conn::{Identity, Options, Stage, Sub};
+use super::conn::Sub;
 use super::io::Io;
-use super::timers::Timer;
 use super::{Shard, trace};
+use crate::auth::Receives;
 use crate::subject;
 use crate::wire::connect;
 use crate::wire::errors::{CloseReason, Violation};
@@ -18,19 +18,6 @@ const QUEUE_NAME_MAX: usize = u16::MAX as usize;
 const RESERVED_QUEUE: &[u8] = b"_sys_";
 
 impl Shard {
-    /// Whether the connection may send a command that begins with `first`. Closes it where it may not.
-    pub(super) fn may_speak<I: Io>(&mut self, io: &mut I, slot: u32, first: u8) -> bool {
-        let Some(conn) = self.local.conns.get(slot as usize) else { return false };
-        if conn.closing.is_some() {
-            return false;
-        }
-        if conn.stage == Stage::Unauthenticated && !first.eq_ignore_ascii_case(&b'c') {
-            self.close(io, slot, CloseReason::AuthorizationViolation);
-            return false;
-        }
-        true
-    }
-
     /// Executes one command. `block` is the block that it borrows from, if that can be shared. `true` if the
     /// connection's options may have changed or it may be closing.
     #[inline]
@@ -100,6 +87,11 @@ impl Shard {
                 return self.violation(slot, &Violation::Publish(publish.subject));
             }
         }
+        if let Some(permits) = &mut self.local.conns[slot as usize].permits
+            && !permits.may_publish(publish.subject, self.now)
+        {
+            return self.violation(slot, &Violation::Publish(publish.subject));
+        }
         if options.pedantic && !subject::is_valid_literal(publish.subject) {
             self.violation(slot, &Violation::InvalidPublishSubject);
         }
@@ -147,7 +139,17 @@ impl Shard {
         {
             return self.violation(slot, &Violation::SubscribeQueue(subject, queue));
         }
-        if self.config.max_subscriptions.is_some_and(|max| conn.subs.len() >= max) {
+        let receives = match &conn.permits {
+            None => Receives::All,
+            Some(permits) => match (permits.rules().may_subscribe(subject, queue), queue) {
+                (Some(receives), _) => receives,
+                (None, None) => return self.violation(slot, &Violation::Subscribe(subject)),
+                (None, Some(queue)) => return self.violation(slot, &Violation::SubscribeQueue(subject, queue)),
+            },
+        };
+        let limits = &self.config.directory.accounts()[conn.account as usize].limits;
+        let most = [self.config.max_subscriptions, limits.max_subscriptions];
+        if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }
         if !subject::is_valid_subscription(subject) {
@@ -160,6 +162,7 @@ impl Shard {
                 sid: sid.into(),
                 subject: subject.into(),
                 queue: queue.map(Into::into),
+                is_filtered: receives == Receives::Some,
                 delivered: 0,
                 max: u64::MAX,
             };
@@ -184,7 +187,7 @@ impl Shard {
     }
 
     /// Interest of this connection changes on every shard: its output follows that news.
-    fn feed_all(&mut self, slot: u32) {
+    pub(super) fn feed_all(&mut self, slot: u32) {
         if self.peers.is_empty() {
             return;
         }
@@ -218,67 +221,6 @@ impl Shard {
         self.accounts[account as usize].unsubscribe(&sub.subject, sub.queue.as_deref(), sub_slot);
     }
 
-    fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
-        let conn = &mut self.local.conns[slot as usize];
-        let connect = match connect::parse(json, conn.connect_so_far()) {
-            Ok(connect) => connect,
-            Err(error) => {
-                tracing::error!("{} - {error}", conn.label());
-                return self.close(io, slot, CloseReason::ParseError);
-            }
-        };
-        // Credentials that a second CONNECT does not mention stay as they were.
-        let is_known = conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials();
-        let is_denied = !is_known && self.config.auth.check(&connect).is_err();
-        if is_denied || connect.asks_for_account {
-            let claim = connect.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
-            tracing::error!("{} - authentication error{claim}", conn.label());
-        }
-        let user = connect.claim().map(|claim| claim.shown().to_owned());
-        let asks_for_account = connect.asks_for_account;
-        conn.identity = Some(Box::new(Identity {
-            name: connect.name,
-            lang: connect.lang,
-            version: connect.version,
-            user: user.or_else(|| conn.identity.take().and_then(|identity| identity.user)),
-        }));
-        if is_denied || asks_for_account {
-            return self.close(io, slot, CloseReason::AuthorizationViolation);
-        }
-        conn.stage = Stage::Open;
-        conn.options = Options {
-            verbose: connect.verbose,
-            pedantic: connect.pedantic,
-            echo: connect.echo,
-            headers: connect.headers,
-            no_responders: connect.no_responders,
-            async_info: connect.protocol >= 1,
-        };
-        if !(0..=1).contains(&connect.protocol) {
-            return self.close(io, slot, CloseReason::InvalidProtocol);
-        }
-        if connect.no_responders && !connect.headers {
-            return self.close(io, slot, CloseReason::NoRespondersRequiresHeaders);
-        }
-        let is_first = !std::mem::replace(&mut conn.pings.started, true);
-        conn.owes_info |= is_first && connect.protocol >= 1;
-        if is_first {
-            // CONNECT is the answer to INFO. The first ping measures better.
-            let since_info = conn.start.elapsed().unwrap_or_default();
-            conn.pings.rtt = u64::try_from(since_info.as_nanos()).unwrap_or(u64::MAX).max(1);
-        }
-        let cid = conn.cid;
-        if !is_first {
-            self.remove_all_subs(slot);
-            self.feed_all(slot);
-        } else {
-            let at = self.first_ping_at();
-            self.local.conns[slot as usize].pings.due = at;
-            self.timers.set_coarse(self.now, at, (slot, cid, Timer::Ping));
-        }
-        self.confirm(slot);
-    }
-
     pub(super) fn remove_all_subs(&mut self, slot: u32) {
         let mut subs: Vec<u32> = self.local.conns[slot as usize].subs.iter().copied().collect();
         // The order of a hash table differs from run to run, and a simulated run must not.
@@ -299,13 +241,13 @@ impl Shard {
     }
 
     /// `+OK` to a verbose client.
-    fn confirm(&mut self, slot: u32) {
+    pub(super) fn confirm(&mut self, slot: u32) {
         if self.local.conns[slot as usize].options.verbose {
             self.say(slot, b"+OK\r\n");
         }
     }
 
-    fn violation(&mut self, slot: u32, violation: &Violation<'_>) {
+    pub(super) fn violation(&mut self, slot: u32, violation: &Violation<'_>) {
         // A misspelt subject harms nobody but the client, who is told.
         if !matches!(violation, Violation::InvalidSubject | Violation::InvalidPublishSubject) {
             tracing::error!("{} - {violation}", self.local.conns[slot as usize].label());

@@ -1,6 +1,7 @@
 //! A connection as its shard sees it, and a subscription.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
@@ -9,6 +10,8 @@ use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
+use crate::auth::Permits;
+use crate::auth::directory::DEFAULT_ACCOUNT;
 use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
@@ -54,17 +57,33 @@ impl Default for Options {
 pub(crate) enum Stage {
     /// Credentials are needed; only CONNECT is acceptable.
     Unauthenticated,
+    /// CONNECT has come and is being judged elsewhere; nothing is read meanwhile.
+    Undecided,
     /// Commands are executed.
     Open,
 }
 
 /// What CONNECT said that only monitoring and logs need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) lang: String,
     pub(crate) version: String,
     pub(crate) user: Option<String>,
+    /// Name of the account.
+    pub(crate) account: Arc<str>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            lang: String::new(),
+            version: String::new(),
+            user: None,
+            account: DEFAULT_ACCOUNT.into(),
+        }
+    }
 }
 
 /// Pings of one connection.
@@ -99,6 +118,14 @@ pub(crate) struct Conn {
     pub(crate) account: u32,
     pub(crate) options: Options,
     pub(crate) stage: Stage,
+    /// What the client may do; everything if absent.
+    pub(crate) permits: Option<Box<Permits>>,
+    /// The client counts among those of its account.
+    pub(crate) has_entered: bool,
+    /// What INFO gave the client to sign.
+    pub(crate) nonce: Option<Box<str>>,
+    /// The CONNECT that is being judged.
+    pub(crate) undecided: Option<Box<Connect>>,
     /// The INFO that answers CONNECT is owed with the next PONG.
     pub(crate) owes_info: bool,
     /// A PONG has been sent after CONNECT: asynchronous INFO may follow.
@@ -158,6 +185,10 @@ impl Conn {
             account: 0,
             options: Options::default(),
             stage,
+            permits: None,
+            has_entered: false,
+            nonce: None,
+            undecided: None,
             owes_info: false,
             ponged: false,
             closing: None,
@@ -212,14 +243,14 @@ impl Conn {
     pub(crate) fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
         if let Some(identity) = &self.identity {
-            let Identity { name, lang, version, user } = &**identity;
+            let Identity { name, lang, version, user, account } = &**identity;
             if !lang.is_empty() || !version.is_empty() || !name.is_empty() {
                 label.push_str(&format!(" - \"v{version}:{lang}:{name}\""));
             }
             match user.as_deref() {
                 None => {}
-                Some(REDACTED) => label.push_str(" - \"$G/token\""),
-                Some(user) => label.push_str(&format!(" - \"$G/user:{user}\"")),
+                Some(REDACTED) => label.push_str(&format!(" - \"{account}/token\"")),
+                Some(user) => label.push_str(&format!(" - \"{account}/user:{user}\"")),
             }
         }
         label
@@ -236,6 +267,8 @@ pub(crate) struct Sub {
     pub(crate) sid: Sid,
     pub(crate) subject: Box<[u8]>,
     pub(crate) queue: Option<Box<[u8]>>,
+    /// Some messages of its subject are denied to the client.
+    pub(crate) is_filtered: bool,
     /// Messages delivered.
     pub(crate) delivered: u64,
     /// Auto-unsubscribe limit; `u64::MAX` for none.

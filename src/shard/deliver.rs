@@ -341,6 +341,14 @@ impl Local {
         if conn.closing.is_some() || (!publisher.echo && publisher.here == Some(sub.conn)) {
             return false;
         }
+        if let Some(permits) = &mut conn.permits {
+            if sub.is_filtered && !permits.may_receive(message.subject, sub.queue.as_deref()) {
+                return false;
+            }
+            if message.reply_bytes != 0 {
+                permits.delivered(message.reply(), self.now);
+            }
+        }
         if sub.delivered + 1 >= sub.max {
             if sub.delivered >= sub.max {
                 return false;

@@ -2,6 +2,8 @@
 
 use std::io::IoSlice;
 
+use crate::auth::Check;
+
 /// Sockets, clock and doorbells of one shard.
 ///
 /// Calls never block. Connections are named by the index that [`super::Shard::accept`] gave out.
@@ -18,6 +20,8 @@ pub trait Io {
     fn close(&mut self, conn: u32);
     /// Wakes shard `shard`, which has announced that it sleeps.
     fn ring(&mut self, shard: u16);
+    /// Has a login decided that takes long. The outcome comes through [`super::Shard::login_decided`].
+    fn decide(&mut self, conn: u32, cid: u64, check: Check);
     /// The shard has had nothing to do for long and has freed its buffers.
     fn rest(&mut self) {}
 }

@@ -26,9 +26,10 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> 
     let shared = &shard.shared;
     let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
     let is_full = shared.connections.fetch_add(1, Ordering::Relaxed) >= shard.config.max_connections;
-    let needs_auth = shard.config.auth.is_required();
+    let needs_auth = shard.config.directory.is_required();
     let stage = if needs_auth { Stage::Unauthenticated } else { Stage::Open };
-    let slot = shard.local.conns.insert(Conn::new(cid, peer, stage, shard.now)) as u32;
+    let nonce = shard.nonce();
+    let slot = shard.local.conns.insert(Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) }) as u32;
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
     let line = shard.info_line(slot, false);
@@ -53,11 +54,19 @@ impl Shard {
     /// INFO for one client; `answers_connect` adds the account.
     pub(super) fn info_line(&self, slot: u32, answers_connect: bool) -> Vec<u8> {
         let conn = &self.local.conns[slot as usize];
+        let directory = &self.config.directory;
+        let account = &directory.accounts()[conn.account as usize];
+        // Who may come without credentials is not asked for any at first.
+        let asks = directory.is_required() && (conn.pings.started || directory.without_connect().is_none());
         let facts = ClientFacts {
             client_id: conn.cid,
             client_ip: conn.peer.ip(),
             lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
-            account: answers_connect.then(|| &*self.accounts[conn.account as usize].name),
+            auth_required: asks,
+            nonce: conn.nonce.as_deref(),
+            max_payload: self.max_payload(slot),
+            account: answers_connect.then_some(&*account.name),
+            account_is_system: answers_connect && account.is_system,
         };
         info::line(&self.shared.info, &facts)
     }
@@ -198,6 +207,9 @@ impl Shard {
             self.discard_input(io, slot);
         }
         let mut conn = self.local.conns.remove(slot as usize);
+        if conn.has_entered {
+            self.config.directory.accounts()[conn.account as usize].leave();
+        }
         conn.out.clear(&mut self.local.buffers);
         self.local.counters.connections -= 1;
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);

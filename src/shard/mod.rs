@@ -18,6 +18,7 @@ mod conn;
 mod deliver;
 pub mod io;
 mod life;
+mod login;
 mod outbound;
 pub mod peers;
 pub(crate) mod rules;
@@ -43,7 +44,7 @@ use self::buffers::Buffers;
 use self::conn::{Conn, Sub};
 use self::peers::{Links, Peers};
 use self::timers::Timers;
-use crate::auth::Auth;
+use crate::auth::{Directory, Grant};
 use crate::monitor::{ConnSnapshot, Counters};
 use crate::wire::errors::CloseReason;
 use crate::wire::info::ServerInfo;
@@ -74,7 +75,7 @@ pub struct Config {
     /// Drop messages at a raised stall gate instead of slowing the publisher down.
     pub no_fast_producer_stall: bool,
     /// Who may connect.
-    pub auth: Auth,
+    pub directory: Arc<Directory>,
 }
 
 /// What all shards share: facts that do not change, and counters touched at accept and close only.
@@ -161,6 +162,8 @@ struct Local {
     /// A connection is written to whenever its queue passes a multiple of two to the power of this.
     flush_shift: u32,
     drops_at_gate: bool,
+    /// Time of this turn.
+    now: u64,
 }
 
 /// One shard.
@@ -185,6 +188,8 @@ pub struct Shard {
     /// Arguments of a publish that cannot be forwarded as they are.
     rebuilt: Vec<u8>,
     closed: VecDeque<ConnSnapshot>,
+    /// Verdicts about logins, to be carried out: connection, its id, what it may be.
+    decided: Vec<(u32, u64, Option<Grant>)>,
     rng: fastrand::Rng,
     /// Time of this turn.
     now: u64,
@@ -192,15 +197,13 @@ pub struct Shard {
     busy_at: u64,
 }
 
-/// The default account.
-const GLOBAL_ACCOUNT: &str = "$G";
-
 impl Shard {
     /// A shard with its ends of the rings. `cpu` is shown by monitoring; `seed` feeds the choice of queue members.
     #[must_use]
     pub fn new(config: Config, shared: Arc<Shared>, links: Links, cpu: usize, seed: u64) -> Self {
         let peers = Peers::new(links);
-        let accounts = vec![Account::new(GLOBAL_ACCOUNT, !peers.is_empty())];
+        let accounts = config.directory.accounts().iter();
+        let accounts = accounts.map(|facts| Account::new(&facts.name, !peers.is_empty())).collect();
         let local = Local {
             conns: Slab::new(),
             subs: Slab::new(),
@@ -219,6 +222,7 @@ impl Shard {
             gate_bytes: config.max_pending / 4 * 3,
             flush_shift: deliver::FLUSH_BYTES.min(config.max_pending).max(1).ilog2(),
             drops_at_gate: config.no_fast_producer_stall,
+            now: 0,
         };
         Self {
             config,
@@ -235,6 +239,7 @@ impl Shard {
             spare_partial: Vec::new(),
             rebuilt: Vec::new(),
             closed: VecDeque::new(),
+            decided: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             now: 0,
             busy_at: 0,

@@ -27,6 +27,8 @@ impl Io for Bells {
 
     fn close(&mut self, _: u32) {}
 
+    fn decide(&mut self, _: u32, _: u64, _: crate::auth::Check) {}
+
     fn ring(&mut self, shard: u16) {
         self.rung.push(shard);
     }

@@ -19,7 +19,7 @@ use super::outbound::SEGMENTS_PER_WRITE;
 use super::peers::Fate;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
-use crate::wire::errors::CloseReason;
+use crate::wire::errors::{CloseReason, Violation};
 use crate::wire::message::{Message, Tail};
 use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, parse_canonical_pub};
 
@@ -81,12 +81,14 @@ impl Shard {
     /// One turn. `woken` are the connections that became readable or writable since the last one.
     pub fn turn<I: Io>(&mut self, io: &mut I, woken: &mut Vec<u32>) -> Next {
         self.now = io.now();
+        self.local.now = self.now;
         for slot in woken.drain(..) {
             self.make_ready(slot);
         }
         let had_work = !self.ready.is_empty();
         self.run_timers(io);
         let looked = self.look(io);
+        self.finish_logins(io);
         let mut serving = std::mem::take(&mut self.serving);
         std::mem::swap(&mut self.ready, &mut serving);
         let reads = (READS_PER_TURN / serving.len().max(1)).max(1);
@@ -188,7 +190,12 @@ impl Shard {
         }
         for _ in 0..reads {
             let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
-            if conn.closing.is_some() || conn.held != 0 || conn.stall != 0 || self.now < conn.stalled_until {
+            if conn.closing.is_some()
+                || conn.stage == Stage::Undecided
+                || conn.held != 0
+                || conn.stall != 0
+                || self.now < conn.stalled_until
+            {
                 return;
             }
             let is_gated = self.now < conn.gated_until;
@@ -313,7 +320,7 @@ impl Shard {
     }
 
     /// Executes all whole commands of `bytes`; gives how many bytes they took.
-    fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
+    pub(super) fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut limits = self.limits(slot);
         let mut is_plain = self.publishes_plainly(slot);
@@ -339,11 +346,13 @@ impl Shard {
                     }
                     if options_may_change {
                         match self.local.conns.get(slot as usize) {
-                            Some(conn) if conn.closing.is_none() => {
+                            Some(conn) if conn.closing.is_some() => return bytes.len(),
+                            Some(conn) if conn.stage == Stage::Undecided => break,
+                            Some(_) => {
                                 limits = self.limits(slot);
                                 is_plain = self.publishes_plainly(slot);
                             }
-                            _ => return bytes.len(),
+                            None => return bytes.len(),
                         }
                     }
                 }
@@ -367,6 +376,11 @@ impl Shard {
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
     #[inline]
     fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
+        if let Some(permits) = &mut self.local.conns[slot as usize].permits
+            && !permits.may_publish(canonical.subject(), self.now)
+        {
+            return self.violation(slot, &Violation::Publish(canonical.subject()));
+        }
         let message = Message {
             subject: canonical.subject(),
             reply_bytes: canonical.reply().len(),
@@ -405,16 +419,23 @@ impl Shard {
         self.close(io, slot, reason);
     }
 
+    /// The server's limit, or the account's if that is lower.
+    pub(super) fn max_payload(&self, slot: u32) -> usize {
+        let account = self.local.conns[slot as usize].account;
+        let limits = &self.config.directory.accounts()[account as usize].limits;
+        limits.max_payload.unwrap_or(usize::MAX).min(self.config.max_payload)
+    }
+
     fn limits(&self, slot: u32) -> Limits {
         Limits {
             control_line_max: self.config.max_control_line,
-            payload_max: self.config.max_payload,
+            payload_max: self.max_payload(slot),
             headers: self.local.conns[slot as usize].options.headers,
         }
     }
 
     /// Keeps the bytes of an incomplete command for the next read.
-    fn keep(&mut self, slot: u32, bytes: &[u8], used: usize) {
+    pub(super) fn keep(&mut self, slot: u32, bytes: &[u8], used: usize) {
         let rest = &bytes[used..];
         let limits = match self.local.conns.get(slot as usize) {
             Some(conn) if conn.closing.is_none() => self.limits(slot),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use generator::{Generator, Gn};
 
 use super::world::{Audit, enter, give_way, point, with};
+use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
 use crate::shard::peers::Links;
 use crate::shard::{Config, Next, Shard, Shared};
@@ -166,6 +167,10 @@ impl Io for SimIo {
     fn close(&mut self, slot: u32) {
         point();
         with(|world| world.close(self.shard, slot));
+    }
+
+    fn decide(&mut self, _slot: u32, _cid: u64, _check: Check) {
+        unreachable!("simulated servers are open to everybody");
     }
 
     fn ring(&mut self, shard: u16) {

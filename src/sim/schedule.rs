@@ -13,7 +13,8 @@ use super::check::check;
 use super::client::{Client, Plan};
 use super::history::{Deeds, History};
 use super::world::{self, Audit, Pipe, World, with};
-use crate::auth::Auth;
+use crate::auth::Directory;
+use crate::config::Options;
 use crate::shard::peers::mesh;
 use crate::shard::rules::{Rule, break_rule};
 use crate::shard::{Config, Shared};
@@ -117,16 +118,9 @@ impl Run {
             write_deadline: HOUR,
             auth_timeout: HOUR,
             no_fast_producer_stall: false,
-            auth: Auth::Open,
+            directory: Arc::new(Directory::new(&Options::default())),
         };
-        let info = ServerInfo {
-            server_id: "S".to_owned(),
-            server_name: "S".to_owned(),
-            host: "h".to_owned(),
-            port: 1,
-            auth_required: false,
-            max_payload: config.max_payload,
-        };
+        let info = ServerInfo { server_id: "S".to_owned(), server_name: "S".to_owned(), host: "h".to_owned(), port: 1 };
         let shared = Arc::new(Shared::new(info, scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);
         let actors = links.into_iter().map(|links| Actor::new(config.clone(), shared.clone(), links, rng.u64(..)));

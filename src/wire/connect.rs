@@ -30,6 +30,8 @@ pub struct Connect {
     pub auth_token: Option<String>,
     /// Public user key.
     pub nkey: Option<String>,
+    /// Signature of the nonce with that key, base64.
+    pub sig: Option<String>,
     /// Obsolete; any use is refused.
     pub asks_for_account: bool,
     /// Library language.
@@ -53,6 +55,7 @@ impl Default for Connect {
             pass: None,
             auth_token: None,
             nkey: None,
+            sig: None,
             asks_for_account: false,
             lang: String::new(),
             version: String::new(),
@@ -65,7 +68,7 @@ impl Connect {
     /// Whether it carries any kind of credentials.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some()
+        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some() || self.nkey.is_some()
     }
 
     /// What it says of who the client is, whether or not that was needed or has been checked.
@@ -147,7 +150,8 @@ pub fn parse(json: &[u8], earlier: Connect) -> Result<Connect, ConnectError> {
             "version" => text(value).map(|text| connect.version = text),
             "name" => text(value).map(|text| connect.name = text),
             "nkey" => some_text(value).map(|text| connect.nkey = text),
-            "sig" | "jwt" | "proxy_sig" | "remote_account" => text(value).map(drop),
+            "sig" => some_text(value).map(|text| connect.sig = text),
+            "jwt" | "proxy_sig" | "remote_account" => text(value).map(drop),
             "import" | "export" if !value.starts_with('{') => Err("an object"),
             _ => Ok(()),
         };

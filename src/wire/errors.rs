@@ -25,6 +25,8 @@ pub enum CloseReason {
     MaximumControlLine,
     /// `max_connections` reached.
     MaximumConnections,
+    /// `max_connections` of the account reached.
+    MaximumAccountConnections,
     /// `protocol` of CONNECT is neither 0 nor 1.
     InvalidProtocol,
     /// `no_responders` without `headers`.
@@ -53,6 +55,7 @@ impl CloseReason {
             Self::MaximumPayload => Some("Maximum Payload Violation"),
             Self::MaximumControlLine => Some("maximum control line exceeded"),
             Self::MaximumConnections => Some("maximum connections exceeded"),
+            Self::MaximumAccountConnections => Some("maximum account active connections exceeded"),
             Self::InvalidProtocol => Some("invalid client protocol"),
             Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
             _ => None,
@@ -72,6 +75,7 @@ impl CloseReason {
             Self::MaximumPayload => "Maximum Message Payload Exceeded",
             Self::MaximumControlLine => "Maximum Control Line Exceeded",
             Self::MaximumConnections => "Maximum Connections Exceeded",
+            Self::MaximumAccountConnections => "Maximum Account Connections Exceeded",
             Self::InvalidProtocol => "Bad Client Protocol Version",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
             Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",

@@ -17,10 +17,6 @@ pub struct ServerInfo {
     pub host: String,
     /// Bound or advertised port.
     pub port: u16,
-    /// Whether CONNECT must carry credentials.
-    pub auth_required: bool,
-    /// Largest payload, headers included.
-    pub max_payload: usize,
 }
 
 /// What INFO says beside that.
@@ -32,8 +28,16 @@ pub struct ClientFacts<'a> {
     pub client_ip: IpAddr,
     /// Lame duck mode has begun.
     pub lame_duck: bool,
+    /// Whether CONNECT must carry credentials.
+    pub auth_required: bool,
+    /// Text to sign by who logs in with an nkey.
+    pub nonce: Option<&'a str>,
+    /// Largest payload, headers included.
+    pub max_payload: usize,
     /// `Some(account)` in the INFO that answers CONNECT.
     pub account: Option<&'a str>,
+    /// That account is the system account.
+    pub account_is_system: bool,
 }
 
 #[derive(Serialize)]
@@ -52,6 +56,8 @@ struct Document<'a> {
     max_payload: usize,
     client_id: u64,
     client_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     ldm: bool,
     api_lvl: u8,
@@ -59,6 +65,8 @@ struct Document<'a> {
     connect_info: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_account: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    acc_is_sys: bool,
 }
 
 /// `INFO {…} \r\n`
@@ -74,14 +82,16 @@ pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
         host: &server.host,
         port: server.port,
         headers: true,
-        auth_required: server.auth_required,
-        max_payload: server.max_payload,
+        auth_required: client.auth_required,
+        max_payload: client.max_payload,
         client_id: client.client_id,
         client_ip: client.client_ip.to_canonical(),
+        nonce: client.nonce,
         ldm: client.lame_duck,
         api_lvl: 5,
         connect_info: client.account.is_some(),
         remote_account: client.account,
+        acc_is_sys: client.account_is_system,
     };
     let mut line = b"INFO ".to_vec();
     serde_json::to_writer(&mut line, &document).expect("plain strings and numbers always serialise");

@@ -11,6 +11,7 @@
 #![allow(dead_code, unused_imports, reason = "every test crate uses its own part of the harness")]
 
 mod client;
+pub(crate) mod config;
 mod http;
 mod server;
 

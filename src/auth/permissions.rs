@@ -1,0 +1,355 @@
+//! What a user may publish and subscribe to, decided subject by subject.
+//!
+//! [`Permissions`] are the rules, shared by all connections of a user. [`Permits`] is one connection's view of them: it
+//! remembers verdicts about subjects it has seen, and the replies that it may still send.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::config::permissions as config;
+use crate::subject::{has_wildcard, is_same, is_subset, matches};
+
+/// The rules of one user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Permissions {
+    publish: Rules,
+    subscribe: Rules,
+    responses: Option<config::ResponsePermission>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Rules {
+    /// Everything if absent.
+    allow: Option<Vec<Rule>>,
+    deny: Vec<Rule>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Rule {
+    subject: Box<[u8]>,
+    queue: Option<Box<[u8]>>,
+}
+
+/// What a subscription may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receives {
+    /// Every message of its subject.
+    All,
+    /// Some are denied: each is checked with [`Permissions::may_receive`].
+    Some,
+}
+
+impl Permissions {
+    /// The rules as the configuration gives them.
+    #[must_use]
+    pub fn new(config: &config::Permissions) -> Self {
+        let mut publish = Rules::new(&config.publish);
+        if config.responses.is_some() && publish.allow.is_none() {
+            // Who may answer requests is not meant to publish whatever else.
+            publish.allow = Some(Vec::new());
+        }
+        Self { publish, subscribe: Rules::new(&config.subscribe), responses: config.responses }
+    }
+
+    /// Whether the rules allow to publish to `subject`. Replies that are allowed for a while are not among them.
+    fn may_publish(&self, subject: &[u8]) -> bool {
+        let named = |rules: &[Rule]| rules.iter().any(|rule| matches(&rule.subject, subject));
+        self.publish.allow.as_deref().is_none_or(named) && !named(&self.publish.deny)
+    }
+
+    /// Whether a subscription to `subject` is allowed, alone or in a queue group; `None` if not.
+    ///
+    /// A pattern must be within one that is allowed. (The reference server lets `s.>` pass where `s.*` is allowed.) One
+    /// that is wider than what is denied is accepted, and messages are checked.
+    #[must_use]
+    pub fn may_subscribe(&self, subject: &[u8], queue: Option<&[u8]>) -> Option<Receives> {
+        if let Some(allow) = &self.subscribe.allow {
+            let (plain, queues) = Verdict::of(allow, queue, |rule| is_subset(subject, rule));
+            if !queues.unwrap_or(plain) {
+                return None;
+            }
+        }
+        // Here the pattern counts as a name, as in the reference server: `e.>` is a subject that `e.*` denies.
+        let (plain, queues) = Verdict::of(&self.subscribe.deny, queue, |rule| matches(rule, subject));
+        if queues.unwrap_or(plain) {
+            return None;
+        }
+        let is_partly_denied = has_wildcard(subject)
+            && self.subscribe.deny.iter().any(|rule| crate::subject::overlaps(&rule.subject, subject));
+        Some(if is_partly_denied { Receives::Some } else { Receives::All })
+    }
+
+    /// Whether a subscription in `queue` may get a message on `subject`.
+    #[must_use]
+    pub fn may_receive(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        let (plain, queues) = Verdict::of(&self.subscribe.deny, queue, |rule| matches(rule, subject));
+        !plain && !queues.unwrap_or(false)
+    }
+}
+
+impl Rules {
+    fn new(rules: &config::SubjectRules) -> Self {
+        let all = |rules: &[config::SubjectRule]| {
+            let rule = |rule: &config::SubjectRule| Rule {
+                subject: rule.subject.as_bytes().into(),
+                queue: rule.queue.as_ref().map(|queue| queue.as_bytes().into()),
+            };
+            rules.iter().map(rule).collect()
+        };
+        Self { allow: rules.allow.as_deref().map(all), deny: all(&rules.deny) }
+    }
+}
+
+/// What rules say of a subject and a queue group.
+struct Verdict;
+
+impl Verdict {
+    /// Whether a rule without queue group applies; and where `queue` is given and some rules with queue groups apply to the
+    /// subject, whether one of them names it. The second answer counts more than the first.
+    fn of(rules: &[Rule], queue: Option<&[u8]>, applies: impl Fn(&[u8]) -> bool) -> (bool, Option<bool>) {
+        let (mut plain, mut queues) = (false, None);
+        for rule in rules.iter().filter(|rule| applies(&rule.subject)) {
+            match (&rule.queue, queue) {
+                (None, _) => plain = true,
+                (Some(_), None) => {}
+                (Some(named), Some(queue)) => {
+                    let fits = **named == *queue || (has_wildcard(named) && is_subset(queue, named));
+                    queues = Some(queues.unwrap_or(false) || fits);
+                }
+            }
+        }
+        (plain, queues)
+    }
+}
+
+/// Verdicts that a connection remembers.
+const VERDICTS: usize = 128;
+/// Replies that a connection may owe at once; the oldest are forgotten.
+const REPLIES_MAX: usize = 4096;
+
+/// A connection's permissions.
+#[derive(Debug)]
+pub struct Permits {
+    rules: Arc<Permissions>,
+    publishes: Memo,
+    /// Of subscriptions outside of queue groups.
+    receives: Memo,
+    replies: HashMap<Box<[u8]>, Owed>,
+}
+
+/// Remembered verdicts.
+#[derive(Debug, Default)]
+struct Memo {
+    /// By hash of the subject; empty until the first one.
+    verdicts: Vec<Option<(Box<[u8]>, bool)>>,
+    /// Slot of the last verdict.
+    last: usize,
+}
+
+impl Memo {
+    #[inline]
+    fn get(&mut self, subject: &[u8], decide: impl FnOnce() -> bool) -> bool {
+        match self.verdicts.get(self.last) {
+            Some(Some((known, verdict))) if is_same(known, subject) => *verdict,
+            _ => self.look_up(subject, decide),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, subject: &[u8], decide: impl FnOnce() -> bool) -> bool {
+        if self.verdicts.is_empty() {
+            self.verdicts.resize_with(VERDICTS, || None);
+        }
+        let hash = std::hash::BuildHasher::hash_one(&FixedState::default(), subject);
+        self.last = hash as usize % VERDICTS;
+        let slot = &mut self.verdicts[self.last];
+        match slot {
+            Some((known, verdict)) if **known == *subject => *verdict,
+            _ => {
+                let verdict = decide();
+                *slot = Some((subject.into(), verdict));
+                verdict
+            }
+        }
+    }
+}
+
+/// A reply subject that may be published to for a while.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    /// When the request was delivered, nanoseconds of the shared clock.
+    since: u64,
+    sent: u32,
+}
+
+impl Permits {
+    /// For a connection that has just logged in.
+    #[must_use]
+    pub fn new(rules: Arc<Permissions>) -> Self {
+        Self { rules, publishes: Memo::default(), receives: Memo::default(), replies: HashMap::new() }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Permissions> {
+        &self.rules
+    }
+
+    /// Whether the connection may publish to `subject` at `now` nanoseconds. Counts as a reply if it is one.
+    #[inline]
+    pub fn may_publish(&mut self, subject: &[u8], now: u64) -> bool {
+        self.publishes.get(subject, || self.rules.may_publish(subject)) || self.may_reply(subject, now)
+    }
+
+    /// Whether a subscription in `queue` may get a message on `subject`; see [`Permissions::may_receive`].
+    #[inline]
+    pub fn may_receive(&mut self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        match queue {
+            None => self.receives.get(subject, || self.rules.may_receive(subject, None)),
+            Some(_) => self.rules.may_receive(subject, queue),
+        }
+    }
+
+    fn may_reply(&mut self, subject: &[u8], now: u64) -> bool {
+        let Some(limits) = self.rules.responses else { return false };
+        let Some(owed) = self.replies.get_mut(subject) else { return false };
+        owed.sent += 1;
+        let is_late = limits.expires.is_some_and(|time| u128::from(now - owed.since) > time.as_nanos());
+        if is_late || limits.messages.is_some_and(|max| owed.sent > max) {
+            self.replies.remove(subject);
+            return false;
+        }
+        true
+    }
+
+    /// A message with `reply` is delivered to the connection: it may be answered.
+    #[inline]
+    pub fn delivered(&mut self, reply: &[u8], now: u64) {
+        if self.rules.responses.is_some() {
+            self.owe(reply, now);
+        }
+    }
+
+    fn owe(&mut self, reply: &[u8], now: u64) {
+        if self.replies.len() >= REPLIES_MAX {
+            let limit =
+                self.rules.responses.and_then(|limits| limits.expires).map_or(u128::MAX, |time| time.as_nanos());
+            self.replies.retain(|_, owed| u128::from(now - owed.since) <= limit);
+            if self.replies.len() >= REPLIES_MAX {
+                let mut times: Vec<u64> = self.replies.values().map(|owed| owed.since).collect();
+                let (_, median, _) = times.select_nth_unstable(REPLIES_MAX / 2);
+                let median = *median;
+                self.replies.retain(|_, owed| owed.since > median);
+            }
+        }
+        self.replies.insert(reply.into(), Owed { since: now, sent: 0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn rules(allow: Option<&[&str]>, deny: &[&str]) -> config::SubjectRules {
+        let rule = |text: &&str| {
+            let (subject, queue) =
+                text.split_once(' ').map_or((*text, None), |(subject, queue)| (subject, Some(queue)));
+            config::SubjectRule { subject: subject.into(), queue: queue.map(Into::into) }
+        };
+        config::SubjectRules {
+            allow: allow.map(|rules| rules.iter().map(rule).collect()),
+            deny: deny.iter().map(rule).collect(),
+        }
+    }
+
+    fn permissions(publish: config::SubjectRules, subscribe: config::SubjectRules) -> Permissions {
+        Permissions::new(&config::Permissions { publish, subscribe, responses: None })
+    }
+
+    /// Verdicts that nats-server 2.15.1 gives for the same rules, but for `s.>` where `s.*` is allowed.
+    #[test]
+    fn subscriptions() {
+        let [all, some, no] = [Some(Receives::All), Some(Receives::Some), None];
+        let of = |rules: config::SubjectRules| permissions(config::SubjectRules::default(), rules);
+        let allowing = of(rules(Some(&["s.*"]), &[]));
+        for (subject, queue, verdict) in [
+            ("s.a", None, all),
+            ("s.*", None, all),
+            ("s.>", None, no),
+            (">", None, no),
+            ("s", None, no),
+            ("s.a", Some("q"), all),
+        ] {
+            let queue = queue.map(str::as_bytes);
+            assert_eq!(allowing.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+        }
+        let denying = of(rules(Some(&[">"]), &["d.x q", "e.*"]));
+        for (subject, queue, verdict) in [
+            ("*", None, all),
+            ("d.x", None, all),
+            ("d.x", Some("q"), no),
+            ("d.x", Some("q2"), all),
+            ("d.*", None, some),
+            ("d.*", Some("q"), some),
+            ("e.>", None, no),
+            ("e.f", None, no),
+            ("e.*", None, no),
+            (">", Some("q"), some),
+        ] {
+            let queue = queue.map(str::as_bytes);
+            assert_eq!(denying.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+        }
+        assert!(denying.may_receive(b"d.x", None) && !denying.may_receive(b"d.x", Some(b"q")));
+        assert!(denying.may_receive(b"d.x", Some(b"r")) && !denying.may_receive(b"e.f", None));
+        let queues = of(rules(Some(&["foo", "bar v1.*"]), &[]));
+        for (subject, queue, verdict) in [
+            ("foo", None, all),
+            ("foo", Some("q"), all),
+            ("bar", None, no),
+            ("bar", Some("v1.a"), all),
+            ("bar", Some("v2"), no),
+        ] {
+            let queue = queue.map(str::as_bytes);
+            assert_eq!(queues.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+        }
+    }
+
+    #[test]
+    fn publishes_and_their_memory() {
+        let rules = permissions(rules(Some(&["p.*"]), &["p.d"]), config::SubjectRules::default());
+        let mut permits = Permits::new(Arc::new(rules));
+        for _ in 0..2 {
+            for (subject, verdict) in [("p.a", true), ("p.d", false), ("p.*", true), ("p.a.b", false), ("q", false)] {
+                assert_eq!(permits.may_publish(subject.as_bytes(), 0), verdict, "{subject}");
+            }
+        }
+        for n in 0..10_000 {
+            assert!(permits.may_publish(format!("p.{n}").as_bytes(), 0));
+            assert!(!permits.may_publish(format!("q.{n}").as_bytes(), 0));
+        }
+        assert_eq!(permits.publishes.verdicts.len(), VERDICTS);
+    }
+
+    #[test]
+    fn replies_are_allowed_for_a_while() {
+        let responses = config::ResponsePermission { messages: Some(2), expires: Some(Duration::from_secs(1)) };
+        let config = config::Permissions { responses: Some(responses), ..config::Permissions::default() };
+        let mut permits = Permits::new(Arc::new(Permissions::new(&config)));
+        let second = 1_000_000_000;
+        assert!(!permits.may_publish(b"_INBOX.1", 0), "nothing but replies");
+        permits.delivered(b"_INBOX.1", 0);
+        assert!(permits.may_publish(b"_INBOX.1", 1) && permits.may_publish(b"_INBOX.1", 2));
+        assert!(!permits.may_publish(b"_INBOX.1", 3), "two were allowed");
+        permits.delivered(b"_INBOX.2", 0);
+        assert!(!permits.may_publish(b"_INBOX.2", second + 1), "too late");
+        for n in 0..3 * REPLIES_MAX as u64 {
+            permits.delivered(format!("_INBOX.{n}").as_bytes(), n);
+        }
+        assert!(permits.replies.len() <= REPLIES_MAX);
+        assert!(permits.may_publish(format!("_INBOX.{}", 3 * REPLIES_MAX - 1).as_bytes(), second));
+    }
+}
