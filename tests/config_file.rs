@@ -116,8 +116,7 @@ fn nothing_starts_unprotected() {
         return;
     }
     let cases = [
-        ("mappings { a: b }", "subject mappings"),
-        ("accounts { A { exports [ { service: s } ] } }", "exports and imports of accounts"),
+        ("authorization { proxy_required: true }", "proxy_required"),
         ("tls { verify: true }", "tls"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
     ];

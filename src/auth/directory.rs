@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::crossings::Crossings;
 use super::permissions::Permissions;
 use super::verify::{Check, Proof, equal};
 use crate::config::accounts::{Account, AccountLimits};
@@ -41,6 +42,10 @@ pub struct AccountFacts {
     pub is_system: bool,
     /// Limits of its clients.
     pub limits: AccountLimits,
+    /// Where messages of its clients go beside the account itself.
+    pub crossings: Option<Crossings>,
+    /// Other accounts import a service of it.
+    serves_others: bool,
     /// Clients that have logged in, on all shards.
     connections: AtomicUsize,
 }
@@ -112,6 +117,7 @@ impl Directory {
         for account in &access.accounts {
             directory.add_account(account);
         }
+        directory.add_crossings(options);
         if !access.no_system_account {
             let name = access.system_account.as_deref().unwrap_or(SYSTEM_ACCOUNT);
             let number = directory.accounts.iter().position(|account| *account.name == *name).unwrap_or_else(|| {
@@ -128,6 +134,23 @@ impl Directory {
         let number = self.accounts.len() as u32;
         self.accounts.push(AccountFacts::new(&account.name, account.limits));
         self.add_users(number, &account.users, account.default_permissions.as_ref());
+    }
+
+    fn add_crossings(&mut self, options: &Options) {
+        let access = &options.access;
+        let default =
+            Account { name: DEFAULT_ACCOUNT.to_owned(), mappings: access.mappings.clone(), ..Account::default() };
+        let accounts: Vec<&Account> = std::iter::once(&default).chain(&access.accounts).collect();
+        let numbers = accounts.iter().filter_map(|account| {
+            let number = self.accounts.iter().position(|facts| *facts.name == *account.name)?;
+            Some((account.name.as_str(), number as u32))
+        });
+        for (number, crossings) in Crossings::of_all(&accounts, &numbers.collect()) {
+            for service in &crossings.services {
+                self.accounts[service.to as usize].serves_others = true;
+            }
+            self.accounts[number as usize].crossings = Some(crossings);
+        }
     }
 
     fn add_users(&mut self, account: u32, users: &[ConfiguredUser], default: Option<&config::Permissions>) {
@@ -245,7 +268,20 @@ impl User {
 
 impl AccountFacts {
     fn new(name: &str, limits: AccountLimits) -> Self {
-        Self { name: name.into(), is_system: false, limits, connections: AtomicUsize::new(0) }
+        Self {
+            name: name.into(),
+            is_system: false,
+            limits,
+            crossings: None,
+            serves_others: false,
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether messages of its clients may leave it, or are mapped.
+    #[must_use]
+    pub fn crosses(&self) -> bool {
+        self.crossings.is_some() || self.serves_others
     }
 
     /// Counts a client that logs in; `false`, and nothing is counted, if the account is full.

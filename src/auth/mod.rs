@@ -3,7 +3,9 @@
 //! Decides from values; the shards ask and act. [`Directory`] judges a CONNECT, [`permissions`] single subjects, and
 //! [`verify`] does what takes too long for a shard.
 
+pub mod crossings;
 pub mod directory;
+pub mod mapping;
 pub mod permissions;
 pub mod verify;
 

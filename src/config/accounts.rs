@@ -265,14 +265,9 @@ impl Access {
     /// Why a server that does not enforce this must not start, one line for each part.
     pub(super) fn unenforced(&self) -> Vec<&'static str> {
         let every_user = || self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);
-        let any_account = |has: fn(&Account) -> bool| self.accounts.iter().any(has);
-        let crosses = any_account(|account| !account.exports.is_empty() || !account.imports.is_empty());
-        let maps = any_account(|account| !account.mappings.is_empty()) || !self.mappings.is_empty();
         [
             (self.callout.is_some(), "auth_callout"),
             (self.proxy_required || every_user().any(|user| user.proxy_required), "proxy_required"),
-            (crosses, "exports and imports of accounts"),
-            (maps, "subject mappings"),
             (self.operator_mode, "operators and trusted keys"),
         ]
         .into_iter()

@@ -394,7 +394,8 @@ impl Import {
     }
 
     /// The subject in the importing account, wildcards where the transform takes tokens.
-    fn local_pattern(&self) -> String {
+    #[must_use]
+    pub fn local_pattern(&self) -> String {
         match &self.local {
             None => self.subject.clone(),
             Some(transform) => {

@@ -262,9 +262,6 @@ fn starts_that_are_refused() {
     let cases: &[(&str, &str)] = &[
         ("authorization { proxy_required: true }", "proxy_required"),
         ("accounts { A { users [ { user: a, password: b, proxy_required: true } ] } }", "proxy_required"),
-        ("accounts { A { exports [ { stream: s } ] } }", "exports and imports of accounts"),
-        ("accounts { A { mappings { a: b } } }", "subject mappings"),
-        ("mappings { a: b }", "subject mappings"),
         ("tls {}", "tls"),
         ("https: 1", "https"),
         ("websocket { port: 1, no_tls: true }", "websocket"),

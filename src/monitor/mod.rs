@@ -17,7 +17,7 @@ pub mod ports;
 mod process;
 mod query;
 mod snapshot;
-mod text;
+pub(crate) mod text;
 mod varz;
 
 pub use http::{MonitorServer, serve};

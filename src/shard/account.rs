@@ -9,6 +9,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::auth::directory::AccountFacts;
 use crate::subject::{self, Index, Matches};
 
 /// Position of another shard among the peers of this one.
@@ -73,6 +74,8 @@ struct Interest {
 pub(crate) struct Account {
     /// Account name.
     pub(crate) name: Rc<str>,
+    /// Messages of its clients may go to other accounts, or are mapped.
+    pub(crate) crosses: bool,
     index: Index<Target>,
     generation: u64,
     routes: RouteMemo,
@@ -89,6 +92,7 @@ impl Account {
     pub(crate) fn new(name: &str, has_peers: bool) -> Self {
         Self {
             name: name.into(),
+            crosses: false,
             index: Index::new(),
             generation: 1,
             routes: RouteMemo::default(),
@@ -98,6 +102,11 @@ impl Account {
             changed: Vec::new(),
             has_peers,
         }
+    }
+
+    /// The account that a directory describes.
+    pub(crate) fn of(facts: &AccountFacts, has_peers: bool) -> Self {
+        Self { crosses: facts.crosses(), ..Self::new(&facts.name, has_peers) }
     }
 
     /// Where a message on `subject` goes.

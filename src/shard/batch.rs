@@ -53,13 +53,20 @@ pub(crate) struct MessageFlags {
     pub(crate) plain: bool,
     /// This is the only destination and the publisher wants to hear of a lack of takers.
     pub(crate) wants_503: bool,
+    /// It answers a request that was passed on to another account, and that the receiving shard remembers.
+    pub(crate) answer: bool,
     /// How many shards have passed it on, at most [`HOPS_MAX`].
     pub(crate) hops: u8,
 }
 
 impl MessageFlags {
     fn from_bits(bits: u8) -> Self {
-        Self { plain: bits & PLAIN != 0, wants_503: bits & WANTS_503 != 0, hops: bits >> HOPS_SHIFT }
+        Self {
+            plain: bits & PLAIN != 0,
+            wants_503: bits & WANTS_503 != 0,
+            answer: bits & ANSWER != 0,
+            hops: bits >> HOPS_SHIFT,
+        }
     }
 }
 
@@ -96,6 +103,7 @@ const SHORT_HEADER_BYTES: usize = 12;
 const PLAIN: u8 = 1;
 const WANTS_503: u8 = 2;
 const SHARED: u8 = 4;
+const ANSWER: u8 = 8;
 const HOPS_SHIFT: u32 = 4;
 /// What fits above the flags.
 pub(crate) const HOPS_MAX: u8 = 15;
@@ -187,6 +195,7 @@ impl Batch {
         let mut bits = 0;
         bits |= if flags.plain { PLAIN } else { 0 };
         bits |= if flags.wants_503 { WANTS_503 } else { 0 };
+        bits |= if flags.answer { ANSWER } else { 0 };
         bits |= flags.hops << HOPS_SHIFT;
         bits |= if shared { SHARED } else { 0 };
         let lengths =
@@ -381,7 +390,7 @@ mod tests {
     #[test]
     fn items_come_out_as_they_went_in() {
         let origin = Origin { shard: 3, conn: 70_000, cid: u64::MAX - 5 };
-        let flags = MessageFlags { plain: true, wants_503: false, hops: 2 };
+        let flags = MessageFlags { plain: true, wants_503: false, answer: true, hops: 2 };
         let tail = b" re.ply 5\r\nhello\r\n";
         let small =
             Message { subject: b"a.b", reply_bytes: 6, header_bytes: 0, argument_bytes: 11, tail: Tail::Joined(tail) };

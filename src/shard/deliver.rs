@@ -9,6 +9,7 @@ use super::account::{PeerPos, QueueRoute, Route, SubSlot};
 use super::batch::{Batch, HOPS_MAX, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
 use super::buffers::Part;
 use super::conn::Sid;
+use super::crossing::ANSWER_PREFIX;
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::{Local, Shard};
@@ -33,11 +34,11 @@ type Rendered = SmallVec<[(Sid, Part); COMMON_SIDS_MAX]>;
 
 /// Who published, as deliveries need it.
 #[derive(Clone, Copy)]
-struct Publisher {
-    origin: Origin,
+pub(super) struct Publisher {
+    pub(super) origin: Origin,
     /// Slot of the publisher if it is on this shard.
-    here: Option<u32>,
-    echo: bool,
+    pub(super) here: Option<u32>,
+    pub(super) echo: bool,
 }
 
 impl Shard {
@@ -52,9 +53,13 @@ impl Shard {
         self.local.counters.in_msgs += 1;
         self.local.counters.in_bytes += size;
         let (account, options, cid) = (conn.account, conn.options, conn.cid);
-        let route = self.accounts[account as usize].route(message.subject);
         let origin = Origin { shard: self.peers.shard(), conn: conn_slot, cid };
         let publisher = Publisher { origin, here: Some(conn_slot), echo: options.echo };
+        let of_account = &mut self.accounts[account as usize];
+        if of_account.crosses {
+            return self.publish_rarely(io, conn_slot, &publisher, message);
+        }
+        let route = of_account.route(message.subject);
         let block;
         let mut message = *message;
         let is_shared_by_many = route.plain.len() > 1 || route.peers != 0;
@@ -71,11 +76,33 @@ impl Shard {
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
             let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
-            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, wants_503);
+            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, wants_503, None);
         }
         if taken == 0 && options.no_responders && message.reply_bytes != 0 {
             self.no_responders(account, conn_slot, message.subject, message.reply());
         }
+        self.after_deliveries();
+    }
+
+    /// As [`Shard::publish`], in an account that shares something with others, or maps subjects.
+    #[inline(never)]
+    fn publish_rarely<I: Io>(&mut self, io: &mut I, conn_slot: u32, publisher: &Publisher, message: &Message<'_>) {
+        let conn = &self.local.conns[conn_slot as usize];
+        let (account, wants_503) = (conn.account, conn.options.no_responders && message.reply_bytes != 0);
+        let (mut taken, mapped) = self.publish_across(io, account, publisher, message);
+        if message.subject.starts_with(ANSWER_PREFIX) {
+            taken += self.answer(io, account, publisher, message);
+        }
+        if taken == 0 && wants_503 {
+            let subject = mapped.as_deref().unwrap_or(message.subject);
+            self.no_responders(account, conn_slot, subject, message.reply());
+        }
+        self.after_deliveries();
+    }
+
+    /// What deliveries have left to do.
+    #[inline]
+    pub(super) fn after_deliveries(&mut self) {
         if !self.local.finished.is_empty() {
             self.remove_finished();
         }
@@ -84,8 +111,23 @@ impl Shard {
         }
     }
 
-    /// Queue groups and other shards. Gives the number of takers, destinations on other shards included.
-    fn publish_to_groups_and_peers<I: Io>(
+    /// Notes that a publisher of this shard has something in the open batches of the peers of `mask`.
+    #[inline]
+    pub(super) fn feed(&mut self, publisher: &Publisher, mask: u64) {
+        if let Some(slot) = publisher.here {
+            let conn = &mut self.local.conns[slot as usize];
+            let fresh = mask & !conn.fed;
+            if fresh != 0 {
+                conn.fed |= fresh;
+                self.peers.feed(fresh, (slot, conn.cid));
+            }
+        }
+    }
+
+    /// Queue groups, all or those of `groups`, and other shards. Gives the number of takers, destinations on other shards
+    /// included.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message on its way")]
+    pub(super) fn publish_to_groups_and_peers<I: Io>(
         &mut self,
         io: &mut I,
         route: &Route,
@@ -93,10 +135,14 @@ impl Shard {
         message: &Message<'_>,
         account: u32,
         wants_503: bool,
+        groups: Option<&[u16]>,
     ) -> usize {
         let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
         let mut taken = 0;
         for (n, queue) in route.queues.iter().enumerate() {
+            if groups.is_some_and(|groups| !groups.contains(&(n as u16))) {
+                continue;
+            }
             match self.choose_member(queue, publisher, message) {
                 Choice::Local => taken += 1,
                 Choice::Peer(pos) => assigned.push((pos, n as u16)),
@@ -108,19 +154,12 @@ impl Shard {
             return taken;
         }
         let wants_503 = wants_503 && taken == 0 && mask.is_power_of_two();
-        if let Some(slot) = publisher.here {
-            let conn = &mut self.local.conns[slot as usize];
-            let fresh = mask & !conn.fed;
-            if fresh != 0 {
-                conn.fed |= fresh;
-                self.peers.feed(fresh, (slot, conn.cid));
-            }
-        }
+        self.feed(publisher, mask);
         let mut rest = mask;
         while rest != 0 {
             let pos = rest.trailing_zeros() as PeerPos;
             rest &= rest - 1;
-            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, hops: 0 };
+            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, ..MessageFlags::default() };
             let names = assigned
                 .iter()
                 .filter(|(assigned_pos, _)| *assigned_pos == pos)
@@ -184,6 +223,10 @@ impl Shard {
         let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
         let here = (origin.shard == self.peers.shard()).then_some(origin.conn);
         let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };
+        if flags.answer {
+            self.answer(io, account, &publisher, message);
+            return;
+        }
         let mut taken = 0;
         if flags.plain {
             taken += self.local.deliver_to_all(&route.plain, message, &publisher);
@@ -209,7 +252,7 @@ impl Shard {
         // lack of takers only if it is the only one that can still find any.
         let is_last_chance = taken == 0 && left.len() == 1;
         let wants_503 = flags.wants_503 && (is_last_chance || broken(Rule::StatusInSpite));
-        let onward = MessageFlags { plain: false, wants_503, hops: flags.hops + 1 };
+        let onward = MessageFlags { wants_503, hops: flags.hops + 1, ..MessageFlags::default() };
         for group in left {
             taken += usize::from(self.pass_on(io, account, origin, onward, group, message));
         }
@@ -300,7 +343,7 @@ fn pick_peer(peers: &[(PeerPos, u32)], mut chosen: u32) -> Option<PeerPos> {
 impl Local {
     /// Delivers to every one of `slots`; gives how many have taken it.
     #[inline]
-    fn deliver_to_all(&mut self, slots: &[SubSlot], message: &Message<'_>, publisher: &Publisher) -> usize {
+    pub(super) fn deliver_to_all(&mut self, slots: &[SubSlot], message: &Message<'_>, publisher: &Publisher) -> usize {
         let mut taken = 0;
         if slots.len() >= COMMON_SUBSCRIBERS_MIN && matches!(message.tail, Tail::Joined(_)) {
             let mut rendered = Rendered::new();

@@ -15,6 +15,7 @@ mod batch;
 mod buffers;
 mod commands;
 mod conn;
+mod crossing;
 mod deliver;
 pub mod io;
 mod life;
@@ -42,6 +43,7 @@ use self::account::{Account, SubSlot};
 use self::batch::Origin;
 use self::buffers::Buffers;
 use self::conn::{Conn, Sub};
+use self::crossing::Awaited;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::{Directory, Grant};
@@ -83,6 +85,8 @@ pub struct Config {
 pub struct Shared {
     /// What INFO says of the server.
     pub info: ServerInfo,
+    /// Begins the tags of reply subjects that this server makes.
+    answer_tag: [u8; 4],
     /// Whether the server wants to be rid of its clients.
     pub lame_duck: AtomicBool,
     next_cid: AtomicU64,
@@ -96,6 +100,7 @@ impl Shared {
     pub fn new(info: ServerInfo, shards: usize) -> Self {
         Self {
             info,
+            answer_tag: std::array::from_fn(|_| crossing::digit(fastrand::u64(..))),
             lame_duck: AtomicBool::new(false),
             next_cid: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -188,6 +193,8 @@ pub struct Shard {
     /// Arguments of a publish that cannot be forwarded as they are.
     rebuilt: Vec<u8>,
     closed: VecDeque<ConnSnapshot>,
+    /// Answers that requests to other accounts wait for.
+    awaited: Awaited,
     /// Verdicts about logins, to be carried out: connection, its id, what it may be.
     decided: Vec<(u32, u64, Option<Grant>)>,
     rng: fastrand::Rng,
@@ -203,7 +210,8 @@ impl Shard {
     pub fn new(config: Config, shared: Arc<Shared>, links: Links, cpu: usize, seed: u64) -> Self {
         let peers = Peers::new(links);
         let accounts = config.directory.accounts().iter();
-        let accounts = accounts.map(|facts| Account::new(&facts.name, !peers.is_empty())).collect();
+        let accounts = accounts.map(|facts| Account::of(facts, !peers.is_empty())).collect();
+        let awaited = Awaited::new(shared.answer_tag, peers.shard());
         let local = Local {
             conns: Slab::new(),
             subs: Slab::new(),
@@ -239,6 +247,7 @@ impl Shard {
             spare_partial: Vec::new(),
             rebuilt: Vec::new(),
             closed: VecDeque::new(),
+            awaited,
             decided: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             now: 0,

@@ -181,6 +181,11 @@ impl Peers {
         (1u64 << self.peers.len()).wrapping_sub(1)
     }
 
+    /// Position of another shard, if there is one of that number.
+    pub(crate) fn find(&self, shard: u16) -> Option<PeerPos> {
+        (usize::from(shard) <= self.peers.len() && shard != self.shard).then(|| self.position(shard))
+    }
+
     /// Position of another shard.
     pub(crate) fn position(&self, shard: u16) -> PeerPos {
         debug_assert_ne!(shard, self.shard);
