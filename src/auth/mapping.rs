@@ -239,7 +239,7 @@ mod tests {
         String::from_utf8(made).unwrap()
     }
 
-    /// Results of nat-server's functions for the same arguments.
+    /// Results of nats-server's functions for the same arguments.
     #[test]
     fn functions() {
         let cut = |cut, size| Part::Cut(cut, 1, size);
