@@ -150,11 +150,12 @@ impl Shard {
         if self.config.max_subscriptions.is_some_and(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }
-        if !subject::is_valid_subscription(subject) {
-            return self.violation(slot, &Violation::InvalidSubject);
-        }
         let account = conn.account as usize;
+        // A sid in use keeps its subscription, and nobody looks at the new subject.
         if self.local.find_sub(slot, sid).is_none() {
+            if !subject::is_valid_subscription(subject) {
+                return self.violation(slot, &Violation::InvalidSubject);
+            }
             let sub = Sub {
                 conn: slot,
                 sid: sid.into(),
@@ -372,5 +373,5 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
 
 /// Subjects that clients may not publish to: servers talk to each other there.
 fn is_reserved_subject(subject: &[u8]) -> bool {
-    [&b"_GR_."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
+    [&b"_GR_."[..], b"$GR.", b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
 }
