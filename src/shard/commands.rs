@@ -93,11 +93,11 @@ impl Shard {
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
         let options = self.local.conns[slot as usize].options;
         if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
-            if is_reserved_reply(publish.reply) {
-                return self.violation(slot, &Violation::PublishReply(publish.reply));
-            }
             if is_reserved_subject(publish.subject) {
                 return self.violation(slot, &Violation::Publish(publish.subject));
+            }
+            if is_reserved_reply(publish.reply) {
+                return self.violation(slot, &Violation::PublishReply(publish.reply));
             }
         }
         if options.pedantic && !subject::is_valid_literal(publish.subject) {

@@ -478,6 +478,11 @@ fn reserved_subject_rows() -> Vec<Row> {
         rows.push(open(name, format!("{QUIET}PUB {subject} 1\r\nx\r\n"), error));
     }
     rows.push(open(
+        "the subject is judged before the reply",
+        format!("{QUIET}PUB _GR_.x _R_.x 1\r\nx\r\n"),
+        "-ERR 'Permissions Violation for Publish to \"_GR_.x\"'\r\n",
+    ));
+    rows.push(open(
         "reserved queue name",
         format!("{QUIET}SUB foo _sys_ 1\r\n"),
         "-ERR 'Permissions Violation for Subscription to \"foo\" using queue \"_sys_\"'\r\n",
