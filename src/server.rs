@@ -171,7 +171,7 @@ impl Server {
         let (done, all) = bounded(self.orders.len());
         self.order_all(|| Order::StopListening(done.clone()));
         drop(done);
-        gather(&all, self.orders.len());
+        gather(&all, self.orders.len(), answer_deadline());
     }
 
     /// Tells clients that the server is about to go (lame duck).
@@ -188,19 +188,21 @@ impl Server {
         }
     }
 
-    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`.
+    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`. Half
+    /// of it is for reading: clients that never stop sending are cut short then.
     pub fn drain(&self, time: Duration) {
-        let deadline = Instant::now() + time;
+        let read_deadline = Instant::now() + time / 2;
+        let deadline = read_deadline + time / 2;
         self.stop_listening();
         let (done, all) = bounded(self.orders.len());
         self.order_all(|| Order::DrainInput(done.clone()));
         drop(done);
-        gather(&all, self.orders.len());
+        gather(&all, self.orders.len(), read_deadline);
         loop {
             let (answer, answers) = bounded(self.orders.len());
             self.order_all(|| Order::CloseIdle(answer.clone()));
             drop(answer);
-            let left: usize = gather(&answers, self.orders.len()).into_iter().sum();
+            let left: usize = gather(&answers, self.orders.len(), answer_deadline()).into_iter().sum();
             if (left == 0 && self.shared.connections() == 0) || Instant::now() >= deadline {
                 return;
             }
@@ -234,9 +236,12 @@ fn order_all(orders: &[Sender<Order>], bells: &[Doorbell], order: &mut dyn FnMut
     }
 }
 
-/// Up to `count` answers; shards that do not answer in time are left out.
-fn gather<T>(answers: &Receiver<T>, count: usize) -> Vec<T> {
-    let deadline = Instant::now() + ANSWER_TIME;
+fn answer_deadline() -> Instant {
+    Instant::now() + ANSWER_TIME
+}
+
+/// Up to `count` answers; shards that do not answer until `deadline` are left out.
+fn gather<T>(answers: &Receiver<T>, count: usize, deadline: Instant) -> Vec<T> {
     (0..count).map_while(|_| answers.recv_deadline(deadline).ok()).collect()
 }
 
@@ -254,7 +259,7 @@ impl MonitorHandle {
         let (answer, answers) = bounded(self.orders.len());
         order_all(&self.orders, &self.bells, &mut || Order::Snapshot(want, answer.clone()));
         drop(answer);
-        let mut all = gather(&answers, self.orders.len());
+        let mut all = gather(&answers, self.orders.len(), answer_deadline());
         all.sort_by_key(|snapshot| snapshot.shard);
         all
     }

@@ -4,12 +4,13 @@
 mod support;
 
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Finished, PATIENCE, Server, run, shard_suite, skip_on_peer, wait_until};
+use support::{Client, Finished, PATIENCE, Server, run, shard_suite, skip_on_peer, wait_until};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
     readiness_is_logged,
@@ -18,6 +19,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     the_pid_file_holds_the_bare_number,
     the_ports_file_names_all_ports_while_the_server_runs,
     sigint_and_sigterm_end_the_server,
+    sigterm_delivers_what_has_been_sent,
     a_stuck_client_does_not_delay_the_end,
     signals_may_be_sent_by_the_binary,
     lame_duck_without_clients_ends_at_once,
@@ -129,6 +131,48 @@ fn sigint_and_sigterm_end_the_server(shards: usize) {
             }
         }
     }
+}
+
+/// Sends as much of `bytes` as the kernel takes while nobody reads; gives the number of bytes.
+fn fill(client: &Client, bytes: &[u8]) -> usize {
+    let mut writer = client.writer();
+    writer.set_write_timeout(Some(Duration::from_millis(200))).expect("a write timeout should be settable");
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match writer.write(&bytes[sent..]) {
+            Ok(taken) => sent += taken,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("the connection should be open: {error}"),
+        }
+    }
+    sent
+}
+
+/// What clients have sent before SIGTERM reaches subscribers on all shards, be it more than one read takes. (The
+/// reference server drops it.)
+fn sigterm_delivers_what_has_been_sent(shards: usize) {
+    if skip_on_peer("sigterm_delivers_what_has_been_sent") {
+        return;
+    }
+    const MESSAGES: usize = 1500;
+    let mut server = Server::builder().shards(shards).monitor().start();
+    let mut subscribers: Vec<_> = (0..shards).map(|shard| server.client_on(shard)).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("foo", "1");
+    }
+    let publishers: Vec<_> = (0..3 * shards).map(|n| server.client_on(n % shards)).collect();
+    let command = format!("PUB foo 1000\r\n{}\r\n", "x".repeat(1000));
+    let batch = command.repeat(MESSAGES);
+    server.signal(libc::SIGSTOP);
+    let sent: usize = publishers.iter().map(|publisher| fill(publisher, batch.as_bytes()) / command.len()).sum();
+    server.signal(libc::SIGTERM);
+    server.signal(libc::SIGCONT);
+    let expected = format!("MSG foo 1 1000\r\n{}\r\n", "x".repeat(1000)).repeat(sent);
+    for subscriber in &mut subscribers {
+        let seen = subscriber.read_to_end();
+        assert!(seen == expected.as_bytes(), "{} of {} bytes came", seen.len(), expected.len());
+    }
+    assert_eq!(exit_code(&mut server), Some(0));
 }
 
 /// A client that does not read what is pending for it does not delay the end. (The reference server waits until its

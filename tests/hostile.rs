@@ -20,6 +20,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     thousands_of_long_subscriptions_come_and_go,
     a_reset_in_mid_message_delivers_nothing_of_it,
     slow_bytes_delay_nobody,
+    urgent_data_hides_nothing_behind_it,
     deep_and_broken_json_is_refused,
     connections_that_come_and_go_leave_nothing_behind,
 });
@@ -350,6 +351,19 @@ fn slow_bytes_delay_nobody(shards: usize) {
 }
 
 /// JSON in CONNECT may be as nested, wrong or strange as it likes.
+/// Reads end at the mark of urgent data. What has come behind it is read too, without waiting for more to come.
+fn urgent_data_hides_nothing_behind_it(shards: usize) {
+    let server = Server::start(shards);
+    let mut client = server.client();
+    // The server finds everything at once: what comes later would be told by itself.
+    server.signal(libc::SIGSTOP);
+    client.send("PI");
+    SockRef::from(client.socket()).send_out_of_band(b"!").expect("urgent data should be accepted");
+    client.send("NG\r\nPING\r\n");
+    server.signal(libc::SIGCONT);
+    client.expect("PONG\r\nPONG\r\n");
+}
+
 fn deep_and_broken_json_is_refused(shards: usize) {
     let server = Server::builder().shards(shards).option("max_control_line", "1000000").monitor().start();
     let deep = |open: &str, close: &str, depth: usize| format!("{}{}", open.repeat(depth), close.repeat(depth));

@@ -40,7 +40,7 @@ pub enum Order {
     AnnounceLameDuck,
     /// Close so many connections.
     CloseSome(usize),
-    /// Read what has arrived, once; answered after that turn.
+    /// Read what has arrived; answered when nothing of it is left.
     DrainInput(Sender<()>),
     /// Close what has nothing queued; answered with the number of connections left.
     CloseIdle(Sender<usize>),
@@ -104,7 +104,7 @@ struct Driver {
     shared: Arc<Shared>,
     all_orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
-    /// To be answered after the next turn.
+    /// To be answered when the input has been drained.
     drained: Vec<Sender<()>>,
     epoch: Instant,
     stop: bool,
@@ -119,9 +119,11 @@ impl Driver {
             }
             self.accept();
             let next = self.shard.turn(&mut self.sockets, &mut woken);
-            for done in self.drained.drain(..) {
-                // Nobody waiting for the answer changes nothing.
-                let _ = done.send(());
+            if !self.drained.is_empty() && self.shard.has_drained_input() {
+                for done in self.drained.drain(..) {
+                    // Nobody waiting for the answer changes nothing.
+                    let _ = done.send(());
+                }
             }
             if self.stop {
                 return Ok(());

@@ -15,7 +15,10 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 /// What is polled for. Room to write is told only after a write found none: the kernel wakes no earlier.
-const EVENTS: u32 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
+const EVENTS: u32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as u32;
+/// After these a short read does not mean that the socket is empty: the end of the stream may follow, and reads stop at
+/// the mark of urgent data.
+const READ_ON: i32 = (libc::POLLPRI | libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
 /// Completions that fit; more are kept by the kernel until there is room (`IORING_FEAT_NODROP`).
 const COMPLETIONS: u32 = 4096;
 const SUBMISSIONS: u32 = 256;
@@ -28,8 +31,9 @@ pub(super) struct Token(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) token: Token,
-    /// The peer has closed at least its sending side, or the descriptor is broken: reads have to go on until they say so.
-    pub(super) hangup: bool,
+    /// The peer has closed at least its sending side or has sent urgent data, or the descriptor is broken: reads have to
+    /// go on until they find nothing.
+    pub(super) read_on: bool,
     /// The kernel has ended the watch; [`Poller::watch`] begins a new one.
     pub(super) ended: bool,
 }
@@ -97,9 +101,9 @@ impl Poller {
                 continue;
             }
             // A poll that failed counts as a change: the next read finds out what is wrong.
-            let hangup = entry.result() & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
+            let read_on = entry.result() < 0 || entry.result() & READ_ON != 0;
             let ended = !cqueue::more(entry.flags());
-            events.push(Event { token: Token(entry.user_data()), hangup: hangup || entry.result() < 0, ended });
+            events.push(Event { token: Token(entry.user_data()), read_on, ended });
         }
     }
 
@@ -184,7 +188,7 @@ mod tests {
         client.write_all(b"early").unwrap();
         let mut poller = Poller::new().unwrap();
         poller.watch(server.as_raw_fd(), Token(7)).unwrap();
-        let event = Event { token: Token(7), hangup: false, ended: false };
+        let event = Event { token: Token(7), read_on: false, ended: false };
         assert_eq!(next(&mut poller), event);
         let mut buf = [0; 16];
         assert_eq!(server.read(&mut buf).unwrap(), 5);
@@ -194,7 +198,7 @@ mod tests {
             assert_eq!(server.read(&mut buf).unwrap(), 4);
         }
         client.shutdown(Shutdown::Write).unwrap();
-        assert!(next(&mut poller).hangup);
+        assert!(next(&mut poller).read_on);
     }
 
     /// A forgotten descriptor is closed when its owner closes it, and is not heard of again.

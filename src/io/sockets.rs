@@ -21,8 +21,8 @@ struct Socket {
     stream: TcpStream,
     /// Tells the connections apart that have had the slot.
     generation: u32,
-    /// The peer has closed at least its sending side: reads go on until they come to the end.
-    hangup: bool,
+    /// A short read does not mean that nothing is left, see [`Event::read_on`].
+    read_on: bool,
 }
 
 /// What a look at the poller has found beside connections.
@@ -99,7 +99,7 @@ impl Sockets {
             self.slots.resize_with(at + 1, || None);
         }
         debug_assert!(self.slots[at].is_none(), "a slot is closed before it is used again");
-        self.slots[at] = Some(Socket { stream, generation, hangup: false });
+        self.slots[at] = Some(Socket { stream, generation, read_on: false });
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Sockets {
                     let (slot, generation) = (bits as u32, (bits >> 32) as u32);
                     let socket = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
                     let Some(socket) = socket.filter(|socket| socket.generation == generation) else { continue };
-                    socket.hangup |= event.hangup;
+                    socket.read_on |= event.read_on;
                     woken.push(slot);
                     socket.stream.as_raw_fd()
                 }
@@ -153,12 +153,12 @@ impl Io for Sockets {
     }
 
     fn recv(&mut self, slot: u32, buf: &mut [u8]) -> Recv {
-        let Some(Socket { stream, hangup, .. }) = self.socket(slot) else { return Recv::Failed };
+        let Some(Socket { stream, read_on, .. }) = self.socket(slot) else { return Recv::Failed };
         match recv_now(stream, buf) {
             Ok(0) => Recv::End,
             // A short read has emptied the socket, and whatever comes later is told anew. The end of the stream is not
             // if it came together with these bytes; and more of a stream has often come by the next turn.
-            Ok(bytes) => Recv::Data { bytes, more: *hangup || bytes >= STREAM_BYTES.min(buf.len()) },
+            Ok(bytes) => Recv::Data { bytes, more: *read_on || bytes >= STREAM_BYTES.min(buf.len()) },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Recv::Nothing,
             Err(_) => Recv::Failed,
         }

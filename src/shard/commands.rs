@@ -80,11 +80,11 @@ impl Shard {
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
         let options = self.local.conns[slot as usize].options;
         if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
-            if is_reserved_reply(publish.reply) {
-                return self.violation(slot, &Violation::PublishReply(publish.reply));
-            }
             if is_reserved_subject(publish.subject) {
                 return self.violation(slot, &Violation::Publish(publish.subject));
+            }
+            if is_reserved_reply(publish.reply) {
+                return self.violation(slot, &Violation::PublishReply(publish.reply));
             }
         }
         if let Some(permits) = &mut self.local.conns[slot as usize].permits
@@ -152,11 +152,12 @@ impl Shard {
         if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }
-        if !subject::is_valid_subscription(subject) {
-            return self.violation(slot, &Violation::InvalidSubject);
-        }
         let account = conn.account as usize;
+        // A sid in use keeps its subscription, and nobody looks at the new subject.
         if self.local.find_sub(slot, sid).is_none() {
+            if !subject::is_valid_subscription(subject) {
+                return self.violation(slot, &Violation::InvalidSubject);
+            }
             let sub = Sub {
                 conn: slot,
                 sid: sid.into(),
@@ -314,5 +315,5 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
 
 /// Subjects that clients may not publish to: servers talk to each other there.
 fn is_reserved_subject(subject: &[u8]) -> bool {
-    [&b"_GR_."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
+    [&b"_GR_."[..], b"$GR.", b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
 }

@@ -144,7 +144,7 @@ pub(crate) struct Conn {
     pub(crate) held: u64,
     /// Publisher side of the stall gate: milliseconds to wait, gathered during one read.
     pub(crate) stall: u8,
-    /// Not read before this time.
+    /// Not read before this time; 0 when the pause is over.
     pub(crate) stalled_until: u64,
     /// Until this time a stall gate may still be up: read little, and wait for word from other shards.
     pub(crate) gated_until: u64,

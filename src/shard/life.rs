@@ -96,7 +96,12 @@ impl Shard {
                     self.close(io, slot, CloseReason::SlowConsumerDeadline);
                 }
             }
-            Timer::StallEnd => self.make_ready(slot),
+            Timer::StallEnd => {
+                if self.now >= conn.stalled_until {
+                    self.local.conns[slot as usize].stalled_until = 0;
+                }
+                self.make_ready(slot);
+            }
         }
     }
 
@@ -254,7 +259,7 @@ impl Shard {
         }
     }
 
-    /// Reads what clients have sent until now: the first half of a graceful stop.
+    /// Begins to read what clients have sent until now: the first half of a graceful stop.
     pub fn drain_input(&mut self) {
         let slots: Vec<u32> = self.local.conns.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
@@ -262,10 +267,20 @@ impl Shard {
         }
     }
 
+    /// Whether everything that clients had sent has been read and has left for the other shards: nobody is ready, held
+    /// or paused.
+    #[must_use]
+    pub fn has_drained_input(&self) -> bool {
+        let is_waiting = |conn: &Conn| conn.closing.is_none() && (conn.held != 0 || conn.stalled_until != 0);
+        self.ready.is_empty() && !self.peers.is_spilled() && !self.local.conns.iter().any(|(_, conn)| is_waiting(conn))
+    }
+
     /// Closes every connection that has nothing queued; gives the number of those that have. The second half of a
     /// graceful stop, repeated until it gives 0 or time is up.
     pub fn close_idle<I: Io>(&mut self, io: &mut I) -> usize {
         self.now = io.now();
+        // What other shards have read may be for a connection that looks idle.
+        self.look(io);
         let open = self.local.conns.iter().filter(|(_, conn)| conn.closing.is_none());
         let (idle, busy): (Vec<_>, Vec<_>) = open.partition(|(_, conn)| conn.out.pending() == 0 && conn.held == 0);
         let (idle, busy): (Vec<u32>, usize) = (idle.iter().map(|(slot, _)| *slot as u32).collect(), busy.len());

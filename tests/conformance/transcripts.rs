@@ -305,6 +305,11 @@ fn subscribe_rows() -> Vec<Row> {
             "MSG foo 1 1\r\nf\r\n",
         ),
         open(
+            "15a a sid in use keeps its subscription whatever the new subject is",
+            format!("{VERBOSE}SUB foo 1\r\nSUB foo..bar 1\r\nPUB foo 1\r\nf\r\n"),
+            "+OK\r\n+OK\r\n+OK\r\n+OK\r\nMSG foo 1 1\r\nf\r\n",
+        ),
+        open(
             "16 max_subscriptions",
             format!("{QUIET}{}", subs(MAX_SUBSCRIPTIONS + 1)),
             "-ERR 'maximum subscriptions exceeded'\r\n",
@@ -464,10 +469,19 @@ fn reserved_subject_rows() -> Vec<Row> {
         let error = format!("-ERR 'Permissions Violation for Publish with Reply of \"{reply}\"'\r\n");
         rows.push(open(name, format!("{QUIET}SUB foo 1\r\nPUB foo {reply} 1\r\nx\r\n"), error));
     }
-    for (name, subject) in [("publish to a Raft group", "$NRG.x"), ("publish to a gateway reply", "_GR_.x")] {
+    for (name, subject) in [
+        ("publish to a Raft group", "$NRG.x"),
+        ("publish to a gateway reply", "_GR_.x"),
+        ("publish to a gateway reply of old", "$GR.x"),
+    ] {
         let error = format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n");
         rows.push(open(name, format!("{QUIET}PUB {subject} 1\r\nx\r\n"), error));
     }
+    rows.push(open(
+        "the subject is judged before the reply",
+        format!("{QUIET}PUB _GR_.x _R_.x 1\r\nx\r\n"),
+        "-ERR 'Permissions Violation for Publish to \"_GR_.x\"'\r\n",
+    ));
     rows.push(open(
         "reserved queue name",
         format!("{QUIET}SUB foo _sys_ 1\r\n"),
