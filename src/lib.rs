@@ -184,6 +184,7 @@
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
 //! | [`auth`] | who may connect |
 //! | [`config`], [`version`] | options as plain values, their notations, rules and defaults |
+//! | [`tls`] | certificates and what a handshake needs; what it found out |
 //! | [`host`] | what the machine must offer, and the remedy where it does not |
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
@@ -212,5 +213,6 @@ pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod subject;
+pub mod tls;
 pub mod version;
 pub mod wire;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use leat::auth::Auth;
 use leat::shard::io::{Io, Recv, Sent};
 use leat::shard::{Config, Next, Shard, Shared, peers};
-use leat::wire::info::ServerInfo;
+use leat::wire::info::{ServerInfo, TlsNotice};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -115,6 +115,7 @@ impl Pair {
             port: 4222,
             auth_required: false,
             max_payload: 1 << 20,
+            tls: TlsNotice::default(),
         };
         let config = Config {
             max_payload: 1 << 20,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::accounts::Access;
-use super::tls::TlsOptions;
+use super::tls::{Certificate, TlsOptions};
 use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
@@ -325,6 +325,16 @@ impl Options {
         rule(!hashed(&self.pass) && !hashed(&self.auth_token), &|| {
             "bcrypt hashes are not understood by this version; give the plain text".to_owned()
         });
+        if let Some(tls) = &self.tls {
+            let given = |file: fn(&Certificate) -> &PathBuf| {
+                !tls.certificates.is_empty() && tls.certificates.iter().all(|one| !file(one).as_os_str().is_empty())
+            };
+            let has_certificate = given(|one| &one.cert_file);
+            rule(has_certificate, &|| "TLS Server certificate must be present and valid".to_owned());
+            rule(!has_certificate || given(|one| &one.key_file), &|| {
+                "TLS Server private key must be present and valid".to_owned()
+            });
+        }
         errors.extend(self.unenforced());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -333,7 +343,10 @@ impl Options {
     /// unprotected or unreachable.
     fn unenforced(&self) -> Vec<String> {
         let mut missing = self.access.unenforced();
-        missing.extend(self.tls.is_some().then_some("tls"));
+        if let Some(tls) = &self.tls {
+            missing.extend(tls.verify_and_map.then_some("tls verify_and_map"));
+            missing.extend(tls.connection_rate_limit.map(|_| "tls connection_rate_limit"));
+        }
         missing.extend(self.https_port.is_some().then_some("https"));
         missing.extend(self.websocket.is_some().then_some("websocket"));
         missing.extend(self.proxy_protocol.then_some("proxy_protocol"));

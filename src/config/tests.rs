@@ -265,7 +265,7 @@ fn starts_that_are_refused() {
         ("authorization { proxy_required: true }", "proxy_required"),
         ("accounts { A {} }", "accounts"),
         ("mappings { a: b }", "subject mappings"),
-        ("tls {}", "tls"),
+        ("tls { verify_and_map: true }", "tls verify_and_map"),
         ("https: 1", "https"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
         ("proxy_protocol: true", "proxy_protocol"),

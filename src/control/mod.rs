@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::Options;
+use crate::config::tls::HandshakeFirst;
 use crate::host::{self, Problem};
+use crate::io::handshakes::Handshakes;
 use crate::logging::{FATAL, Logging};
 use crate::monitor::ports::{self, PortsFile};
 use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Source, Want};
@@ -72,6 +74,13 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &options)).transpose()?;
     let address = server.address();
     tracing::info!("Listening for client connections on {}:{}", options.host, address.port());
+    if let Some(tls) = &options.tls {
+        let how = if options.allow_non_tls { "available" } else { "required" };
+        tracing::info!("TLS {how} for client connections");
+        if tls.handshake_first == HandshakeFirst::Yes {
+            tracing::warn!("Clients that are not using \"TLS Handshake First\" option will fail to connect");
+        }
+    }
     tracing::info!("  ID:       {}", server.shared().info.server_id);
     if let Some(path) = &options.pid_file {
         let wrote = host::write_pid_file(path);
@@ -109,6 +118,7 @@ fn serve_http(
     let source = BrokerSource {
         shared: server.shared().clone(),
         shards: server.monitor(),
+        handshakes: server.handshakes().cloned(),
         options: options.clone(),
         started: server.started(),
         http_port: port,
@@ -165,6 +175,7 @@ impl Running {
 struct BrokerSource {
     shared: Arc<Shared>,
     shards: MonitorHandle,
+    handshakes: Option<Handshakes>,
     options: Arc<Options>,
     started: SystemTime,
     http_port: u16,
@@ -185,6 +196,7 @@ impl Source for BrokerSource {
             config_load_time: self.started,
             config_digest: self.options.config_digest.clone(),
             total_connections: self.shared.total_connections(),
+            certificate_not_after: self.handshakes.as_ref().and_then(|tls| tls.context().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
         }
     }

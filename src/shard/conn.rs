@@ -1,6 +1,7 @@
 //! A connection as its shard sees it, and a subscription.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
@@ -9,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
+use crate::tls::TlsFacts;
 use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
@@ -149,6 +151,8 @@ pub(crate) struct Conn {
     pub(crate) accepted: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) identity: Option<Box<Identity>>,
+    /// What the handshake found out; `None` in clear.
+    pub(crate) tls: Option<Arc<TlsFacts>>,
 }
 
 impl Conn {
@@ -187,6 +191,7 @@ impl Conn {
             accepted: now,
             peer,
             identity: None,
+            tls: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::auth::Auth;
 use crate::shard::peers::mesh;
 use crate::shard::rules::{Rule, break_rule};
 use crate::shard::{Config, Shared};
-use crate::wire::info::ServerInfo;
+use crate::wire::info::{ServerInfo, TlsNotice};
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -126,6 +126,7 @@ impl Run {
             port: 1,
             auth_required: false,
             max_payload: config.max_payload,
+            tls: TlsNotice::default(),
         };
         let shared = Arc::new(Shared::new(info, scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);

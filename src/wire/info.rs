@@ -21,6 +21,19 @@ pub struct ServerInfo {
     pub auth_required: bool,
     /// Largest payload, headers included.
     pub max_payload: usize,
+    /// What clients are told of TLS.
+    pub tls: TlsNotice,
+}
+
+/// What INFO says of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsNotice {
+    /// The client must begin a handshake.
+    pub required: bool,
+    /// The client must present a certificate.
+    pub verify: bool,
+    /// The client may begin a handshake.
+    pub available: bool,
 }
 
 /// What INFO says beside that.
@@ -32,6 +45,8 @@ pub struct ClientFacts<'a> {
     pub client_ip: IpAddr,
     /// Lame duck mode has begun.
     pub lame_duck: bool,
+    /// The TLS handshake came before INFO.
+    pub tls_first: bool,
     /// `Some(account)` in the INFO that answers CONNECT.
     pub account: Option<&'a str>,
 }
@@ -49,6 +64,12 @@ struct Document<'a> {
     headers: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_available: bool,
     max_payload: usize,
     client_id: u64,
     client_ip: IpAddr,
@@ -75,6 +96,9 @@ pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
         port: server.port,
         headers: true,
         auth_required: server.auth_required,
+        tls_required: server.tls.required || client.tls_first,
+        tls_verify: server.tls.verify,
+        tls_available: server.tls.available,
         max_payload: server.max_payload,
         client_id: client.client_id,
         client_ip: client.client_ip.to_canonical(),
