@@ -254,6 +254,8 @@ fn listeners_with_tls() {
     );
     assert_eq!(ws.tls.as_ref().unwrap().handshake_first, HandshakeFirst::Within(Duration::from_millis(300)));
     assert_eq!(ws.authorization.token, Some(Secret::new("t")));
+    let refused = options.check().unwrap_err();
+    assert!(refused[0].starts_with("this version cannot enforce tls verify_and_map"), "{refused:?}");
 }
 
 /// What would go unprotected is not started, part by part; a test of the file accepts it.
@@ -265,7 +267,6 @@ fn starts_that_are_refused() {
         ("authorization { proxy_required: true }", "proxy_required"),
         ("accounts { A {} }", "accounts"),
         ("mappings { a: b }", "subject mappings"),
-        ("tls { verify_and_map: true }", "tls verify_and_map"),
         ("https: 1", "https"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
         ("proxy_protocol: true", "proxy_protocol"),
@@ -274,6 +275,7 @@ fn starts_that_are_refused() {
         let expected = format!("this version cannot enforce {what}, and does not start without it");
         assert_eq!(options(text).check(), Err(vec![expected]), "{text}");
     }
+    assert_eq!(options("tls {}").check().unwrap_err(), ["TLS Server certificate must be present and valid"]);
     let error = options("no_auth_user: x").check().unwrap_err();
     assert_eq!(error, ["no_auth_user: \"x\" present, but users/nkeys are not defined"]);
     let error = options("authorization { user: a, password: $2a$11$x }").check().unwrap_err();

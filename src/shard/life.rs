@@ -39,7 +39,7 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, gre
         shard.close(io, slot, CloseReason::MaximumConnections);
     } else if greeting == Greeting::Open {
         shard.begin(slot);
-    } else {
+    } else if shard.shared.info.tls.required {
         tracing::debug!("{} - Starting TLS client connection handshake", shard.local.conns[slot as usize].label());
     }
     slot

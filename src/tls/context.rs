@@ -73,6 +73,8 @@ impl Context {
             builder.with_no_client_auth()
         }
         .with_cert_resolver(Arc::new(chain));
+        // Whoever names suites means their order.
+        config.ignore_client_order = !options.cipher_suites.is_empty();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if options.verify {
             // A resumed session would outlive the certificate that was checked for the first one.

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(names.emails, ["joe@acme.org", "j@acme.org"]);
         assert_eq!(names.dns, ["joe.acme.org"]);
         assert_eq!(names.uris, ["spiffe://acme/joe"]);
-        assert_eq!(names.subject.to_string(), "CN=\\#1 \\<joe\\>\\ ,DC=org,O=Acme\\, Inc");
+        assert_eq!(names.subject.to_string(), "DC=org,O=Acme\\, Inc,CN=\\#1 \\<joe\\>\\ ");
         let shown = describe(&certificate);
         assert_eq!((shown.spki_sha256.len(), shown.cert_sha256.len()), (64, 64));
         assert_ne!(shown.spki_sha256, shown.cert_sha256);
