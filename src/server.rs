@@ -112,7 +112,8 @@ impl Server {
             let (shared, config, cpu) = (server.shared.clone(), config(options, shards), *cpu);
             let (all_orders, bells) = (server.orders.clone(), server.bells.clone());
             let spin = Duration::from_micros(options.spin_us);
-            let tls = server.handshakes.clone().zip(options.tls.as_ref().map(|tls| opening(tls, options.allow_non_tls)));
+            let tls =
+                server.handshakes.clone().zip(options.tls.as_ref().map(|tls| opening(tls, options.allow_non_tls)));
             let started = started.clone();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
                 .name(&format!("leat-shard-{id}"))

@@ -60,7 +60,10 @@ fn required_tls_begins_after_info(shards: usize) {
     let config = authority.client_config(None);
     let (info, stream) = TlsStream::after_info(server.addr(), &config).expect("the handshake should succeed");
     let info = parsed(&info);
-    assert_eq!((&info["tls_required"], &info["tls_verify"], &info["tls_available"]), (&true.into(), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&info["tls_required"], &info["tls_verify"], &info["tls_available"]),
+        (&true.into(), &Value::Null, &Value::Null)
+    );
     // INFO is not repeated: the first line inside TLS answers the PING.
     let mut client = stream.login().expect("login should succeed");
     let shown = connection(&server, cid(&info));
@@ -148,6 +151,7 @@ fn tls_first_sends_nothing_in_clear(shards: usize) {
     let _client = stream.login().expect("login should succeed");
     assert_eq!(connection(&server, cid(&info))["tls_first"], true);
     let mut silent = TcpStream::connect(server.addr()).expect("the port accepts");
+    wait_until("both are counted", PATIENCE, || server.get_json("/varz")["connections"] == 2);
     // One too many is told so in clear, and a connection without its handshake counts.
     let mut third = TcpStream::connect(server.addr()).expect("the port accepts");
     assert_eq!(clear_line(&mut third).expect("a word"), "-ERR 'maximum connections exceeded'");
@@ -351,9 +355,7 @@ fn halves_of_connections(shards: usize) {
     let client = stream.login().expect("login should succeed");
     client.socket().write_all(&[0x17, 3, 3, 0, 100, 1, 2, 3]).expect("the server takes bytes");
     client.socket().shutdown(Shutdown::Write).expect("an open connection should be shut down");
-    wait_until("the connection is closed", PATIENCE, || {
-        connection(&server, cid(&parsed(&info)))["stop"].is_string()
-    });
+    wait_until("the connection is closed", PATIENCE, || connection(&server, cid(&parsed(&info)))["stop"].is_string());
 }
 
 /// The versions and suites that the configuration names are those that are used.
@@ -410,6 +412,34 @@ fn flags_and_refusals() {
         assert_eq!(finished.code, Some(1), "{args:?}");
         assert!(finished.stderr.contains(error), "{args:?}: {}", finished.stderr);
     }
+}
+
+/// SIGHUP reads certificates anew: later handshakes see the new one, connections stay, and what cannot be used changes
+/// nothing.
+#[test]
+fn certificates_are_read_anew() {
+    let authority = Authority::new();
+    let server = builder(&authority.config("", ""), 2).start();
+    let config = authority.client_config(None);
+    let connect = || {
+        let (_, stream) = TlsStream::after_info(server.addr(), &config).expect("the handshake should succeed");
+        stream.login().expect("login should succeed")
+    };
+    let shown = |client: &TlsStream| client.session().peer_certificates().map(|chain| chain[0].to_vec());
+    let mut first = connect();
+    let before = server.get_json("/varz")["tls_cert_not_after"].clone();
+    authority.renew_server();
+    server.signal(libc::SIGHUP);
+    server.await_stderr(if server.is_leat() { "Reloaded: certificates" } else { "Reloaded server configuration" });
+    let second = connect();
+    assert_ne!(shown(&first), shown(&second));
+    assert_ne!(before, server.get_json("/varz")["tls_cert_not_after"], "the new certificate is valid for longer");
+    std::fs::write(authority.path("server.pem"), "damaged").expect("a file should be written");
+    server.signal(libc::SIGHUP);
+    server.await_stderr(if server.is_leat() { "are not reloaded: " } else { "Failed to reload" });
+    assert_eq!(shown(&second), shown(&connect()));
+    first.send(b"PING\r\n").expect("the first client is still there");
+    assert_eq!(first.line().expect("and served"), "PONG");
 }
 
 /// A stop ends handshakes that are going on, and does not wait for them.

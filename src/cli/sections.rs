@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::tls::{Certificate, TlsOptions};
+use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::{Options, Secret, duration};
 
 use super::flags::Effect::{Ask, File, Ignored, Refused, Set};

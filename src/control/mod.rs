@@ -144,6 +144,7 @@ impl Running {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
+                ControlEvent::Reload if self.options.tls.is_some() => self.reload_certificates(),
                 ControlEvent::Reload if self.options.config_file.is_none() => {
                     tracing::warn!("There is no configuration file to reload");
                 }
@@ -168,6 +169,17 @@ impl Running {
         }
         self.server.stop();
         tracing::info!("Server Exiting..");
+    }
+}
+
+impl Running {
+    /// Reads the files of the certificates anew; whatever is wrong with them, the server goes on.
+    fn reload_certificates(&self) {
+        let Some(tls) = &self.options.tls else { return };
+        match self.server.reload_tls(tls) {
+            Ok(()) => tracing::info!("Reloaded: certificates of TLS (other changes need a restart in this version)"),
+            Err(error) => tracing::error!("Certificates of TLS are not reloaded: {error}"),
+        }
     }
 }
 

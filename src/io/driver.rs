@@ -205,13 +205,7 @@ impl Driver {
     }
 }
 
-fn adopt(
-    shard: &mut Shard,
-    sockets: &mut Sockets,
-    opening: Option<Opening>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
+fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, stream: TcpStream, peer: SocketAddr) {
     // Latency over packet count; a socket that is already gone shows so at the first read.
     let _ = stream.set_nodelay(true);
     if peer.ip().is_loopback() {

@@ -44,13 +44,7 @@ impl Session {
 
     /// As [`crate::shard::io::Io::recv`]. With `hangup` the wire is read until it says that it is empty or has ended.
     /// `scratch` is the buffer of all sessions of the shard.
-    pub(super) fn recv<W: Wire>(
-        &mut self,
-        wire: &mut W,
-        hangup: bool,
-        buf: &mut [u8],
-        scratch: &mut Vec<u8>,
-    ) -> Recv {
+    pub(super) fn recv<W: Wire>(&mut self, wire: &mut W, hangup: bool, buf: &mut [u8], scratch: &mut Vec<u8>) -> Recv {
         let (mut filled, mut drained) = (0, false);
         loop {
             match self.tls.reader().read(&mut buf[filled..]) {

@@ -2,8 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 

@@ -56,9 +56,6 @@ impl Shard {
     pub(super) fn begin(&mut self, slot: u32) {
         let conn = &mut self.local.conns[slot as usize];
         let (cid, now) = (conn.cid, self.now);
-        if conn.closing.is_some() {
-            return;
-        }
         if conn.stage == Stage::Unauthenticated {
             self.timers.set(now + self.config.auth_timeout, (slot, cid, Timer::Auth));
         } else {

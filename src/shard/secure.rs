@@ -55,13 +55,15 @@ impl Shard {
     /// A client that was expected to begin the handshake has not: it gets INFO in clear.
     pub fn greet_before_handshake<I: Io>(&mut self, io: &mut I, slot: u32) {
         self.now = io.now();
-        self.greet(slot);
+        if self.local.conns.get(slot as usize).is_some_and(|conn| conn.closing.is_none()) {
+            self.greet(slot);
+        }
     }
 
     /// The handshake is complete: commands may come. `None` for a client that goes on in clear.
     pub fn secured<I: Io>(&mut self, io: &mut I, slot: u32, facts: Option<Box<TlsFacts>>) {
         self.now = io.now();
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize).filter(|conn| conn.closing.is_none()) else { return };
         if let Some(facts) = facts {
             let label = conn.label();
             tracing::debug!("{label} - TLS handshake complete");

@@ -67,7 +67,8 @@ impl Context {
         let mut config = if options.verify {
             let roots = Arc::new(certificate::authorities(options.ca_file.as_deref())?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            let verifier = verifier.map_err(|error| LoadError(format!("error parsing root CA certificate: {error}")))?;
+            let verifier =
+                verifier.map_err(|error| LoadError(format!("error parsing root CA certificate: {error}")))?;
             builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
@@ -116,7 +117,9 @@ fn provider(options: &TlsOptions, warnings: &mut Vec<String>) -> Result<CryptoPr
             match all.iter().find(|suite| suite_name(suite.suite()) == long_name(name)) {
                 Some(suite) if is_1_3(suite) => {}
                 Some(suite) => provider.cipher_suites.push(*suite),
-                None => warnings.push(format!("TLS cipher suite {name} is not available in this version, and not used")),
+                None => {
+                    warnings.push(format!("TLS cipher suite {name} is not available in this version, and not used"))
+                }
             }
         }
     }

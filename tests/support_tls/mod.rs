@@ -30,14 +30,14 @@ impl Authority {
         let issuer = issuer("authority");
         fs::write(dir.path().join("ca.pem"), issuer.pem()).expect("a certificate should be written");
         let authority = Authority { dir, issuer };
-        authority.sign("server", &authority.issuer);
-        authority.sign("client", &authority.issuer);
-        authority.sign("stranger", &self::issuer("somebody else"));
+        authority.sign("server", &authority.issuer, 2040);
+        authority.sign("client", &authority.issuer, 2040);
+        authority.sign("stranger", &self::issuer("somebody else"), 2040);
         authority
     }
 
     /// Writes a certificate and its key; of what was there before nothing is left.
-    fn sign(&self, name: &str, issuer: &CertifiedIssuer<'static, KeyPair>) {
+    fn sign(&self, name: &str, issuer: &CertifiedIssuer<'static, KeyPair>, last_year: i32) {
         let names = if name == "server" { vec!["localhost".to_owned(), "127.0.0.1".to_owned()] } else { Vec::new() };
         let mut params = CertificateParams::new(names).expect("names should be usable");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -46,15 +46,16 @@ impl Authority {
             params.subject_alt_names.push(SanType::Rfc822Name(email));
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
         let key = KeyPair::generate().expect("a key should be made");
         let certificate = params.signed_by(&key, issuer).expect("a certificate should be signed");
         fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("a certificate should be written");
         fs::write(self.path(&format!("{name}-key.pem")), key.serialize_pem()).expect("a key should be written");
     }
 
-    /// Makes the server's certificate anew.
+    /// Makes the server's certificate anew, valid for longer.
     pub(crate) fn renew_server(&self) {
-        self.sign("server", &self.issuer);
+        self.sign("server", &self.issuer, 2050);
     }
 
     /// A file of the authority's directory.
@@ -94,6 +95,32 @@ impl Authority {
                 builder.with_client_auth_cert(chain, key).expect("certificate and key should fit")
             }
         })
+    }
+}
+
+/// One way to use TLS, for the clients of other languages.
+pub(crate) struct Mode {
+    /// What it is called when it fails.
+    pub(crate) name: &'static str,
+    /// The server's configuration file.
+    pub(crate) config: String,
+    /// What the client has to know, for its environment: `ca`, `cert`, `key`, `first`.
+    pub(crate) client: serde_json::Value,
+}
+
+impl Authority {
+    /// Makes each way to use TLS ready in turn.
+    pub(crate) fn for_each_mode(&self, mut run: impl FnMut(&Mode)) {
+        let (ca, cert, key) = (self.file("ca.pem"), self.file("client.pem"), self.file("client-key.pem"));
+        let verify = format!("verify: true, ca_file: \"{ca}\"");
+        let modes = [
+            ("required", "", serde_json::json!({ "ca": ca, "first": false })),
+            ("first", "handshake_first: true", serde_json::json!({ "ca": ca, "first": true })),
+            ("certificates", &verify, serde_json::json!({ "ca": ca, "cert": cert, "key": key, "first": false })),
+        ];
+        for (name, keys, client) in modes {
+            run(&Mode { name, config: self.config(keys, ""), client });
+        }
     }
 }
 
@@ -157,11 +184,15 @@ impl TlsStream {
         self.stream.flush()
     }
 
-    /// The next line, without its end.
+    /// The next line, without its end. The server's PINGs come by the clock: they are answered and passed over.
     pub(crate) fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(at) = self.received.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=at).collect();
+                if line == b"PING\r\n" {
+                    self.send(b"PONG\r\n")?;
+                    continue;
+                }
                 return Ok(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
             }
             self.receive()?;
