@@ -161,6 +161,15 @@
 //!
 //! Buffers, chunks and batches are reused, so that a steady flow of small messages allocates nothing per message.
 //!
+//! # TLS
+//!
+//! A handshake is a millisecond of arithmetic, so it never runs on a shard. A connection that begins with one gets its id
+//! and its place in a shard as any other, and its INFO in clear if the options want that first; then its socket goes to a
+//! thread for handshakes ([`io::handshakes`]) and comes back as an order, with the session and what the handshake found
+//! out ([`tls::TlsFacts`]). From then on the shard makes records of its bytes and bytes of its records
+//! (`io/session.rs`); what is in a record but not yet in the socket counts as not sent, so that limits and deadlines mean
+//! what they mean in clear. Certificates are replaced as a whole, for the handshakes that begin later.
+//!
 //! # Beside the shards
 //!
 //! The *control thread* is the main thread of the process ([`control::run`]). It starts everything, then waits for
@@ -184,6 +193,7 @@
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
 //! | [`auth`] | who may connect |
 //! | [`config`], [`version`] | options as plain values, their notations, rules and defaults |
+//! | [`tls`] | certificates and what a handshake needs; what it found out |
 //! | [`host`] | what the machine must offer, and the remedy where it does not |
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
@@ -194,7 +204,7 @@
 //! | [`cli`] | arguments to options: the table of flags, help |
 //!
 //! Still to come are the layers that store and replicate: the segmented log, streams and consumers with JetStream and
-//! NATS Streaming as their faces, accounts, TLS, and routes, gateways and leafnodes to other servers, for which a
+//! NATS Streaming as their faces, accounts, and routes, gateways and leafnodes to other servers, for which a
 //! socket will stand in the place of a ring.
 
 pub mod auth;
@@ -212,5 +222,6 @@ pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod subject;
+pub mod tls;
 pub mod version;
 pub mod wire;

@@ -11,12 +11,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::Directory;
 use crate::config::Options;
+use crate::config::tls::{HandshakeFirst, TlsOptions};
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
+use crate::io::handshakes::{Fallback, Handshakes, Opening};
 use crate::io::logins::Logins;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
-use crate::wire::info::ServerInfo;
+use crate::tls::{Context, LoadError};
+use crate::wire::info::{ServerInfo, TlsNotice};
 
 /// Connections that the kernel queues per listener until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -35,6 +38,7 @@ pub struct Server {
     shared: Arc<Shared>,
     orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
+    handshakes: Option<Handshakes>,
     threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
     address: SocketAddr,
     started: SystemTime,
@@ -53,6 +57,10 @@ pub enum StartError {
     Doorbell(io::Error),
     /// A thread for logins could not be started.
     Thread(io::Error),
+    /// The certificates cannot be used.
+    Tls(LoadError),
+    /// The threads for handshakes could not be started.
+    Handshakes(io::Error),
 }
 
 impl std::fmt::Display for StartError {
@@ -63,6 +71,8 @@ impl std::fmt::Display for StartError {
             Self::Executor(error) => write!(f, "Error starting a shard: {error}"),
             Self::Thread(error) => write!(f, "Error starting a thread: {error}"),
             Self::Doorbell(error) => write!(f, "Error creating a doorbell: {error}"),
+            Self::Tls(error) => error.fmt(f),
+            Self::Handshakes(error) => write!(f, "Error starting the threads for TLS handshakes: {error}"),
         }
     }
 }
@@ -75,6 +85,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
+        let tls = options.tls.as_ref().map(load_tls).transpose().map_err(StartError::Tls)?;
         let address = resolve(&options.host, options.port.bind_number())?;
         let listeners = bind_patiently(address, options.cores.len());
         let listeners = listeners.map_err(|error| StartError::Listen(address, error))?;
@@ -84,10 +95,14 @@ impl Server {
         let bells = (0..shards).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>();
         let bells = bells.map_err(StartError::Doorbell)?;
         let (orders, order_receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
+        let orders: Arc<[_]> = orders.into();
+        let handshakes = tls.map(|context| Handshakes::start(context, &orders, &bells)).transpose();
+        let handshakes = handshakes.map_err(StartError::Handshakes)?;
         let mut server = Self {
             shared,
-            orders: orders.into(),
+            orders,
             bells,
+            handshakes,
             threads: Vec::with_capacity(shards),
             address,
             started: SystemTime::now(),
@@ -103,6 +118,8 @@ impl Server {
             let (shared, config, cpu) = (server.shared.clone(), config(options, &directory, shards), *cpu);
             let (all_orders, bells, logins) = (server.orders.clone(), server.bells.clone(), logins.clone());
             let spin = Duration::from_micros(options.spin_us);
+            let tls =
+                server.handshakes.clone().zip(options.tls.as_ref().map(|tls| opening(tls, options.allow_non_tls)));
             let started = started.clone();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
                 .name(&format!("leat-shard-{id}"))
@@ -111,7 +128,7 @@ impl Server {
                 .preempt_timer(PREEMPT_TIMER)
                 .spawn(move || async move {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
-                    let plan = Plan { shard, shared, orders, all_orders, bells, logins, listener, epoch, spin };
+                    let plan = Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, epoch, spin };
                     let done = started.clone();
                     let result = driver::run(plan, move || {
                         let _ = done.send(Ok(()));
@@ -164,6 +181,24 @@ impl Server {
     #[must_use]
     pub fn monitor(&self) -> MonitorHandle {
         MonitorHandle { orders: self.orders.clone(), bells: self.bells.clone() }
+    }
+
+    /// The TLS of clients, if they have any.
+    #[must_use]
+    pub fn handshakes(&self) -> Option<&Handshakes> {
+        self.handshakes.as_ref()
+    }
+
+    /// Reads certificates anew, for the handshakes that begin from now on. What INFO says of TLS, and how handshakes begin,
+    /// stay as they were at the start, and so does a server without TLS.
+    ///
+    /// # Errors
+    /// When they cannot be used; those in use stay.
+    pub fn reload_tls(&self, options: &TlsOptions) -> Result<(), LoadError> {
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.replace(load_tls(options)?);
+        }
+        Ok(())
     }
 
     /// Accepts no more clients.
@@ -310,7 +345,35 @@ fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
 fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {
     let server_id = nkeys::KeyPair::new_server().public_key();
     let (host, port) = advertised(options, address);
-    ServerInfo { server_name: options.server_name.clone().unwrap_or_else(|| server_id.clone()), server_id, host, port }
+    ServerInfo {
+        server_name: options.server_name.clone().unwrap_or_else(|| server_id.clone()),
+        server_id,
+        host,
+        port,
+        tls: options.tls.as_ref().map(|tls| notice(tls, options.allow_non_tls)).unwrap_or_default(),
+    }
+}
+
+fn notice(tls: &TlsOptions, allow_non_tls: bool) -> TlsNotice {
+    TlsNotice { required: !allow_non_tls, verify: tls.verify, available: allow_non_tls }
+}
+
+fn opening(tls: &TlsOptions, allow_non_tls: bool) -> Opening {
+    match tls.handshake_first {
+        HandshakeFirst::No if allow_non_tls => Opening::Optional,
+        HandshakeFirst::No => Opening::AfterInfo,
+        HandshakeFirst::Yes => Opening::First,
+        HandshakeFirst::Within(time) if allow_non_tls => Opening::FirstWithin(time, Fallback::Optional),
+        HandshakeFirst::Within(time) => Opening::FirstWithin(time, Fallback::Handshake),
+    }
+}
+
+fn load_tls(options: &TlsOptions) -> Result<Context, LoadError> {
+    let context = Context::load(options)?;
+    for warning in context.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(context)
 }
 
 /// `client_advertise` (`host[:port]`) or the address listened on.

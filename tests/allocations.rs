@@ -12,7 +12,7 @@ use leat::auth::{Check, Directory};
 use leat::config::Options;
 use leat::shard::io::{Io, Recv, Sent};
 use leat::shard::{Config, Next, Shard, Shared, peers};
-use leat::wire::info::ServerInfo;
+use leat::wire::info::{ServerInfo, TlsNotice};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -113,7 +113,13 @@ type Place = (usize, u32);
 
 impl Pair {
     fn new() -> Self {
-        let info = ServerInfo { server_id: "N".into(), server_name: "N".into(), host: "127.0.0.1".into(), port: 4222 };
+        let info = ServerInfo {
+            server_id: "N".into(),
+            server_name: "N".into(),
+            host: "127.0.0.1".into(),
+            port: 4222,
+            tls: TlsNotice::default(),
+        };
         let config = Config {
             max_payload: 1 << 20,
             max_control_line: 4096,

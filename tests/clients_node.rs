@@ -3,23 +3,43 @@
 
 mod support;
 mod support_clients;
+mod support_tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use support::ServerBuilder;
-use support_clients::{installed, output_of, run_case, script_suite};
+use serde_json::Value;
+use support::{Server, ServerBuilder};
+use support_clients::{TLS_CASES, installed, output_of, run_case, script_suite};
+use support_tls::Authority;
 
 script_suite!(run);
 
 fn run(case: &str, args: &[&str], server: ServerBuilder) {
+    run_with(case, args, server, None);
+}
+
+fn run_with(case: &str, args: &[&str], server: ServerBuilder, tls: Option<&Value>) {
     let client_dir = node_env();
     let mut server = server.start();
     let suite = tests_dir().join("suite.mjs");
     let mut command = Command::new("node");
     command.arg(suite).arg(case).arg(server.url()).args(args).env("CLIENT_DIR", client_dir);
+    command.envs(tls.map(|tls| ("CLIENT_TLS", tls.to_string())));
     run_case(&mut command, &mut server);
+}
+
+/// Inside TLS, with the handshake after INFO or before it and with a certificate of its own, the client works as in clear.
+#[test]
+fn works_inside_tls() {
+    Authority::new().for_each_mode(|mode| {
+        for case in TLS_CASES {
+            eprintln!("{}: {case}", mode.name);
+            let server = Server::builder().shards(2).args(&["-c", &mode.config]);
+            run_with(case, &[], server, Some(&mode.client));
+        }
+    });
 }
 
 /// A directory in which the client is installed in its pinned version.

@@ -6,6 +6,7 @@
 //! what the subscriber has not got was not sent to it.
 
 mod support;
+mod support_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,6 +18,7 @@ use async_nats::{
 };
 use futures_util::{FutureExt, StreamExt};
 use support::{PATIENCE, Server, raise_open_files, shard_suite};
+use support_tls::Authority;
 use tokio::sync::mpsc;
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
@@ -714,6 +716,47 @@ fn in_runtime(body: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime can be built");
     runtime.block_on(async { tokio::time::timeout(LIMIT, body).await.expect("the test should end in time") });
+}
+
+/// Inside TLS, with the handshake after INFO or before it and with a certificate of its own, messages of all sizes and
+/// requests go their way, and a client comes back after a restart.
+#[test]
+fn works_inside_tls() {
+    Authority::new().for_each_mode(|mode| {
+        let mut server = Server::builder().shards(3).args(&["-c", &mode.config]).start();
+        let text = |name: &str| mode.client[name].as_str().map(std::path::PathBuf::from);
+        let mut options = ConnectOptions::new()
+            .require_tls(true)
+            .add_root_certificates(text("ca").expect("an authority"))
+            .reconnect_delay_callback(|_| Duration::from_millis(20));
+        if let (Some(cert), Some(key)) = (text("cert"), text("key")) {
+            options = options.add_client_certificate(cert, key);
+        }
+        if mode.client["first"] == true {
+            options = options.tls_first();
+        }
+        in_runtime(async move {
+            let mut clients = Vec::new();
+            for _ in 0..4 {
+                clients.push(options.clone().connect(server.url()).await.expect("a client connects"));
+            }
+            for again in [false, true] {
+                if again {
+                    server.restart_same_port();
+                }
+                let mut subscription = clients[0].subscribe("in.tls").await.expect("a subscription is made");
+                round_trip(&clients[0]).await;
+                for (index, size) in [0, 1, 100, 16_384, 16_385, 100_000, 1 << 20].into_iter().enumerate() {
+                    let payload: Vec<u8> = (0..size).map(|i| (i * 7 + index) as u8).collect();
+                    let client = &clients[1 + index % 3];
+                    client.publish("in.tls", payload.clone().into()).await.expect("a message is published");
+                    client.flush().await.expect("a flush succeeds");
+                    let message = subscription.next().await.expect("the subscription is open");
+                    assert!(message.payload == payload, "{}: {size} bytes are damaged", mode.name);
+                }
+            }
+        });
+    });
 }
 
 async fn connect(server: &Server) -> Client {

@@ -15,6 +15,7 @@ use crate::config::accounts::{Account, AccountLimits};
 use crate::config::authorization::{ConnectionType, Identity, User as ConfiguredUser};
 use crate::config::permissions as config;
 use crate::config::{Options, Secret};
+use crate::tls::PeerNames;
 use crate::wire::connect::Connect;
 
 /// The account of whoever belongs to no other.
@@ -29,6 +30,8 @@ pub struct Directory {
     nkeys: HashMap<String, Arc<User>>,
     /// Credentials that all clients share, where there are no users.
     shared: Option<SharedSecret>,
+    /// Users by the distinguished names that they are named after, where certificates say who a client is.
+    by_subject: Option<HashMap<Vec<String>, String>>,
     /// Who comes without credentials.
     no_auth_user: Option<Arc<User>>,
 }
@@ -72,6 +75,8 @@ pub struct Grant {
     pub account: u32,
     /// What it may do; everything if absent.
     pub permissions: Option<Arc<Permissions>>,
+    /// Who it is, where that is not what it has said.
+    pub user: Option<String>,
 }
 
 /// What comes of a CONNECT.
@@ -92,6 +97,8 @@ pub struct Client<'a> {
     pub kind: ConnectionType,
     /// The text that INFO gave it to sign; empty if none.
     pub nonce: &'a str,
+    /// Names in the certificate that it has presented.
+    pub certificate: Option<&'a PeerNames>,
 }
 
 impl Directory {
@@ -111,6 +118,7 @@ impl Directory {
                 }
                 (None, None) => None,
             },
+            by_subject: None,
             no_auth_user: None,
         };
         directory.add_users(0, &access.users, access.default_permissions.as_ref());
@@ -125,6 +133,10 @@ impl Directory {
                 directory.accounts.len() - 1
             });
             directory.accounts[number].is_system = true;
+        }
+        if options.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
+            let names = directory.users.keys().filter(|name| name.contains('='));
+            directory.by_subject = Some(names.map(|name| (relative_names(name), name.clone())).collect());
         }
         directory.no_auth_user = access.no_auth_user.as_ref().and_then(|name| directory.users.get(name)).cloned();
         directory
@@ -189,7 +201,7 @@ impl Directory {
         match &self.no_auth_user {
             Some(user) => Some(user.grant()),
             None if self.is_required() => None,
-            None => Some(Grant { account: 0, permissions: None }),
+            None => Some(Grant { account: 0, permissions: None, user: None }),
         }
     }
 
@@ -208,12 +220,15 @@ impl Directory {
     pub fn check(&self, connect: &Connect, client: &Client<'_>) -> Answer {
         let given = |field: &Option<String>| field.clone().unwrap_or_default();
         if self.has_users() {
+            if let (Some(by_subject), Some(names)) = (&self.by_subject, client.certificate) {
+                return self.check_certificate(by_subject, names, client.kind);
+            }
             return match connect.nkey.as_deref().filter(|nkey| !nkey.is_empty() && self.needs_nonce()) {
                 Some(nkey) => self.check_nkey(nkey, connect, client),
                 None => self.check_user(connect, client),
             };
         }
-        let grant = Grant { account: 0, permissions: None };
+        let grant = Grant { account: 0, permissions: None, user: None };
         match &self.shared {
             None => Answer::Granted(grant),
             Some(SharedSecret::Token(token)) => judge(grant, token, given(&connect.auth_token)),
@@ -225,6 +240,24 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// The first name of a certificate that is a user's says who the client is: e-mail addresses, DNS names, URIs, and
+    /// then the subject. The certificate has been verified, so no password is asked for.
+    fn check_certificate(
+        &self,
+        by_subject: &HashMap<Vec<String>, String>,
+        names: &PeerNames,
+        kind: ConnectionType,
+    ) -> Answer {
+        let alternative = names.emails.iter().chain(&names.dns).chain(&names.uris);
+        let subject = by_subject.get(&relative_names(&names.subject.to_string()));
+        for name in alternative.chain(subject) {
+            if let Some(user) = self.users.get(name).filter(|user| user.may_use(kind)) {
+                return Answer::Granted(Grant { user: Some(name.clone()), ..user.grant() });
+            }
+        }
+        Answer::Denied
     }
 
     fn check_nkey(&self, nkey: &str, connect: &Connect, client: &Client<'_>) -> Answer {
@@ -256,9 +289,25 @@ fn judge(grant: Grant, secret: &Secret, given: String) -> Answer {
     if equal(secret.expose(), &given) { Answer::Granted(grant) } else { Answer::Denied }
 }
 
+/// The relative names of a distinguished name, whatever their order: `CN=a, O=b` and `O=b,CN=a` are the same.
+fn relative_names(text: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut is_escaped = false;
+    for char in text.chars() {
+        match char {
+            ',' if !is_escaped => names.push(String::new()),
+            _ => names.last_mut().expect("there is always one").push(char),
+        }
+        is_escaped = char == '\\' && !is_escaped;
+    }
+    let mut names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
 impl User {
     fn grant(&self) -> Grant {
-        Grant { account: self.account, permissions: self.permissions.clone() }
+        Grant { account: self.account, permissions: self.permissions.clone(), user: None }
     }
 
     fn may_use(&self, kind: ConnectionType) -> bool {
@@ -303,8 +352,10 @@ impl AccountFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tls::TlsOptions;
+    use crate::tls::Subject;
 
-    const CLIENT: Client<'static> = Client { kind: ConnectionType::Standard, nonce: "" };
+    const CLIENT: Client<'static> = Client { kind: ConnectionType::Standard, nonce: "", certificate: None };
 
     fn connect(user: Option<&str>, pass: Option<&str>, token: Option<&str>) -> Connect {
         let text = |value: Option<&str>| value.map(Into::into);
@@ -387,5 +438,34 @@ mod tests {
         assert!(full.enter() && full.enter() && !full.enter());
         full.leave();
         assert!(full.enter());
+    }
+
+    #[test]
+    fn certificates_name_users() {
+        let mut options = Options::default();
+        options.access.users =
+            ["al@example.com", "host.example.com", "CN=al,O=Example"].map(|name| user(name, "x")).into();
+        options.tls = Some(TlsOptions { verify_and_map: true, ..TlsOptions::default() });
+        let directory = Directory::new(&options);
+        let names = |emails: &[&str], dns: &[&str], subject: &[(&str, &str)]| PeerNames {
+            emails: emails.iter().map(ToString::to_string).collect(),
+            dns: dns.iter().map(ToString::to_string).collect(),
+            uris: Vec::new(),
+            subject: Subject(subject.iter().map(|(kind, value)| vec![(kind.to_string(), value.to_string())]).collect()),
+        };
+        for (names, expected) in [
+            (names(&["x@example.com", "al@example.com"], &["host.example.com"], &[]), Some("al@example.com")),
+            (names(&["x@example.com"], &["host.example.com"], &[]), Some("host.example.com")),
+            (names(&[], &[], &[("CN", "al"), ("O", "Example")]), Some("CN=al,O=Example")),
+            (names(&[], &[], &[("O", "Example"), ("CN", "al")]), Some("CN=al,O=Example")),
+            (names(&[], &[], &[("CN", "al")]), None),
+        ] {
+            let client = Client { certificate: Some(&names), ..CLIENT };
+            let user = match directory.check(&connect(Some("other"), Some("x"), None), &client) {
+                Answer::Granted(grant) => grant.user,
+                _ => None,
+            };
+            assert_eq!(user.as_deref(), expected);
+        }
     }
 }

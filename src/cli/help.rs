@@ -30,8 +30,11 @@ pub(super) fn help() -> String {
 
 /// What `--help_tls` prints.
 pub(super) fn help_tls() -> String {
-    "\nTLS is not available in this version of leat: the TLS flags are refused, so that nobody mistakes\n\
-     a connection in clear for a protected one. Let a proxy or a private network protect the listener.\n"
+    "\nA certificate and its key are all that is needed, as PEM files:\n\n\
+     \x20   leat --tls --tlscert server-cert.pem --tlskey server-key.pem\n\n\
+     Clients are required to present a certificate, signed by an authority of the CA file, with\n\n\
+     \x20   leat --tlsverify --tlscert server-cert.pem --tlskey server-key.pem --tlscacert ca.pem\n\n\
+     The tls block of the configuration file knows more (see --sample_config).\n"
         .to_owned()
 }
 

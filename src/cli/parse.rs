@@ -226,6 +226,7 @@ fn stray_word(word: &str) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tls::{Certificate, TlsOptions};
     use crate::config::{PortSpec, Secret};
     use std::path::PathBuf;
     use std::time::Duration;
@@ -287,6 +288,14 @@ mod tests {
                 (o.auth_timeout, o.lame_duck_duration) = (Duration::from_secs(3), Duration::from_secs(31));
                 o.lame_duck_grace_period = Duration::from_secs(2);
             }),
+            (&["--tlscert", "c", "--tlskey=k", "--tlscacert", "a", "--tlsverify"], |o| {
+                o.tls = Some(TlsOptions {
+                    certificates: vec![Certificate { cert_file: "c".into(), key_file: "k".into() }],
+                    ca_file: Some("a".into()),
+                    verify: true,
+                    ..TlsOptions::default()
+                });
+            }),
             (&["--no_fast_producer_stall", "--max_closed_clients", "7"], |o| {
                 (o.no_fast_producer_stall, o.max_closed_clients) = (true, 7);
             }),
@@ -332,13 +341,12 @@ mod tests {
             (&["-t"], "leat: must specify [-c, --config] option to check configuration file syntax"),
             (&["-t", "-c", "/nonexistent/x"], "leat: open /nonexistent/x: No such file or directory (os error 2)"),
             (&["-c", "/nonexistent/x"], "leat: open /nonexistent/x: No such file or directory (os error 2)"),
-            (
-                &["--tls"],
-                "leat: flag --tls is refused: TLS is not available in this version, and without it the connections would be in clear",
-            ),
+            (&["--tls"], "leat: TLS Server certificate must be present and valid"),
+            (&["--tls", "--tlscert", "c"], "leat: TLS Server private key must be present and valid"),
+            (&["--tlskey", "k"], "leat: TLS Server certificate must be present and valid"),
             (
                 &["-ms", "1"],
-                "leat: flag -ms is refused: TLS is not available in this version, and without it the connections would be in clear",
+                "leat: flag -ms is refused: TLS for monitoring is not available in this version, and without it the connections would be in clear",
             ),
             (&["-n", "a b"], "leat: server name cannot contain spaces"),
             (

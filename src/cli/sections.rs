@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::tls::{Certificate, TlsOptions};
 use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::{Options, Secret, duration};
 
@@ -235,12 +236,72 @@ const AUTHORIZATION: &[Flag] = &[
 ];
 
 const TLS: &[Flag] = &[
-    switch(&["--tls"], "Enable TLS, do not verify clients (default: false)", Refused(NO_TLS)),
-    flag(&["--tlscert"], "file", "Server certificate file", Refused(NO_TLS)),
-    flag(&["--tlskey"], "file", "Private key for server certificate", Refused(NO_TLS)),
-    switch(&["--tlsverify"], "Enable TLS, verify client certificates", Refused(NO_TLS)),
-    flag(&["--tlscacert"], "file", "Client certificate CA for verification", Refused(NO_TLS)),
+    switch(
+        &["--tls"],
+        "Enable TLS, do not verify clients (default: false)",
+        Set(|options, text| {
+            if boolean(text)? {
+                tls(options);
+            } else {
+                options.tls = None;
+            }
+            Ok(())
+        }),
+    ),
+    flag(
+        &["--tlscert"],
+        "file",
+        "Server certificate file",
+        Set(|options, text| {
+            certificate(options).cert_file = path(text)?;
+            Ok(())
+        }),
+    ),
+    flag(
+        &["--tlskey"],
+        "file",
+        "Private key for server certificate",
+        Set(|options, text| {
+            certificate(options).key_file = path(text)?;
+            Ok(())
+        }),
+    ),
+    switch(
+        &["--tlsverify"],
+        "Enable TLS, verify client certificates",
+        Set(|options, text| {
+            if boolean(text)? {
+                tls(options).verify = true;
+            } else if let Some(tls) = &mut options.tls {
+                tls.verify = false;
+            }
+            Ok(())
+        }),
+    ),
+    flag(
+        &["--tlscacert"],
+        "file",
+        "Client certificate CA for verification",
+        Set(|options, text| {
+            tls(options).ca_file = Some(path(text)?);
+            Ok(())
+        }),
+    ),
 ];
+
+fn tls(options: &mut Options) -> &mut TlsOptions {
+    options.tls.get_or_insert_default()
+}
+
+/// The one certificate that flags can give.
+fn certificate(options: &mut Options) -> &mut Certificate {
+    let certificates = &mut tls(options).certificates;
+    certificates.truncate(1);
+    if certificates.is_empty() {
+        certificates.push(Certificate::default());
+    }
+    &mut certificates[0]
+}
 
 const CLUSTER: &[Flag] = &[
     flag(&["--routes"], "rurl-1, rurl-2", "Routes to solicit and connect", Ignored(NO_CLUSTER)),
@@ -266,7 +327,8 @@ const COMMON: &[Flag] = &[
     switch(&["--help_tls"], "TLS help", Ask(What::HelpTls)),
 ];
 
-const NO_TLS: &str = "TLS is not available in this version, and without it the connections would be in clear";
+const NO_TLS: &str =
+    "TLS for monitoring is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
 const NO_STORE: &str = "nothing is stored in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";

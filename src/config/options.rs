@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::accounts::Access;
-use super::tls::TlsOptions;
+use super::tls::{Certificate, TlsOptions};
 use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
@@ -330,6 +330,16 @@ impl Options {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }
         rule(self.ring_slots.is_power_of_two(), &|| format!("ring_slots ({}) must be a power of two", self.ring_slots));
+        if let Some(tls) = &self.tls {
+            let given = |file: fn(&Certificate) -> &PathBuf| {
+                !tls.certificates.is_empty() && tls.certificates.iter().all(|one| !file(one).as_os_str().is_empty())
+            };
+            let has_certificate = given(|one| &one.cert_file);
+            rule(has_certificate, &|| "TLS Server certificate must be present and valid".to_owned());
+            rule(!has_certificate || given(|one| &one.key_file), &|| {
+                "TLS Server private key must be present and valid".to_owned()
+            });
+        }
         errors.extend(self.unenforced());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -338,7 +348,9 @@ impl Options {
     /// unprotected or unreachable.
     fn unenforced(&self) -> Vec<String> {
         let mut missing = self.access.unenforced();
-        missing.extend(self.tls.is_some().then_some("tls"));
+        if let Some(tls) = &self.tls {
+            missing.extend(tls.connection_rate_limit.map(|_| "tls connection_rate_limit"));
+        }
         missing.extend(self.https_port.is_some().then_some("https"));
         missing.extend(self.websocket.as_ref().is_some_and(WebsocketOptions::is_on).then_some("websocket"));
         missing.extend(self.proxy_protocol.then_some("proxy_protocol"));

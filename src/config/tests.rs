@@ -254,6 +254,8 @@ fn listeners_with_tls() {
     );
     assert_eq!(ws.tls.as_ref().unwrap().handshake_first, HandshakeFirst::Within(Duration::from_millis(300)));
     assert_eq!(ws.authorization.token, Some(Secret::new("t")));
+    let refused = options.check().unwrap_err();
+    assert!(refused[0].contains("enforce websocket"), "{refused:?}");
 }
 
 /// What would go unprotected is not started, part by part; a test of the file accepts it.
@@ -262,7 +264,6 @@ fn starts_that_are_refused() {
     let cases: &[(&str, &str)] = &[
         ("authorization { proxy_required: true }", "proxy_required"),
         ("accounts { A { users [ { user: a, password: b, proxy_required: true } ] } }", "proxy_required"),
-        ("tls {}", "tls"),
         ("https: 1", "https"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
         ("proxy_protocol: true", "proxy_protocol"),
@@ -277,6 +278,7 @@ fn starts_that_are_refused() {
         let expected = format!("this version cannot enforce {what}, and does not start without it");
         assert_eq!(options(text).check(), Err(vec![expected]), "{text}");
     }
+    assert_eq!(options("tls {}").check().unwrap_err(), ["TLS Server certificate must be present and valid"]);
     let error = options("no_auth_user: x").check().unwrap_err();
     assert_eq!(error, ["no_auth_user: \"x\" present, but users/nkeys are not defined"]);
     for text in ["authorization { user: a, password: b }", "accounts { A { users [ { user: a, password: b } ] } }"] {

@@ -44,7 +44,7 @@ pub struct TlsOptions {
 }
 
 /// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
     /// PEM file with the certificate and those that vouch for it.
     pub cert_file: PathBuf,

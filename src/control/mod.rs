@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::Options;
+use crate::config::tls::HandshakeFirst;
 use crate::host::{self, Problem};
+use crate::io::handshakes::Handshakes;
 use crate::logging::{FATAL, Logging};
 use crate::monitor::ports::{self, PortsFile};
 use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Source, Want};
@@ -72,6 +74,13 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &options)).transpose()?;
     let address = server.address();
     tracing::info!("Listening for client connections on {}:{}", options.host, address.port());
+    if let Some(tls) = &options.tls {
+        let how = if options.allow_non_tls { "available" } else { "required" };
+        tracing::info!("TLS {how} for client connections");
+        if tls.handshake_first == HandshakeFirst::Yes {
+            tracing::warn!("Clients that are not using \"TLS Handshake First\" option will fail to connect");
+        }
+    }
     tracing::info!("  ID:       {}", server.shared().info.server_id);
     if let Some(path) = &options.pid_file {
         let wrote = host::write_pid_file(path);
@@ -109,6 +118,7 @@ fn serve_http(
     let source = BrokerSource {
         shared: server.shared().clone(),
         shards: server.monitor(),
+        handshakes: server.handshakes().cloned(),
         options: options.clone(),
         started: server.started(),
         http_port: port,
@@ -134,6 +144,7 @@ impl Running {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
+                ControlEvent::Reload if self.options.tls.is_some() => self.reload_certificates(),
                 ControlEvent::Reload if self.options.config_file.is_none() => {
                     tracing::warn!("There is no configuration file to reload");
                 }
@@ -161,10 +172,22 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Reads the files of the certificates anew; whatever is wrong with them, the server goes on.
+    fn reload_certificates(&self) {
+        let Some(tls) = &self.options.tls else { return };
+        match self.server.reload_tls(tls) {
+            Ok(()) => tracing::info!("Reloaded: certificates of TLS (other changes need a restart in this version)"),
+            Err(error) => tracing::error!("Certificates of TLS are not reloaded: {error}"),
+        }
+    }
+}
+
 /// The broker as monitoring sees it.
 struct BrokerSource {
     shared: Arc<Shared>,
     shards: MonitorHandle,
+    handshakes: Option<Handshakes>,
     options: Arc<Options>,
     started: SystemTime,
     http_port: u16,
@@ -185,6 +208,7 @@ impl Source for BrokerSource {
             config_load_time: self.started,
             config_digest: self.options.config_digest.clone(),
             total_connections: self.shared.total_connections(),
+            certificate_not_after: self.handshakes.as_ref().and_then(|tls| tls.context().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
         }
     }

@@ -12,10 +12,12 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::acceptor::Acceptor;
 use super::doorbell::Doorbell;
+use super::handshakes::{Handshakes, Opening, Outcome, Place};
 use super::logins::Logins;
-use super::sockets::{Found, Sockets};
+use super::sockets::{Found, Link, Sockets};
 use crate::auth::Grant;
 use crate::monitor::{ShardSnapshot, Want};
+use crate::shard::secure::{Failure, Severity};
 use crate::shard::{Next, Shard, Shared};
 
 /// What other threads ask of a shard. Followed by a ring of its doorbell.
@@ -32,6 +34,8 @@ pub enum Order {
         /// What it may be; `None` if the credentials do not fit.
         grant: Option<Grant>,
     },
+    /// The TLS handshake of a connection has ended.
+    Secured(Place, Outcome),
     /// Answer a monitoring request.
     Snapshot(Want, Sender<ShardSnapshot>),
     /// Accept no more connections; answered when the listener is closed.
@@ -62,6 +66,8 @@ pub struct Plan {
     pub bells: Arc<[Doorbell]>,
     /// Decides logins that take long.
     pub logins: Logins,
+    /// TLS for clients: who does the handshakes, and how they begin.
+    pub tls: Option<(Handshakes, Opening)>,
     /// The shard's own listening socket, bound with SO_REUSEPORT, in non-blocking mode.
     pub listener: TcpListener,
     /// Zero of the clock that all shards share.
@@ -78,8 +84,9 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// # Errors
 /// When the poller cannot be set up or fails for good.
 pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
-    let Plan { shard, shared, orders, all_orders, bells, logins, listener, epoch, spin } = plan;
-    let mut sockets = Sockets::new(shard.id(), bells.clone(), logins, epoch)?;
+    let Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, epoch, spin } = plan;
+    let (handshakes, opening) = tls.unzip();
+    let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch, logins, handshakes)?;
     let acceptor = Acceptor::new(listener);
     sockets.listen(acceptor.descriptor())?;
     started();
@@ -88,6 +95,7 @@ pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
         sockets,
         acceptor: Some(acceptor),
         shared,
+        opening,
         all_orders,
         bells,
         drained: Vec::new(),
@@ -102,6 +110,8 @@ struct Driver {
     sockets: Sockets,
     acceptor: Option<Acceptor>,
     shared: Arc<Shared>,
+    /// How the TLS handshake of a new connection begins, if there is one.
+    opening: Option<Opening>,
     all_orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
     /// To be answered when the input has been drained.
@@ -170,7 +180,8 @@ impl Driver {
     fn obey(&mut self, order: Order) -> std::io::Result<()> {
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
         match order {
-            Order::Adopt(stream, peer) => adopt(shard, sockets, stream, peer),
+            Order::Adopt(stream, peer) => adopt(shard, sockets, self.opening, stream, peer),
+            Order::Secured(place, outcome) => go_on(shard, sockets, place, outcome)?,
             Order::LoginDecided { slot, cid, grant } => shard.login_decided(slot, cid, grant),
             Order::Snapshot(want, answer) => {
                 let _ = answer.send(shard.snapshot(&want));
@@ -202,7 +213,7 @@ impl Driver {
             let Some((stream, peer)) = acceptor.next() else { return };
             let chosen = self.shared.place(own);
             if chosen == own {
-                adopt(&mut self.shard, &mut self.sockets, stream, peer);
+                adopt(&mut self.shard, &mut self.sockets, self.opening, stream, peer);
             } else if self.all_orders[usize::from(chosen)].send(Order::Adopt(stream, peer)).is_ok() {
                 self.bells[usize::from(chosen)].ring();
             }
@@ -210,17 +221,55 @@ impl Driver {
     }
 }
 
-fn adopt(shard: &mut Shard, sockets: &mut Sockets, stream: TcpStream, peer: SocketAddr) {
+fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, stream: TcpStream, peer: SocketAddr) {
     // Latency over packet count; a socket that is already gone shows so at the first read.
     let _ = stream.set_nodelay(true);
     if peer.ip().is_loopback() {
         plain_congestion_control(&stream);
     }
-    if let Err(error) = sockets.insert(shard.next_slot(), stream) {
+    let link = match opening {
+        None => Link::Plain(stream),
+        Some(opening) => Link::Greeting(stream, opening),
+    };
+    if let Err(error) = sockets.insert(shard.next_slot(), link) {
         tracing::error!("Error watching a connection from {peer}: {error}");
         return shard.disown();
     }
-    shard.accept(sockets, peer);
+    let Some(opening) = opening else {
+        shard.accept(sockets, peer);
+        return;
+    };
+    if let Some(slot) = shard.accept_for_handshake(sockets, peer, opening.greets())
+        && !opening.greets()
+        && let Err(error) = sockets.hand_over(slot)
+    {
+        let failure = Failure { severity: Severity::Error, text: error.to_string(), detail: None };
+        shard.handshake_failed(sockets, slot, &failure);
+    }
+}
+
+/// Acts on the outcome of a handshake, unless the connection has been closed meanwhile.
+fn go_on(shard: &mut Shard, sockets: &mut Sockets, place: Place, outcome: Outcome) -> std::io::Result<()> {
+    let Place { slot, generation, .. } = place;
+    if !sockets.is_away(slot, generation) {
+        return Ok(());
+    }
+    match outcome {
+        Outcome::Secured(stream, session, facts) => {
+            sockets.come_back(slot, Link::tls(stream, *session))?;
+            shard.secured(sockets, slot, Some(facts));
+        }
+        Outcome::Clear(stream) => {
+            sockets.come_back(slot, Link::Plain(stream))?;
+            shard.secured(sockets, slot, None);
+        }
+        Outcome::Silent(stream, opening) => {
+            sockets.come_back(slot, Link::Greeting(stream, opening))?;
+            shard.greet_before_handshake(sockets, slot);
+        }
+        Outcome::Failed(failure) => shard.handshake_failed(sockets, slot, &failure),
+    }
+    Ok(())
 }
 
 /// There is no congestion on the loopback interface, and where BBR is the machine's default its pacing timers cost

@@ -2,11 +2,14 @@
 //!
 //! [`driver`] runs a shard's turns on a glommio executor; `sockets` implements [`crate::shard::io::Io`]; `poller` tells
 //! which descriptors are ready, from an io_uring of the shard's own; `acceptor` takes new connections; [`doorbell`] is
-//! how another thread wakes a shard; [`logins`] decides what takes too long for a shard.
+//! how another thread wakes a shard. [`logins`] decides what takes too long for a shard, and [`handshakes`] has threads
+//! for TLS handshakes; `session` is the data phase of a connection with TLS.
 
 mod acceptor;
 pub mod doorbell;
 pub mod driver;
+pub mod handshakes;
 pub mod logins;
 mod poller;
+mod session;
 mod sockets;

@@ -6,19 +6,50 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConnection;
+
 use super::doorbell::Doorbell;
+use super::handshakes::{Handshakes, Opening, Place, Ticket};
 use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
+use super::session::{Session, Wire};
 use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
 
 /// A read of this many bytes makes a socket a stream, which is read again before it is polled.
 const STREAM_BYTES: usize = 4 << 10;
 
+/// What carries a connection.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Bytes as they are.
+    Plain(TcpStream),
+    /// INFO is written in clear, and the socket then handed over for the handshake. Nothing is read.
+    Greeting(TcpStream, Opening),
+    /// The handshake is going on elsewhere: nothing comes, and nothing can be sent.
+    Away(#[expect(dead_code, reason = "held for what its drop does")] Ticket),
+    /// Records of TLS.
+    Tls(TcpStream, Box<Session>),
+}
+
+impl Link {
+    /// A socket whose handshake is complete.
+    pub(super) fn tls(stream: TcpStream, session: ServerConnection) -> Self {
+        Self::Tls(stream, Box::new(Session::new(session)))
+    }
+
+    fn stream(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) | Self::Greeting(stream, _) | Self::Tls(stream, _) => Some(stream),
+            Self::Away(_) => None,
+        }
+    }
+}
+
 /// A connection's socket.
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
+    link: Link,
     /// Tells the connections apart that have had the slot.
     generation: u32,
     /// A short read does not mean that nothing is left, see [`Event::read_on`].
@@ -38,6 +69,9 @@ pub(super) struct Sockets {
     generation: u32,
     poller: Poller,
     events: Vec<Event>,
+    handshakes: Option<Handshakes>,
+    /// Records just read, of whichever connection.
+    scratch: Vec<u8>,
     /// The listener, while there is one.
     listener: Option<RawFd>,
     shard: u16,
@@ -59,7 +93,13 @@ impl Sockets {
     ///
     /// # Errors
     /// When the poller cannot be set up.
-    pub(super) fn new(shard: u16, bells: Arc<[Doorbell]>, logins: Logins, epoch: Instant) -> io::Result<Self> {
+    pub(super) fn new(
+        shard: u16,
+        bells: Arc<[Doorbell]>,
+        epoch: Instant,
+        logins: Logins,
+        handshakes: Option<Handshakes>,
+    ) -> io::Result<Self> {
         let mut poller = Poller::new()?;
         poller.watch(bells[usize::from(shard)].descriptor(), BELL)?;
         Ok(Self {
@@ -67,6 +107,8 @@ impl Sockets {
             generation: 0,
             poller,
             events: Vec::new(),
+            handshakes,
+            scratch: Vec::new(),
             listener: None,
             shard,
             logins,
@@ -90,17 +132,57 @@ impl Sockets {
     }
 
     /// Puts an accepted connection, in non-blocking mode, into `slot`.
-    pub(super) fn insert(&mut self, slot: u32, stream: TcpStream) -> io::Result<()> {
-        self.generation = (self.generation + 1) & GENERATION_MASK;
-        let generation = self.generation;
-        self.poller.watch(stream.as_raw_fd(), token(slot, generation))?;
+    pub(super) fn insert(&mut self, slot: u32, link: Link) -> io::Result<()> {
         let at = slot as usize;
         if self.slots.len() <= at {
             self.slots.resize_with(at + 1, || None);
         }
         debug_assert!(self.slots[at].is_none(), "a slot is closed before it is used again");
-        self.slots[at] = Some(Socket { stream, generation, read_on: false });
+        self.put(slot, link)
+    }
+
+    fn put(&mut self, slot: u32, link: Link) -> io::Result<()> {
+        let generation = self.next_generation();
+        if let Some(stream) = link.stream() {
+            self.poller.watch(stream.as_raw_fd(), token(slot, generation))?;
+        }
+        self.slots[slot as usize] = Some(Socket { link, generation, read_on: false });
         Ok(())
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        self.generation
+    }
+
+    /// Hands the socket of a connection that has been greeted, or is to be greeted later, over for its handshake.
+    pub(super) fn hand_over(&mut self, slot: u32) -> io::Result<()> {
+        let generation = self.next_generation();
+        let (Some(handshakes), Some(socket)) = (&self.handshakes, self.slots.get_mut(slot as usize)) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        // The new generation makes what the poller has told of the old watch nobody's.
+        if let Some(watched) = socket {
+            self.poller.forget(token(slot, watched.generation))?;
+        }
+        let Some(Socket { link: Link::Greeting(stream, opening), .. }) = socket.take() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let place = Place { shard: self.shard as u16, slot, generation };
+        let link = Link::Away(handshakes.begin(stream, place, opening));
+        *socket = Some(Socket { link, generation, read_on: false });
+        Ok(())
+    }
+
+    /// Whether the connection that was handed over under these names still waits for its handshake.
+    pub(super) fn is_away(&self, slot: u32, generation: u32) -> bool {
+        let socket = self.slots.get(slot as usize).and_then(Option::as_ref);
+        socket.is_some_and(|socket| socket.generation == generation && matches!(socket.link, Link::Away(_)))
+    }
+
+    /// Takes a socket back from the handshake.
+    pub(super) fn come_back(&mut self, slot: u32, link: Link) -> io::Result<()> {
+        self.put(slot, link)
     }
 
     /// Adds the connections that have become ready to `woken`, without waiting.
@@ -130,9 +212,10 @@ impl Sockets {
                     let (slot, generation) = (bits as u32, (bits >> 32) as u32);
                     let socket = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
                     let Some(socket) = socket.filter(|socket| socket.generation == generation) else { continue };
+                    let Some(stream) = socket.link.stream() else { continue };
                     socket.read_on |= event.read_on;
                     woken.push(slot);
-                    socket.stream.as_raw_fd()
+                    stream.as_raw_fd()
                 }
             };
             if event.ended {
@@ -140,10 +223,6 @@ impl Sockets {
             }
         }
         Ok(found)
-    }
-
-    fn socket(&mut self, slot: u32) -> Option<&mut Socket> {
-        self.slots.get_mut(slot as usize)?.as_mut()
     }
 }
 
@@ -153,7 +232,15 @@ impl Io for Sockets {
     }
 
     fn recv(&mut self, slot: u32, buf: &mut [u8]) -> Recv {
-        let Some(Socket { stream, read_on, .. }) = self.socket(slot) else { return Recv::Failed };
+        let Self { slots, scratch, .. } = self;
+        let Some(Socket { link, read_on, .. }) = slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Recv::Failed;
+        };
+        let stream = match link {
+            Link::Plain(stream) => stream,
+            Link::Tls(stream, session) => return session.recv(stream, *read_on, buf, scratch),
+            Link::Greeting(..) | Link::Away(_) => return Recv::Nothing,
+        };
         match recv_now(stream, buf) {
             Ok(0) => Recv::End,
             // A short read has emptied the socket, and whatever comes later is told anew. The end of the stream is not
@@ -165,16 +252,34 @@ impl Io for Sockets {
     }
 
     fn send(&mut self, slot: u32, bufs: &[IoSlice<'_>]) -> Sent {
-        let Some(Socket { stream, .. }) = self.socket(slot) else { return Sent::Failed };
-        match send_now(stream, bufs) {
-            Ok(taken) => Sent::Bytes(taken),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
-            Err(_) => Sent::Failed,
+        let Some(Socket { link, .. }) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Sent::Failed;
+        };
+        match link {
+            Link::Plain(stream) => sent(send_now(stream, bufs)),
+            Link::Tls(stream, session) => session.send(stream, bufs),
+            Link::Away(_) => Sent::Bytes(0),
+            Link::Greeting(stream, _) => {
+                let outcome = sent(send_now(stream, bufs));
+                let offered = bufs.iter().map(|buf| buf.len()).sum();
+                if outcome == Sent::Bytes(offered)
+                    && let Err(error) = self.hand_over(slot)
+                {
+                    tracing::error!("Error handing a connection over for its handshake: {error}");
+                    return Sent::Failed;
+                }
+                outcome
+            }
         }
     }
 
     fn close(&mut self, slot: u32) {
-        if let Some(socket) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+        if let Some(mut socket) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            match &mut socket.link {
+                Link::Tls(stream, session) => session.close(stream),
+                Link::Away(_) => return,
+                Link::Plain(_) | Link::Greeting(..) => {}
+            }
             // Without this the poll would keep the socket open. If it fails the kernel ends the poll with the ring.
             if let Err(error) = self.poller.forget(token(slot, socket.generation)) {
                 tracing::error!("Error closing a connection: {error}");
@@ -191,9 +296,28 @@ impl Io for Sockets {
     }
 
     fn rest(&mut self) {
+        self.scratch = Vec::new();
         // The allocator keeps what was freed, gigabytes after hundreds of slow consumers, unless it is asked.
         // SAFETY: takes no pointers; the allocator locks what it looks at.
         unsafe { libc::malloc_trim(0) };
+    }
+}
+
+impl Wire for TcpStream {
+    fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        recv_now(self, buf)
+    }
+
+    fn send(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        send_now(self, bufs)
+    }
+}
+
+fn sent(outcome: io::Result<usize>) -> Sent {
+    match outcome {
+        Ok(taken) => Sent::Bytes(taken),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
+        Err(_) => Sent::Failed,
     }
 }
 

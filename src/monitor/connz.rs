@@ -10,6 +10,7 @@ use super::params::{ConnzParams, SortBy, State, Subs};
 use super::text::{between, elapsed, timestamp};
 use super::{ConnSnapshot, Facts, ShardSnapshot, SubSnapshot};
 use crate::config::duration;
+use crate::tls;
 
 /// The account of clients that no configuration puts elsewhere. It is not named in answers.
 const GLOBAL_ACCOUNT: &str = "$G";
@@ -57,6 +58,14 @@ struct Connection<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cipher_suite: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_peer_certs: Vec<PeerCertificate<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_first: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
@@ -67,6 +76,13 @@ struct Connection<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name_tag: Option<&'a str>,
     shard: u16,
+}
+
+#[derive(Serialize)]
+struct PeerCertificate<'a> {
+    subject: &'a str,
+    spki_sha256: &'a str,
+    cert_sha256: &'a str,
 }
 
 #[derive(Serialize)]
@@ -159,6 +175,8 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
         Subs::Subjects => (conn.subscriptions.iter().map(|sub| sub.subject.as_str()).collect(), Vec::new()),
         Subs::Detail => (Vec::new(), conn.subscriptions.iter().map(|sub| describe_sub(sub, conn.cid)).collect()),
     };
+    let tls = conn.tls.as_deref();
+    let peer_certificates = tls.filter(|_| params.auth).map_or(&[][..], |tls| &tls.peer_certificates);
     Connection {
         cid: conn.cid,
         kind: "Client",
@@ -182,12 +200,24 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
         name: &conn.name,
         lang: &conn.lang,
         version: &conn.version,
+        tls_version: tls.map(|tls| tls.version),
+        tls_cipher_suite: tls.map(|tls| tls.cipher_suite.as_str()),
+        tls_peer_certs: peer_certificates.iter().map(describe_certificate).collect(),
+        tls_first: tls.is_some_and(|tls| tls.first),
         authorized_user: conn.authorized_user.as_deref().filter(|user| params.auth && !user.is_empty()),
         account: Some(conn.account.as_str()).filter(|_| params.auth && !is_global),
         subscriptions_list: subjects,
         subscriptions_list_detail: details,
         name_tag: Some(conn.account.as_str()).filter(|_| params.auth && (!is_global || conn.stop.is_none())),
         shard: conn.shard,
+    }
+}
+
+fn describe_certificate(certificate: &tls::PeerCertificate) -> PeerCertificate<'_> {
+    PeerCertificate {
+        subject: &certificate.subject,
+        spki_sha256: &certificate.spki_sha256,
+        cert_sha256: &certificate.cert_sha256,
     }
 }
 

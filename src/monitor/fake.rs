@@ -43,6 +43,7 @@ pub(super) fn facts() -> Facts {
         config_load_time: SystemTime::now(),
         config_digest: String::new(),
         total_connections: 3,
+        certificate_not_after: None,
         readiness: Readiness::Accepting,
     }
 }
@@ -75,6 +76,7 @@ pub(super) fn conn(cid: u64) -> ConnSnapshot {
         version: String::new(),
         authorized_user: None,
         account: "$G".into(),
+        tls: None,
         subscriptions: Vec::new(),
     }
 }

@@ -60,6 +60,8 @@ pub struct Facts {
     pub config_digest: String,
     /// Client connections accepted since start.
     pub total_connections: u64,
+    /// When the first of the certificates for clients expires; `None` without TLS.
+    pub certificate_not_after: Option<SystemTime>,
     /// Whether clients can connect.
     pub readiness: Readiness,
 }

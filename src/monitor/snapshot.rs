@@ -3,7 +3,10 @@
 //! A shard never formats JSON and never waits: it copies these values out between two turns.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use crate::tls::TlsFacts;
 
 /// What a monitoring request needs from every shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +100,8 @@ pub struct ConnSnapshot {
     pub authorized_user: Option<String>,
     /// Account name.
     pub account: String,
+    /// What its TLS handshake found out; `None` in clear.
+    pub tls: Option<Arc<TlsFacts>>,
     /// Subscriptions, if wanted.
     pub subscriptions: Vec<SubSnapshot>,
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::text::{elapsed, timestamp};
 use super::{Counters, Facts, ShardSnapshot};
+use crate::tls::TIMEOUT as HANDSHAKE_TIME;
 use crate::version::{COMPATIBLE_WITH, VERSION};
 
 /// What `/varz` needs to know about this process and its HTTP requests.
@@ -30,6 +31,10 @@ pub(super) struct Varz<'a> {
     port: u16,
     #[serde(skip_serializing_if = "is_false")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_verify: bool,
     max_connections: usize,
     #[serde(skip_serializing_if = "is_zero")]
     max_subscriptions: usize,
@@ -81,6 +86,8 @@ pub(super) struct Varz<'a> {
     slow_consumer_stats: PerKind,
     stale_connection_stats: PerKind,
     disk_io_wait_stats: DiskWaits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<String>,
     leat: Leat,
 }
 
@@ -128,12 +135,10 @@ struct Shard {
     stalled_clients: u64,
 }
 
-/// The time a TLS handshake may take, stated although there is no TLS listener, as the reference does.
-const TLS_TIMEOUT_SECONDS: f64 = 2.0;
-
 /// Puts the answer together.
 pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surroundings) -> Varz<'a> {
     let options = &*facts.options;
+    let tls = options.tls.as_ref();
     let sum = total(shards);
     Varz {
         server_id: &facts.server_id,
@@ -144,6 +149,8 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         host: &facts.host,
         port: facts.port,
         auth_required: options.auth_required(),
+        tls_required: tls.is_some() && !options.allow_non_tls,
+        tls_verify: tls.is_some_and(|tls| tls.verify),
         max_connections: options.max_connections,
         max_subscriptions: options.max_subscriptions,
         ping_interval: options.ping_interval.as_nanos(),
@@ -162,7 +169,8 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         mqtt: Empty {},
         websocket: Empty {},
         jetstream: Empty {},
-        tls_timeout: TLS_TIMEOUT_SECONDS,
+        // Stated without TLS too, as the reference does.
+        tls_timeout: tls.and_then(|tls| tls.timeout).unwrap_or(HANDSHAKE_TIME).as_secs_f64(),
         write_deadline: options.write_deadline.as_nanos(),
         start: timestamp(facts.start),
         now: timestamp(around.now),
@@ -194,6 +202,7 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         slow_consumer_stats: PerKind::clients(sum.slow_consumers),
         stale_connection_stats: PerKind::clients(sum.stale_connections),
         disk_io_wait_stats: DiskWaits { waiters: 0, waits: 0, wait_time: 0, max_wait_time: 0 },
+        tls_cert_not_after: facts.certificate_not_after.map(timestamp),
         leat: Leat { version: VERSION, shards: shards.iter().map(Shard::from).collect() },
     }
 }

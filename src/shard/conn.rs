@@ -12,6 +12,7 @@ use super::account::SubSlot;
 use super::outbound::Outbound;
 use crate::auth::Permits;
 use crate::auth::directory::DEFAULT_ACCOUNT;
+use crate::tls::TlsFacts;
 use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
@@ -176,6 +177,8 @@ pub(crate) struct Conn {
     pub(crate) accepted: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) identity: Option<Box<Identity>>,
+    /// What the handshake found out; `None` in clear.
+    pub(crate) tls: Option<Arc<TlsFacts>>,
 }
 
 impl Conn {
@@ -218,6 +221,7 @@ impl Conn {
             accepted: now,
             peer,
             identity: None,
+            tls: None,
         }
     }
 

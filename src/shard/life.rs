@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::Shard;
 use super::conn::{Conn, Stage};
 use super::io::{Io, Recv};
+use super::secure::Greeting;
 use super::timers::Timer;
 use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
@@ -21,7 +22,7 @@ const LINGER: u64 = 100_000_000;
 /// Unread input discarded before a socket is closed, so that the peer reads the last words instead of a reset.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 
-pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> u32 {
+pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, greeting: Greeting) -> u32 {
     shard.now = io.now();
     let shared = &shard.shared;
     let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
@@ -32,25 +33,40 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> 
     let slot = shard.local.conns.insert(Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) }) as u32;
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
-    let line = shard.info_line(slot, false);
-    shard.say(slot, &line);
+    if greeting != Greeting::AfterHandshake {
+        shard.greet(slot);
+    }
     if is_full {
         shard.close(io, slot, CloseReason::MaximumConnections);
-        return slot;
+    } else if greeting == Greeting::Open {
+        shard.begin(slot);
+    } else if shard.shared.info.tls.required {
+        tracing::debug!("{} - Starting TLS client connection handshake", shard.local.conns[slot as usize].label());
     }
-    let now = shard.now;
-    if needs_auth {
-        shard.timers.set(now + shard.config.auth_timeout, (slot, cid, Timer::Auth));
-    } else {
-        let at = now + shard.config.ping_interval;
-        shard.local.conns[slot as usize].pings.due = at;
-        shard.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
-    }
-    shard.make_ready(slot);
     slot
 }
 
 impl Shard {
+    /// Sends the INFO that every client gets first.
+    pub(super) fn greet(&mut self, slot: u32) {
+        let line = self.info_line(slot, false);
+        self.say(slot, &line);
+    }
+
+    /// Starts the timers of a connection whose commands may come now, and reads it from the next turn on.
+    pub(super) fn begin(&mut self, slot: u32) {
+        let conn = &mut self.local.conns[slot as usize];
+        let (cid, now) = (conn.cid, self.now);
+        if conn.stage == Stage::Unauthenticated {
+            self.timers.set(now + self.config.auth_timeout, (slot, cid, Timer::Auth));
+        } else {
+            let at = now + self.config.ping_interval;
+            conn.pings.due = at;
+            self.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
+        }
+        self.make_ready(slot);
+    }
+
     /// INFO for one client; `answers_connect` adds the account.
     pub(super) fn info_line(&self, slot: u32, answers_connect: bool) -> Vec<u8> {
         let conn = &self.local.conns[slot as usize];
@@ -63,6 +79,7 @@ impl Shard {
             client_ip: conn.peer.ip(),
             lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
             auth_required: asks,
+            tls_first: conn.tls.as_ref().is_some_and(|tls| tls.first),
             nonce: conn.nonce.as_deref(),
             max_payload: self.max_payload(slot),
             account: answers_connect.then_some(&*account.name),

@@ -56,7 +56,11 @@ impl Shard {
         if is_known {
             return self.log_in(io, slot, connect, None);
         }
-        let client = Client { kind: ConnectionType::Standard, nonce: conn.nonce.as_deref().unwrap_or_default() };
+        let client = Client {
+            kind: ConnectionType::Standard,
+            nonce: conn.nonce.as_deref().unwrap_or_default(),
+            certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
+        };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
@@ -117,7 +121,10 @@ impl Shard {
     }
 
     /// Lets a client in. Without `grant` it stays who it was.
-    fn log_in<I: Io>(&mut self, io: &mut I, slot: u32, connect: Connect, grant: Option<Grant>) {
+    fn log_in<I: Io>(&mut self, io: &mut I, slot: u32, mut connect: Connect, mut grant: Option<Grant>) {
+        if let Some(user) = grant.as_mut().and_then(|grant| grant.user.take()) {
+            (connect.nkey, connect.user) = (None, Some(user));
+        }
         let conn = &mut self.local.conns[slot as usize];
         conn.stage = Stage::Open;
         conn.options = Options {

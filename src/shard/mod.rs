@@ -23,6 +23,7 @@ mod login;
 mod outbound;
 pub mod peers;
 pub(crate) mod rules;
+pub mod secure;
 mod snapshot;
 mod timers;
 mod trace;
@@ -286,6 +287,6 @@ impl Shard {
 
     /// Takes over a connection: sends INFO and starts its timers. The peer's bytes are read from the next turn on.
     pub fn accept<I: io::Io>(&mut self, io: &mut I, peer: SocketAddr) -> u32 {
-        life::accept(self, io, peer)
+        life::accept(self, io, peer, secure::Greeting::Open)
     }
 }

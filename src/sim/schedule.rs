@@ -18,7 +18,7 @@ use crate::config::Options;
 use crate::shard::peers::mesh;
 use crate::shard::rules::{Rule, break_rule};
 use crate::shard::{Config, Shared};
-use crate::wire::info::ServerInfo;
+use crate::wire::info::{ServerInfo, TlsNotice};
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -120,7 +120,13 @@ impl Run {
             no_fast_producer_stall: false,
             directory: Arc::new(Directory::new(&Options::default())),
         };
-        let info = ServerInfo { server_id: "S".to_owned(), server_name: "S".to_owned(), host: "h".to_owned(), port: 1 };
+        let info = ServerInfo {
+            server_id: "S".to_owned(),
+            server_name: "S".to_owned(),
+            host: "h".to_owned(),
+            port: 1,
+            tls: TlsNotice::default(),
+        };
         let shared = Arc::new(Shared::new(info, scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);
         let actors = links.into_iter().map(|links| Actor::new(config.clone(), shared.clone(), links, rng.u64(..)));

@@ -39,6 +39,8 @@ pub enum CloseReason {
     ReadError,
     /// The socket failed while writing.
     WriteError,
+    /// The TLS handshake failed or took too long.
+    TlsHandshakeFailure,
     /// The server stops.
     ServerShutdown,
 }
@@ -82,6 +84,7 @@ impl CloseReason {
             Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
             Self::ReadError => "Read Error",
             Self::WriteError => "Write Error",
+            Self::TlsHandshakeFailure => "TLS Handshake Failure",
             Self::ServerShutdown => "Server Shutdown",
         }
     }
@@ -89,7 +92,14 @@ impl CloseReason {
     /// Whether queued output is still worth sending before the socket is closed.
     #[must_use]
     pub fn flushes(self) -> bool {
-        !matches!(self, Self::SlowConsumerPending | Self::SlowConsumerDeadline | Self::ReadError | Self::WriteError)
+        !matches!(
+            self,
+            Self::SlowConsumerPending
+                | Self::SlowConsumerDeadline
+                | Self::ReadError
+                | Self::WriteError
+                | Self::TlsHandshakeFailure
+        )
     }
 }
 

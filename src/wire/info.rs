@@ -17,6 +17,19 @@ pub struct ServerInfo {
     pub host: String,
     /// Bound or advertised port.
     pub port: u16,
+    /// What clients are told of TLS.
+    pub tls: TlsNotice,
+}
+
+/// What INFO says of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsNotice {
+    /// The client must begin a handshake.
+    pub required: bool,
+    /// The client must present a certificate.
+    pub verify: bool,
+    /// The client may begin a handshake.
+    pub available: bool,
 }
 
 /// What INFO says beside that.
@@ -34,6 +47,8 @@ pub struct ClientFacts<'a> {
     pub nonce: Option<&'a str>,
     /// Largest payload, headers included.
     pub max_payload: usize,
+    /// The TLS handshake came before INFO.
+    pub tls_first: bool,
     /// `Some(account)` in the INFO that answers CONNECT.
     pub account: Option<&'a str>,
     /// That account is the system account.
@@ -53,6 +68,12 @@ struct Document<'a> {
     headers: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_available: bool,
     max_payload: usize,
     client_id: u64,
     client_ip: IpAddr,
@@ -83,6 +104,9 @@ pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
         port: server.port,
         headers: true,
         auth_required: client.auth_required,
+        tls_required: server.tls.required || client.tls_first,
+        tls_verify: server.tls.verify,
+        tls_available: server.tls.available,
         max_payload: client.max_payload,
         client_id: client.client_id,
         client_ip: client.client_ip.to_canonical(),

@@ -25,6 +25,10 @@ const [caseName, url, ...args] = process.argv.slice(2);
 const address = url.replace("nats://", "");
 const connections = [];
 
+/** How to use TLS: `ca`, `cert`, `key` (files) and `first`. */
+const tls = JSON.parse(process.env.CLIENT_TLS ?? "null");
+const tlsOptions = tls ? { tls: { caFile: tls.ca, certFile: tls.cert, keyFile: tls.key, handshakeFirst: tls.first } } : {};
+
 const cases = {
   async publish_subscribe() {
     const publisher = await open();
@@ -460,6 +464,7 @@ async function open(options = {}) {
     reconnectTimeWait: 20,
     reconnectDelayHandler: () => 20,
     maxReconnectAttempts: -1,
+    ...tlsOptions,
     ...options,
   });
   connections.push(connection);

@@ -11,6 +11,8 @@ after a round trip of the publisher and then one of the subscriber, what the sub
 
 import asyncio
 import json
+import os
+import ssl
 import sys
 
 import nats
@@ -24,6 +26,9 @@ from nats.errors import (
 
 PATIENCE = 15.0
 """Seconds that anything may take that should happen at once."""
+
+TLS = json.loads(os.environ.get("CLIENT_TLS", "null"))
+"""How to use TLS: `ca`, `cert`, `key` (files) and `first`."""
 
 CASES = {}
 
@@ -49,6 +54,9 @@ class Context:
         options.setdefault("reconnect_time_wait", 0.02)
         options.setdefault("max_reconnect_attempts", -1)
         options.setdefault("connect_timeout", PATIENCE)
+        if TLS:
+            options.setdefault("tls", tls_context())
+            options.setdefault("tls_handshake_first", TLS["first"])
         connection = await nats.connect(url or self.url, **options)
         self.connections.append(connection)
         return connection
@@ -75,6 +83,13 @@ class Context:
 
     async def close(self):
         await asyncio.gather(*(connection.close() for connection in self.connections))
+
+
+def tls_context():
+    context = ssl.create_default_context(cafile=TLS["ca"])
+    if "cert" in TLS:
+        context.load_cert_chain(TLS["cert"], TLS["key"])
+    return context
 
 
 async def round_trip(connection):

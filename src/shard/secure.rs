@@ -1,0 +1,94 @@
+//! Connections that begin with a TLS handshake.
+//!
+//! The handshake is the driver's business. To the shard such a connection is one that is not read yet: it has its id and
+//! can be closed, but its timers start, and its first byte is asked for, when the driver says how it goes on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Shard;
+use super::io::Io;
+use super::life;
+use crate::tls::TlsFacts;
+use crate::wire::errors::CloseReason;
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How loudly it is said.
+    pub severity: Severity,
+    /// What went wrong.
+    pub text: String,
+    /// More about it, for a debug line.
+    pub detail: Option<String>,
+}
+
+/// How loudly something is said in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// To those who look into a problem.
+    Debug,
+    /// To everybody.
+    Error,
+}
+
+/// When a client gets its INFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// At once; its commands follow.
+    Open,
+    /// At once, in clear; a handshake may follow.
+    BeforeHandshake,
+    /// Later.
+    AfterHandshake,
+}
+
+impl Shard {
+    /// Takes over a connection that begins with a handshake; with `greets` it gets INFO before that.
+    /// `None` if it is one too many, and is closed.
+    pub fn accept_for_handshake<I: Io>(&mut self, io: &mut I, peer: SocketAddr, greets: bool) -> Option<u32> {
+        let greeting = if greets { Greeting::BeforeHandshake } else { Greeting::AfterHandshake };
+        let slot = life::accept(self, io, peer, greeting);
+        self.local.conns[slot as usize].closing.is_none().then_some(slot)
+    }
+
+    /// A client that was expected to begin the handshake has not: it gets INFO in clear.
+    pub fn greet_before_handshake<I: Io>(&mut self, io: &mut I, slot: u32) {
+        self.now = io.now();
+        if self.local.conns.get(slot as usize).is_some_and(|conn| conn.closing.is_none()) {
+            self.greet(slot);
+        }
+    }
+
+    /// The handshake is complete: commands may come. `None` for a client that goes on in clear.
+    pub fn secured<I: Io>(&mut self, io: &mut I, slot: u32, facts: Option<Box<TlsFacts>>) {
+        self.now = io.now();
+        let Some(conn) = self.local.conns.get_mut(slot as usize).filter(|conn| conn.closing.is_none()) else { return };
+        if let Some(facts) = facts {
+            let label = conn.label();
+            tracing::debug!("{label} - TLS handshake complete");
+            tracing::debug!("{label} - TLS version {}, cipher suite {}", facts.version, facts.cipher_suite);
+            let first = facts.first;
+            conn.tls = Some(Arc::from(facts));
+            if first {
+                self.greet(slot);
+            }
+        }
+        self.begin(slot);
+    }
+
+    /// The handshake has failed: the connection is closed without a word.
+    pub fn handshake_failed<I: Io>(&mut self, io: &mut I, slot: u32, failure: &Failure) {
+        self.now = io.now();
+        let Some(conn) = self.local.conns.get(slot as usize).filter(|conn| conn.closing.is_none()) else { return };
+        let label = conn.label();
+        if let Some(detail) = &failure.detail {
+            tracing::debug!("{label} - {detail}");
+        }
+        match failure.severity {
+            Severity::Debug => tracing::debug!("{label} - TLS handshake error: {}", failure.text),
+            Severity::Error => tracing::error!("{label} - TLS handshake error: {}", failure.text),
+        }
+        self.close(io, slot, CloseReason::TlsHandshakeFailure);
+    }
+}
