@@ -58,7 +58,7 @@ impl SignalCommand {
                 Some(libc::EPERM) => "not permitted; it runs as another user".to_owned(),
                 _ => error.to_string(),
             };
-            format!("leat: signal \"{}\" {pid}: {reason}", self.name)
+            format!("signal \"{}\" {pid}: {reason}", self.name)
         })
     }
 
@@ -66,11 +66,11 @@ impl SignalCommand {
         match &self.target {
             Target::Pid(pid) => Ok(*pid),
             Target::PidFile(file) => {
-                let text = fs::read_to_string(file).map_err(|error| format!("leat: invalid pid: {file}: {error}"))?;
-                read_pid(text.trim()).ok_or_else(|| format!("leat: invalid pid: {file}: no process id in it"))
+                let text = fs::read_to_string(file).map_err(|error| format!("invalid pid: {file}: {error}"))?;
+                read_pid(text.trim()).ok_or_else(|| format!("invalid pid: {file}: no process id in it"))
             }
             Target::Sole => {
-                let (name, own) = own_identity().map_err(|error| format!("leat: cannot tell my own name: {error}"))?;
+                let (name, own) = own_identity().map_err(|error| format!("cannot tell my own name: {error}"))?;
                 sole(running(proc, &name, own), &name)
             }
         }
@@ -90,11 +90,11 @@ fn own_identity() -> io::Result<(String, u32)> {
 
 fn sole(pids: Vec<i32>, name: &str) -> Result<i32, String> {
     match pids.as_slice() {
-        [] => Err(format!("leat: no {name} processes running")),
+        [] => Err(format!("no {name} processes running")),
         [pid] => Ok(*pid),
         several => {
             let list: Vec<String> = several.iter().map(i32::to_string).collect();
-            Err(format!("leat: multiple {name} processes running: {}", list.join(", ")))
+            Err(format!("multiple {name} processes running: {}", list.join(", ")))
         }
     }
 }
@@ -160,9 +160,9 @@ mod tests {
         fs::create_dir(proc.path().join("self")).unwrap();
         fs::create_dir(proc.path().join("99")).unwrap();
         let find = |name: &str, own| sole(running(proc.path(), name, own), name);
-        assert_eq!(find("leat", 13).unwrap_err(), "leat: multiple leat processes running: 10, 12");
+        assert_eq!(find("leat", 13).unwrap_err(), "multiple leat processes running: 10, 12");
         assert_eq!(find("leat-bench", 13), Ok(11));
-        assert_eq!(find("other", 13).unwrap_err(), "leat: no other processes running");
+        assert_eq!(find("other", 13).unwrap_err(), "no other processes running");
     }
 
     /// A pid file holds the id alone or with a newline; anything else is named.
@@ -171,7 +171,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let command = SignalCommand::parse(&format!("quit={}", file.display())).unwrap();
-        assert!(command.pid(Path::new("/proc")).unwrap_err().starts_with("leat: invalid pid: "));
+        assert!(command.pid(Path::new("/proc")).unwrap_err().starts_with("invalid pid: "));
         fs::write(&file, "4242\n").unwrap();
         assert_eq!(command.pid(Path::new("/proc")), Ok(4242));
         fs::write(&file, "-1").unwrap();
@@ -181,6 +181,6 @@ mod tests {
     #[test]
     fn a_missing_process_is_reported() {
         let error = SignalCommand::parse("reopen=2147483647").unwrap().send().unwrap_err();
-        assert_eq!(error, "leat: signal \"reopen\" 2147483647: no such process");
+        assert_eq!(error, "signal \"reopen\" 2147483647: no such process");
     }
 }

@@ -16,9 +16,12 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 /// What is polled for. Room to write is told only after a write found none: the kernel wakes no earlier.
 const EVENTS: u32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as u32;
-/// After these a short read does not mean that the socket is empty: the end of the stream may follow, and reads stop at
-/// the mark of urgent data.
-const READ_ON: i32 = (libc::POLLPRI | libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+/// After these the end of the stream may follow what a short read has taken.
+const HANGUP: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+/// There is urgent data, at whose mark reads end short. The kernel wakes for any data with `POLLPRI` but without
+/// `POLLOUT`; both together come from a look at the socket. (A socket without room to write is looked at again when
+/// there is some.)
+const URGENT: i32 = (libc::POLLPRI | libc::POLLOUT) as i32;
 /// Completions that fit; more are kept by the kernel until there is room (`IORING_FEAT_NODROP`).
 const COMPLETIONS: u32 = 4096;
 const SUBMISSIONS: u32 = 256;
@@ -101,7 +104,8 @@ impl Poller {
                 continue;
             }
             // A poll that failed counts as a change: the next read finds out what is wrong.
-            let read_on = entry.result() < 0 || entry.result() & READ_ON != 0;
+            let result = entry.result();
+            let read_on = result < 0 || result & HANGUP != 0 || result & URGENT == URGENT;
             let ended = !cqueue::more(entry.flags());
             events.push(Event { token: Token(entry.user_data()), read_on, ended });
         }
@@ -199,6 +203,24 @@ mod tests {
         }
         client.shutdown(Shutdown::Write).unwrap();
         assert!(next(&mut poller).read_on);
+    }
+
+    /// Reads end at the mark of urgent data, so its arrival is told; that of other data is no reason to read twice.
+    #[test]
+    fn urgent_data_is_told() {
+        let (client, server) = pair();
+        let mut poller = Poller::new().unwrap();
+        poller.watch(server.as_raw_fd(), Token(3)).unwrap();
+        assert!(!next(&mut poller).read_on);
+        (&client).write_all(b"before").unwrap();
+        socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
+        (&client).write_all(b"behind").unwrap();
+        assert!(next(&mut poller).read_on);
+        let mut buf = [0; 16];
+        assert_eq!((&server).read(&mut buf).unwrap(), 6, "reads end at the mark");
+        assert_eq!((&server).read(&mut buf).unwrap(), 6);
+        (&client).write_all(b"more").unwrap();
+        assert!(!next(&mut poller).read_on);
     }
 
     /// A forgotten descriptor is closed when its owner closes it, and is not heard of again.

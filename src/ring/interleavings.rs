@@ -57,6 +57,28 @@ fn pushes_and_pops() {
     });
 }
 
+/// Spares may be dropped at any time: that touches no slot of the consumer.
+#[test]
+fn dropped_spares() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = spsc::ring::<Box<u64>>(2);
+        let writer = thread::spawn(move || {
+            let mut accepted = 0;
+            for _ in 0..3 {
+                accepted += u64::from(producer.push(&mut Box::new(accepted + 1)).is_ok());
+                producer.drop_spares();
+            }
+            accepted
+        });
+        for _ in 0..2 {
+            take(&mut consumer);
+        }
+        let accepted = writer.join().expect("no panic");
+        while take(&mut consumer) {}
+        assert_eq!(consumer.position(), accepted);
+    });
+}
+
 /// Runs producers that each raise a flag and ring if they must, against a consumer that goes to sleep unless it sees
 /// one. Returns how many rang.
 macro_rules! flags_and_bell {

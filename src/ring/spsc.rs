@@ -135,6 +135,21 @@ impl<T> Producer<T> {
         self.bytes_published - self.shared.consumed.0.bytes.load(Ordering::Relaxed)
     }
 
+    /// Drops what the free slots hold: buffers that were kept for reuse.
+    pub fn drop_spares(&mut self)
+    where
+        T: Default,
+    {
+        // Acquires, as `has_room` does, the consumer's last access to each of these slots.
+        self.consumed_seen = self.shared.consumed.0.count.load(Ordering::Acquire);
+        for position in self.published..self.consumed_seen + self.shared.slots.len() as u64 {
+            self.shared.slot(position).with_mut(|slot| {
+                // SAFETY: as in `push_with_bytes`: the position is below `consumed + slots`.
+                unsafe { (*slot).item = T::default() };
+            });
+        }
+    }
+
     fn fits(&self, bytes: u64) -> bool {
         let items = self.published - self.consumed_seen;
         let in_flight = self.bytes_published - self.bytes_consumed_seen;

@@ -35,6 +35,24 @@ fn items_come_out_in_order_and_in_place() {
 }
 
 #[test]
+fn spares_are_dropped_and_items_are_not() {
+    let (mut producer, mut consumer) = ring::<Option<Rc<()>>>(4);
+    let (spare, item) = (Rc::new(()), Rc::new(()));
+    for kept in [&spare, &spare, &item] {
+        assert_eq!(producer.push(&mut Some(Rc::clone(kept))), Ok(()));
+    }
+    for _ in 0..2 {
+        assert!(consumer.peek().is_some());
+        consumer.release();
+    }
+    assert_eq!(Rc::strong_count(&spare), 3, "free slots keep what they held");
+    producer.drop_spares();
+    assert_eq!(Rc::strong_count(&spare), 1);
+    assert_eq!(Rc::strong_count(&item), 2);
+    assert!(consumer.peek().is_some_and(|kept| kept.is_some()), "what is published stays");
+}
+
+#[test]
 fn byte_budget() {
     let (mut producer, mut consumer) = ring_with_budget::<u8>(8, 100);
     assert_eq!(producer.push_with_bytes(&mut 0, 60), Ok(()));

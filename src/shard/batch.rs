@@ -163,6 +163,12 @@ impl Batch {
         self.bytes.len() + self.block_bytes
     }
 
+    /// Bytes of the buffer that it keeps.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether there is nothing in it.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

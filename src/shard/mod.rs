@@ -203,6 +203,8 @@ pub struct Shard {
     now: u64,
     /// Last turn that had something to do.
     busy_at: u64,
+    /// Buffers for reuse have been freed since then.
+    is_trimmed: bool,
 }
 
 impl Shard {
@@ -253,6 +255,7 @@ impl Shard {
             rng: fastrand::Rng::with_seed(seed),
             now: 0,
             busy_at: 0,
+            is_trimmed: true,
         }
     }
 

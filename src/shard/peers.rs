@@ -377,6 +377,19 @@ impl Peers {
         peer.made_room();
     }
 
+    /// Frees the buffers that empty batches keep: called when the shard has been idle for long. There is one for each
+    /// slot of each ring.
+    pub(crate) fn trim(&mut self) {
+        self.spare = Vec::new();
+        for peer in &mut self.peers {
+            peer.link.messages.0.drop_spares();
+            peer.link.interest.0.drop_spares();
+            if peer.open.is_empty() {
+                peer.open = Batch::default();
+            }
+        }
+    }
+
     /// Whether anything waits for room in a ring.
     pub(crate) fn is_spilled(&self) -> bool {
         self.peers.iter().any(Peer::is_spilled)

@@ -97,3 +97,26 @@ fn a_commit_does_not_appear_before_interest_that_waits() {
     commit(&mut zero, &mut io, &[]);
     assert_eq!(handle_all(&mut one, &mut io), 1);
 }
+
+/// A ring keeps the buffers of batches that have passed, until the shard rests.
+#[test]
+fn trimming_frees_the_buffers_in_the_rings() {
+    let mut io = Bells::default();
+    let [mut zero, mut one, _] = three_shards(&mut io);
+    // By then the two slots have taken turns, and the open batch is one that has been through the ring.
+    let passes = |zero: &mut Peers, one: &mut Peers, io: &mut Bells| {
+        for _ in 0..3 {
+            commit(zero, io, &[0]);
+            assert_eq!(handle_all(one, io), 1);
+        }
+        zero.open(0).capacity()
+    };
+    assert!(passes(&mut zero, &mut one, &mut io) > 0);
+    zero.trim();
+    for _ in 0..2 {
+        assert_eq!(zero.open(0).capacity(), 0);
+        commit(&mut zero, &mut io, &[0]);
+    }
+    assert_eq!(handle_all(&mut one, &mut io), 2);
+    assert!(passes(&mut zero, &mut one, &mut io) > 0);
+}

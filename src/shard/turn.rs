@@ -99,6 +99,7 @@ impl Shard {
         self.finish(io);
         if had_work || looked {
             self.busy_at = self.now;
+            self.is_trimmed = false;
         }
         if !self.ready.is_empty() || self.peers.has_input() {
             return Next::Again;
@@ -124,8 +125,13 @@ impl Shard {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let trim = (self.local.buffers.bytes() > 0).then_some(self.busy_at + TRIM_AFTER);
+        let trim = self.keeps_buffers().then_some(self.busy_at + TRIM_AFTER);
         [self.timers.next(), trim].into_iter().flatten().min()
+    }
+
+    /// Whether there may be buffers for reuse. Timers write too, without making the shard busy.
+    fn keeps_buffers(&self) -> bool {
+        !self.is_trimmed || self.local.buffers.bytes() > 0
     }
 
     pub(super) fn make_ready(&mut self, slot: u32) {
@@ -687,8 +693,10 @@ impl Shard {
                 }
             }
         }
-        if self.local.buffers.bytes() > 0 && self.now >= self.busy_at + TRIM_AFTER {
+        if self.keeps_buffers() && self.now >= self.busy_at + TRIM_AFTER {
+            self.is_trimmed = true;
             self.local.buffers.trim();
+            self.peers.trim();
             self.read_buffer = Vec::new();
             self.spare_block = None;
             self.spare_partial = Vec::new();
