@@ -147,7 +147,7 @@ fn nothing_starts_unprotected() {
     let cases = [
         ("authorization { users: [ { user: a, password: b } ] }", "the users of the authorization block"),
         ("accounts { A { users: [ { user: a, password: b } ] } }", "accounts"),
-        ("tls { verify: true }", "tls"),
+        ("proxy_protocol: true", "proxy_protocol"),
         ("websocket { port: 1, no_tls: true }", "websocket"),
     ];
     for (text, what) in cases {
@@ -171,9 +171,8 @@ fn features_to_come_are_named() {
     }
     let config = Config::new("cluster { name: c, port: 6222 }\njetstream { store_dir: x }\n");
     let server = config.server().start();
-    let log = server.stderr();
-    assert!(log.contains(":1:1: clustering is not available in this version"), "{log}");
-    assert!(log.contains(":2:1: JetStream is not available in this version"), "{log}");
+    server.await_stderr(":1:1: clustering is not available in this version");
+    server.await_stderr(":2:1: JetStream is not available in this version");
     server.client().fence();
 }
 
