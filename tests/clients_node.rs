@@ -10,9 +10,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use support::{Server, ServerBuilder};
-use support_clients::{TLS_CASES, installed, output_of, run_case, script_suite};
-use support_tls::Authority;
+use support::ServerBuilder;
+use support_clients::{installed, output_of, run_case, script_suite};
+use support_tls::inside_tls;
 
 script_suite!(run);
 
@@ -33,13 +33,7 @@ fn run_with(case: &str, args: &[&str], server: ServerBuilder, tls: Option<&Value
 /// Inside TLS, with the handshake after INFO or before it and with a certificate of its own, the client works as in clear.
 #[test]
 fn works_inside_tls() {
-    Authority::new().for_each_mode(|mode| {
-        for case in TLS_CASES {
-            eprintln!("{}: {case}", mode.name);
-            let server = Server::builder().shards(2).args(&["-c", &mode.config]);
-            run_with(case, &[], server, Some(&mode.client));
-        }
-    });
+    inside_tls(|case, server, tls| run_with(case, &[], server, Some(tls)));
 }
 
 /// A directory in which the client is installed in its pinned version.

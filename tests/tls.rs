@@ -22,6 +22,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     tls_first_sends_nothing_in_clear,
     tls_first_falls_back_to_info_in_clear,
     certificates_of_clients_are_checked,
+    a_certificate_says_who_the_client_is,
     large_messages_pass_through_slow_readers,
     a_storm_of_handshakes_holds_nobody_up,
     a_slow_consumer_inside_tls_is_cut_off,
@@ -217,6 +218,24 @@ fn certificates_of_clients_are_checked(shards: usize) {
             }
         }
     }
+}
+
+/// The certificate's name is the user, whatever CONNECT says, and no password is asked for.
+fn a_certificate_says_who_the_client_is(shards: usize) {
+    let authority = Authority::new();
+    let verify = format!("verify_and_map: true, ca_file: \"{}\"", authority.file("ca.pem"));
+    let users =
+        "accounts { A { users: [ { user: \"client@example.org\" } ] }, B { users: [ { user: app, password: x } ] } }";
+    let server = builder(&authority.config(&verify, users), shards).start();
+    let client = authority.client_config(Some("client"));
+    let (info, stream) = TlsStream::after_info(server.addr(), &client).expect("the handshake should succeed");
+    let _stream = stream.login().expect("login should succeed");
+    let shown = connection(&server, cid(&parsed(&info)));
+    assert_eq!((&shown["authorized_user"], &shown["account"]), (&"client@example.org".into(), &"A".into()));
+    // One that is genuine but names nobody.
+    let (_, stream) = TlsStream::after_info(server.addr(), &authority.client_config(Some("server")))
+        .expect("the handshake should succeed");
+    assert!(stream.login().is_err(), "nobody has that name");
 }
 
 /// SHA-256 of the client's public key and of its certificate.

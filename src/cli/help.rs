@@ -30,7 +30,7 @@ pub(super) fn help() -> String {
 
 /// What `--help_tls` prints.
 pub(super) fn help_tls() -> String {
-    "\nA certificate and its key are all that is needed, as PEM files:\n\n\
+    "\nTLS needs a certificate and its key, as PEM files:\n\n\
      \x20   leat --tls --tlscert server-cert.pem --tlskey server-key.pem\n\n\
      Clients are required to present a certificate, signed by an authority of the CA file, with\n\n\
      \x20   leat --tlsverify --tlscert server-cert.pem --tlskey server-key.pem --tlscacert ca.pem\n\n\

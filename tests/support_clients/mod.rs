@@ -17,10 +17,6 @@ use crate::support::{PATIENCE, Server};
 /// The time one case may take, the stops and starts of its server included.
 const CASE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Cases that show that a client works inside TLS: small and large messages, answers, draining, coming back.
-pub(crate) const TLS_CASES: &[&str] =
-    &["publish_subscribe", "first_answer_wins", "headers", "large_payloads", "connection_drain", "restart"];
-
 /// The directory `<name>-<hash of pins>` with everything that `install` puts there. Only the first caller of all test
 /// processes installs; an installation that was interrupted is begun anew.
 pub(crate) fn installed(

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Server, ServerBuilder};
 
 /// An authority, and files with certificates that it has signed: `server`, `client`, and one of a `stranger` to it.
 pub(crate) struct Authority {
@@ -122,6 +122,19 @@ impl Authority {
             run(&Mode { name, config: self.config(keys, ""), client });
         }
     }
+}
+
+/// Runs the cases that show that a client works inside TLS (small and large messages, answers, draining, coming back) with
+/// each way to use it: `run` gets a case, its server, and what the client has to know.
+pub(crate) fn inside_tls(run: impl Fn(&str, ServerBuilder, &serde_json::Value)) {
+    Authority::new().for_each_mode(|mode| {
+        for case in
+            ["publish_subscribe", "first_answer_wins", "headers", "large_payloads", "connection_drain", "restart"]
+        {
+            eprintln!("{}: {case}", mode.name);
+            run(case, Server::builder().shards(2).args(&["-c", &mode.config]), &mode.client);
+        }
+    });
 }
 
 fn issuer(name: &str) -> CertifiedIssuer<'static, KeyPair> {
