@@ -233,9 +233,10 @@ fn a_certificate_says_who_the_client_is(shards: usize) {
     let shown = connection(&server, cid(&parsed(&info)));
     assert_eq!((&shown["authorized_user"], &shown["account"]), (&"client@example.org".into(), &"A".into()));
     // One that is genuine but names nobody.
-    let (_, stream) = TlsStream::after_info(server.addr(), &authority.client_config(Some("server")))
+    let (_, mut stream) = TlsStream::after_info(server.addr(), &authority.client_config(Some("server")))
         .expect("the handshake should succeed");
-    assert!(stream.login().is_err(), "nobody has that name");
+    stream.send(b"CONNECT {\"user\":\"app\",\"pass\":\"x\"}\r\n").expect("CONNECT should be sent");
+    assert_eq!(stream.line().expect("an answer"), "-ERR 'Authorization Violation'");
 }
 
 /// SHA-256 of the client's public key and of its certificate.
