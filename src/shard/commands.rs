@@ -87,10 +87,8 @@ impl Shard {
                 return self.violation(slot, &Violation::PublishReply(publish.reply));
             }
         }
-        if let Some(permits) = &mut self.local.conns[slot as usize].permits
-            && !permits.may_publish(publish.subject, self.now)
-        {
-            return self.violation(slot, &Violation::Publish(publish.subject));
+        if !self.may_publish(slot, publish.subject) {
+            return;
         }
         if options.pedantic && !subject::is_valid_literal(publish.subject) {
             self.violation(slot, &Violation::InvalidPublishSubject);

@@ -72,7 +72,11 @@ impl Shard {
             message.tail = Tail::Shared { arguments, body: &block };
         }
         let message = &message;
-        let mut taken = self.local.deliver_to_all(&route.plain, message, &publisher);
+        let mut taken = match route.plain[..] {
+            [] => 0,
+            [only] => usize::from(self.local.deliver(only, message, &publisher, None)),
+            ref several => self.local.deliver_to_all(several, message, &publisher),
+        };
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
             let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;

@@ -329,7 +329,7 @@ impl Shard {
     pub(super) fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut limits = self.limits(slot);
-        let mut is_plain = self.publishes_plainly(slot);
+        let (mut is_plain, mut is_restricted) = self.publishes_plainly(slot);
         while at < bytes.len() {
             if is_plain
                 && let Some(canonical) = parse_canonical_pub(&bytes[at..], &limits)
@@ -337,6 +337,9 @@ impl Shard {
                 && !may_be_reserved(canonical.reply())
             {
                 at += canonical.command_bytes();
+                if is_restricted && !self.may_publish(slot, canonical.subject()) {
+                    continue;
+                }
                 self.publish_plainly(io, slot, &canonical);
                 continue;
             }
@@ -356,7 +359,7 @@ impl Shard {
                             Some(conn) if conn.stage == Stage::Undecided => break,
                             Some(_) => {
                                 limits = self.limits(slot);
-                                is_plain = self.publishes_plainly(slot);
+                                (is_plain, is_restricted) = self.publishes_plainly(slot);
                             }
                             None => return bytes.len(),
                         }
@@ -372,21 +375,28 @@ impl Shard {
         at
     }
 
-    /// Whether publishes of this connection need nothing but delivery: no `+OK`, no check of subjects, no trace.
-    fn publishes_plainly(&self, slot: u32) -> bool {
+    /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no trace), and
+    /// whether its permissions are to be asked first.
+    fn publishes_plainly(&self, slot: u32) -> (bool, bool) {
         let conn = &self.local.conns[slot as usize];
         let options = &conn.options;
-        conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces
+        let is_plain = conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces;
+        (is_plain, conn.permits.is_some())
+    }
+
+    /// Whether the permissions of the connection allow a publish; the client is told if not.
+    pub(super) fn may_publish(&mut self, slot: u32, subject: &[u8]) -> bool {
+        let permits = self.local.conns[slot as usize].permits.as_mut();
+        let may = permits.is_none_or(|permits| permits.may_publish(subject, self.now));
+        if !may {
+            self.violation(slot, &Violation::Publish(subject));
+        }
+        may
     }
 
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
     #[inline]
     fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
-        if let Some(permits) = &mut self.local.conns[slot as usize].permits
-            && !permits.may_publish(canonical.subject(), self.now)
-        {
-            return self.violation(slot, &Violation::Publish(canonical.subject()));
-        }
         let message = Message {
             subject: canonical.subject(),
             reply_bytes: canonical.reply().len(),
