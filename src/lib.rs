@@ -224,4 +224,5 @@ mod sim;
 pub mod subject;
 pub mod tls;
 pub mod version;
+pub mod websocket;
 pub mod wire;

@@ -148,7 +148,7 @@ fn nothing_starts_unprotected() {
         ("authorization { users: [ { user: a, password: b } ] }", "the users of the authorization block"),
         ("accounts { A { users: [ { user: a, password: b } ] } }", "accounts"),
         ("proxy_protocol: true", "proxy_protocol"),
-        ("websocket { port: 1, no_tls: true }", "websocket"),
+        ("websocket { port: 1, no_tls: true, no_auth_user: x }", "no_auth_user of websocket"),
     ];
     for (text, what) in cases {
         let config = Config::new(text);

@@ -221,7 +221,12 @@ impl Shard {
     fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
         let conn = &mut self.local.conns[slot as usize];
         let connect = match connect::parse(json, conn.connect_so_far()) {
-            Ok(connect) => connect,
+            Ok(mut connect) => {
+                if let Some(websocket) = &conn.websocket {
+                    websocket.complete(&mut connect);
+                }
+                connect
+            }
             Err(error) => {
                 tracing::error!("{} - {error}", conn.label());
                 return self.close(io, slot, CloseReason::ParseError);

@@ -2,6 +2,8 @@
 
 use std::io::IoSlice;
 
+use crate::wire::errors::CloseReason;
+
 /// Sockets, clock and doorbells of one shard.
 ///
 /// Calls never block. Connections are named by the index that [`super::Shard::accept`] gave out.
@@ -14,6 +16,8 @@ pub trait Io {
     /// Writes as much as fits. When that is less than everything, the connection is put on the ready list when
     /// there is room again.
     fn send(&mut self, conn: u32, bufs: &[IoSlice<'_>]) -> Sent;
+    /// The connection is about to be closed: says so where what carries it has words for that.
+    fn farewell(&mut self, _conn: u32, _reason: CloseReason) {}
     /// Closes the socket; `conn` is free for reuse afterwards.
     fn close(&mut self, conn: u32);
     /// Wakes shard `shard`, which has announced that it sleeps.

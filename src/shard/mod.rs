@@ -83,6 +83,8 @@ pub struct Config {
 pub struct Shared {
     /// What INFO says of the server.
     pub info: ServerInfo,
+    /// What INFO says of the server to clients of the WebSocket listener.
+    pub websocket_info: Option<ServerInfo>,
     /// Whether the server wants to be rid of its clients.
     pub lame_duck: AtomicBool,
     next_cid: AtomicU64,
@@ -96,6 +98,7 @@ impl Shared {
     pub fn new(info: ServerInfo, shards: usize) -> Self {
         Self {
             info,
+            websocket_info: None,
             lame_duck: AtomicBool::new(false),
             next_cid: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -273,6 +276,6 @@ impl Shard {
 
     /// Takes over a connection: sends INFO and starts its timers. The peer's bytes are read from the next turn on.
     pub fn accept<I: io::Io>(&mut self, io: &mut I, peer: SocketAddr) -> u32 {
-        life::accept(self, io, peer, secure::Greeting::Open)
+        life::accept(self, io, peer, secure::Arrival::of(secure::Greeting::Open))
     }
 }
