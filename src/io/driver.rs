@@ -262,9 +262,9 @@ fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, str
 }
 
 fn adopt_websocket(shard: &mut Shard, sockets: &mut Sockets, upgraded: Upgraded) {
-    let Upgraded { stream, peer, session, tls, facts, takes_unmasked, early } = upgraded;
+    let Upgraded { stream, peer, session, tls, facts, takes_unmasked } = upgraded;
     let session = session.map(|session| Box::new(Session::new(*session)));
-    let socket = WebSocket::new(peer, session, takes_unmasked, early);
+    let socket = WebSocket::new(peer, session, takes_unmasked);
     if let Err(error) = sockets.insert(shard.next_slot(), Link::WebSocket(stream, Box::new(socket))) {
         tracing::error!("Error watching a connection from {peer}: {error}");
         return shard.disown();

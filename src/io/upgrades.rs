@@ -42,8 +42,6 @@ pub struct Upgraded {
     pub(super) tls: Option<Box<TlsFacts>>,
     pub(super) facts: Box<Facts>,
     pub(super) takes_unmasked: bool,
-    /// What came behind the request.
-    pub(super) early: Vec<u8>,
 }
 
 /// What the listener is like.
@@ -152,17 +150,17 @@ impl Thread {
         let mut stream = AsyncStream::from_std(stream).map_err(failed)?;
         let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(tls) = tls else {
-            let (accepted, early) = self.negotiate(&mut stream, peer).await.map_err(failed)??;
-            return upgraded(stream, peer, None, accepted, early).map_err(failed);
+            let accepted = self.negotiate(&mut stream, peer).await.map_err(failed)??;
+            return upgraded(stream, peer, None, accepted).map_err(failed);
         };
         let accepted = TlsAcceptor::from(tls.config.clone()).accept(stream).await;
         let mut stream = accepted.map_err(|error| {
             let text = handshakes::describe(&error).text;
             Some(format!("websocket: TLS handshake error from {peer}: {text}"))
         })?;
-        let (accepted, early) = self.negotiate(&mut stream, peer).await.map_err(failed)??;
+        let accepted = self.negotiate(&mut stream, peer).await.map_err(failed)??;
         let (stream, session) = stream.into_inner();
-        upgraded(stream, peer, Some(Box::new(session)), accepted, early).map_err(failed)
+        upgraded(stream, peer, Some(Box::new(session)), accepted).map_err(failed)
     }
 
     /// Reads the request and answers it.
@@ -170,15 +168,16 @@ impl Thread {
         &self,
         stream: &mut S,
         peer: SocketAddr,
-    ) -> io::Result<Result<(Accepted, Vec<u8>), Option<String>>> {
+    ) -> io::Result<Result<Accepted, Option<String>>> {
         let mut head = Vec::new();
-        let (length, outcome) = loop {
+        let outcome = loop {
             if stream.read_buf(&mut head).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             match websocket::check(&head, &self.rules) {
-                Some(outcome) => break outcome,
-                None if head.len() > HEAD_BYTES_MAX => break (head.len(), Err(Refusal::too_long())),
+                Some((length, Ok(_))) if length < head.len() => break Err(Refusal::too_early()),
+                Some((_, outcome)) => break outcome,
+                None if head.len() > HEAD_BYTES_MAX => break Err(Refusal::too_long()),
                 None => {}
             }
         };
@@ -186,7 +185,7 @@ impl Thread {
             Ok(accepted) => {
                 stream.write_all(&accepted.response).await?;
                 stream.flush().await?;
-                Ok(Ok((accepted, head.split_off(length))))
+                Ok(Ok(accepted))
             }
             Err(Refusal { response, detail }) => {
                 stream.write_all(&response).await?;
@@ -206,10 +205,9 @@ fn upgraded(
     peer: SocketAddr,
     session: Option<Box<ServerConnection>>,
     accepted: Accepted,
-    early: Vec<u8>,
 ) -> io::Result<Upgraded> {
     let tls = session.as_deref().map(|session| Box::new(TlsFacts::of(session, false)));
     let Accepted { facts, unmasked, .. } = accepted;
     let stream = stream.into_std()?;
-    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked, early })
+    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked })
 }

@@ -23,8 +23,6 @@ pub(super) struct WebSocket {
     peer: SocketAddr,
     tls: Option<Box<Session>>,
     reader: FrameReader,
-    /// What came together with the request.
-    early: Vec<u8>,
     controls: Vec<Control>,
     /// Control frames that wait for the end of the frame that is being sent.
     waiting: Vec<u8>,
@@ -37,12 +35,11 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    pub(super) fn new(peer: SocketAddr, tls: Option<Box<Session>>, takes_unmasked: bool, early: Vec<u8>) -> Self {
+    pub(super) fn new(peer: SocketAddr, tls: Option<Box<Session>>, takes_unmasked: bool) -> Self {
         Self {
             peer,
             tls,
             reader: FrameReader::new(takes_unmasked),
-            early,
             controls: Vec::new(),
             waiting: Vec::new(),
             head: Vec::new(),
@@ -89,12 +86,6 @@ impl WebSocket {
     }
 
     fn receive<W: Wire>(&mut self, wire: &mut W, hangup: bool, buf: &mut [u8], scratch: &mut Vec<u8>) -> Recv {
-        if !self.early.is_empty() {
-            let bytes = self.early.len().min(buf.len());
-            buf[..bytes].copy_from_slice(&self.early[..bytes]);
-            self.early.drain(..bytes);
-            return Recv::Data { bytes, more: true };
-        }
         match &mut self.tls {
             Some(session) => session.recv(wire, hangup, buf, scratch),
             None => wire.recv_more(hangup, buf),
@@ -236,7 +227,7 @@ mod tests {
             step in 1usize..9_000,
             room in 1usize..9_000,
         ) {
-            let mut socket = WebSocket::new(([127, 0, 0, 1], 1).into(), None, true, Vec::new());
+            let mut socket = WebSocket::new(([127, 0, 0, 1], 1).into(), None, true);
             let mut wire = Memory { to_server: VecDeque::new(), to_client: Vec::new(), room: 0, step };
             let all: Vec<u8> = (0..sizes.iter().sum()).map(|i: usize| (i * 7 + i / 251) as u8).collect();
             let (mut sent, mut queued, mut pings) = (0, 0, 0);
@@ -273,7 +264,7 @@ mod tests {
     /// A client that never reads its pongs costs no more than a bound.
     #[test]
     fn pongs_are_bounded() {
-        let mut socket = WebSocket::new(([127, 0, 0, 1], 1).into(), None, true, Vec::new());
+        let mut socket = WebSocket::new(([127, 0, 0, 1], 1).into(), None, true);
         let mut wire = Memory { to_server: VecDeque::new(), to_client: Vec::new(), room: 0, step: usize::MAX };
         for _ in 0..10_000 {
             wire.to_server.extend([0x89, 5, 1, 2, 3, 4, 5]);

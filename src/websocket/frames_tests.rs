@@ -74,7 +74,10 @@ fn headers() {
     }
 }
 
-fn messages() -> impl Strategy<Value = Vec<(Vec<u8>, Option<[u8; 4]>, bool, bool)>> {
+/// A message: its payload, its mask, whether it comes in two frames, and with a ping between them.
+type Message = (Vec<u8>, Option<[u8; 4]>, bool, bool);
+
+fn messages() -> impl Strategy<Value = Vec<Message>> {
     let payload = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
         prop::collection::vec(any::<u8>(), 120..140),

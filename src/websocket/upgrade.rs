@@ -93,6 +93,12 @@ impl Refusal {
         Self { response: response.into_bytes(), detail: detail.into() }
     }
 
+    /// Something has come behind the request, before it was answered.
+    #[must_use]
+    pub fn too_early() -> Self {
+        Self::new(400, "client sent data before handshake is complete")
+    }
+
     /// The head of the request is longer than a server reads.
     #[must_use]
     pub fn too_long() -> Self {
