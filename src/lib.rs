@@ -170,6 +170,12 @@
 //! (`io/session.rs`); what is in a record but not yet in the socket counts as not sent, so that limits and deadlines mean
 //! what they mean in clear. Certificates are replaced as a whole, for the handshakes that begin later.
 //!
+//! # WebSocket
+//!
+//! What comes to the WebSocket listener goes to a thread of its own first ([`io::upgrades`]), which makes the TLS handshake
+//! and answers the HTTP request ([`websocket`]). A connection that has become a WebSocket gets its id and its shard then,
+//! and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows.
+//!
 //! # Beside the shards
 //!
 //! The *control thread* is the main thread of the process ([`control::run`]). It starts everything, then waits for
@@ -190,6 +196,7 @@
 //! |---|---|
 //! | [`subject`] | tokens, wildcards, the subscription index |
 //! | [`wire`] | the client protocol: bytes to values and back; CONNECT and INFO; error texts |
+//! | [`websocket`] | the request that becomes a WebSocket, and frames |
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
 //! | [`auth`] | who may connect |
 //! | [`config`], [`version`] | options as plain values, their notations, rules and defaults |
@@ -224,4 +231,5 @@ mod sim;
 pub mod subject;
 pub mod tls;
 pub mod version;
+pub mod websocket;
 pub mod wire;

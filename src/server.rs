@@ -10,15 +10,18 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::Directory;
-use crate::config::Options;
 use crate::config::tls::{HandshakeFirst, TlsOptions};
+use crate::config::websocket::WebsocketOptions;
+use crate::config::{Options, PortSpec};
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
 use crate::io::handshakes::{Fallback, Handshakes, Opening};
 use crate::io::logins::Logins;
+use crate::io::upgrades::{self, Upgrades};
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
 use crate::tls::{Context, LoadError};
+use crate::websocket::{self, Rules};
 use crate::wire::info::{ServerInfo, TlsNotice};
 
 /// Connections that the kernel queues per listener until they are accepted.
@@ -26,6 +29,8 @@ const BACKLOG: i32 = 1024;
 /// How long a port in use is tried, and how often.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_PAUSE: Duration = Duration::from_millis(10);
+/// How long the request for a WebSocket may take.
+const UPGRADE_TIME: Duration = Duration::from_secs(2);
 /// Longest wait for a shard's answer to the control thread.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// glommio's preempt timer, as good as off: the driver is the executor's only task. (When the timer fires between the
@@ -39,6 +44,8 @@ pub struct Server {
     orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
     handshakes: Option<Handshakes>,
+    upgrades: Option<Upgrades>,
+    websocket_address: Option<SocketAddr>,
     threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
     address: SocketAddr,
     started: SystemTime,
@@ -85,24 +92,40 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
+        let shards = options.cores.len();
+        let websocket = options.websocket.as_ref().filter(|websocket| websocket.port.is_some());
+        let websocket = websocket.map(|options| listen_for_websocket(options, shards)).transpose()?;
         let tls = options.tls.as_ref().map(load_tls).transpose().map_err(StartError::Tls)?;
         let address = resolve(&options.host, options.port.bind_number())?;
         let listeners = bind_patiently(address, options.cores.len());
         let listeners = listeners.map_err(|error| StartError::Listen(address, error))?;
         let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
-        let shards = options.cores.len();
-        let shared = Arc::new(Shared::new(server_info(options, address), shards));
+        let mut shared = Shared::new(server_info(options, address), shards);
+        shared.websocket_info = websocket.as_ref().map(|found| found.info(&shared.info));
+        let shared = Arc::new(shared);
         let bells = (0..shards).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>();
         let bells = bells.map_err(StartError::Doorbell)?;
         let (orders, order_receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
         let orders: Arc<[_]> = orders.into();
         let handshakes = tls.map(|context| Handshakes::start(context, &orders, &bells)).transpose();
         let handshakes = handshakes.map_err(StartError::Handshakes)?;
+        let websocket_address = websocket.as_ref().map(|found| found.address);
+        let (websocket_listeners, upgrades) = websocket
+            .map(|found| {
+                let upgrades = Upgrades::start(found.listener, shared.clone(), orders.clone(), bells.clone());
+                upgrades.map(|upgrades| (found.listeners, upgrades))
+            })
+            .transpose()
+            .map_err(StartError::Handshakes)?
+            .unzip();
+        let mut websocket_listeners = websocket_listeners.unwrap_or_default().into_iter();
         let mut server = Self {
             shared,
             orders,
             bells,
             handshakes,
+            upgrades,
+            websocket_address,
             threads: Vec::with_capacity(shards),
             address,
             started: SystemTime::now(),
@@ -120,6 +143,7 @@ impl Server {
             let spin = Duration::from_micros(options.spin_us);
             let tls =
                 server.handshakes.clone().zip(options.tls.as_ref().map(|tls| opening(tls, options.allow_non_tls)));
+            let websocket = websocket_listeners.next().zip(server.upgrades.clone());
             let started = started.clone();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
                 .name(&format!("leat-shard-{id}"))
@@ -128,7 +152,19 @@ impl Server {
                 .preempt_timer(PREEMPT_TIMER)
                 .spawn(move || async move {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
-                    let plan = Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, epoch, spin };
+                    let plan = Plan {
+                        shard,
+                        shared,
+                        orders,
+                        all_orders,
+                        bells,
+                        logins,
+                        tls,
+                        listener,
+                        websocket,
+                        epoch,
+                        spin,
+                    };
                     let done = started.clone();
                     let result = driver::run(plan, move || {
                         let _ = done.send(Ok(()));
@@ -165,6 +201,12 @@ impl Server {
         self.address
     }
 
+    /// Where WebSocket clients connect, if there is a listener for them.
+    #[must_use]
+    pub fn websocket_address(&self) -> Option<SocketAddr> {
+        self.websocket_address
+    }
+
     /// When it was started.
     #[must_use]
     pub fn started(&self) -> SystemTime {
@@ -197,6 +239,17 @@ impl Server {
     pub fn reload_tls(&self, options: &TlsOptions) -> Result<(), LoadError> {
         if let Some(handshakes) = &self.handshakes {
             handshakes.replace(load_tls(options)?);
+        }
+        Ok(())
+    }
+
+    /// The same for the WebSocket listener.
+    ///
+    /// # Errors
+    /// When they cannot be used; those in use stay.
+    pub fn reload_websocket_tls(&self, options: &TlsOptions) -> Result<(), LoadError> {
+        if let Some(upgrades) = &self.upgrades {
+            upgrades.replace(load_tls(options)?);
         }
         Ok(())
     }
@@ -298,6 +351,44 @@ impl MonitorHandle {
         all.sort_by_key(|snapshot| snapshot.shard);
         all
     }
+}
+
+/// The listener for WebSocket before its thread runs.
+struct WebSocketStart {
+    listeners: Vec<TcpListener>,
+    address: SocketAddr,
+    host: String,
+    listener: upgrades::Listener,
+}
+
+impl WebSocketStart {
+    /// INFO for clients of this listener.
+    fn info(&self, clients: &ServerInfo) -> ServerInfo {
+        let has_tls = self.listener.tls.is_some();
+        ServerInfo {
+            host: self.host.clone(),
+            port: self.address.port(),
+            tls: TlsNotice { required: has_tls, verify: false, available: has_tls },
+            ..clients.clone()
+        }
+    }
+}
+
+fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<WebSocketStart, StartError> {
+    let tls = options.tls.as_ref().map(load_tls).transpose().map_err(StartError::Tls)?;
+    let host = options.host().to_owned();
+    let address = resolve(&host, options.port.map_or(0, PortSpec::bind_number))?;
+    let listeners = bind_patiently(address, shards).map_err(|error| StartError::Listen(address, error))?;
+    let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
+    let rules = Rules {
+        tls: tls.is_some(),
+        same_origin: options.same_origin,
+        origins: options.allowed_origins.iter().filter_map(|text| websocket::origin(text)).collect(),
+        headers: options.headers.clone(),
+        cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie].map(Clone::clone),
+    };
+    let timeout = options.handshake_timeout.unwrap_or(UPGRADE_TIME);
+    Ok(WebSocketStart { listeners, address, host, listener: upgrades::Listener { tls, rules, timeout } })
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use support::ServerBuilder;
+use support::{Server, ServerBuilder};
 use support_clients::{installed, output_of, run_case, script_suite};
-use support_tls::inside_tls;
+use support_tls::{Authority, inside_tls};
 
 script_suite!(run);
 
@@ -21,19 +21,45 @@ fn run(case: &str, args: &[&str], server: ServerBuilder) {
 }
 
 fn run_with(case: &str, args: &[&str], server: ServerBuilder, tls: Option<&Value>) {
-    let client_dir = node_env();
     let mut server = server.start();
-    let suite = tests_dir().join("suite.mjs");
-    let mut command = Command::new("node");
-    command.arg(suite).arg(case).arg(server.url()).args(args).env("CLIENT_DIR", client_dir);
-    command.envs(tls.map(|tls| ("CLIENT_TLS", tls.to_string())));
-    run_case(&mut command, &mut server);
+    let mut command = script(case, &server.url());
+    run_case(command.args(args).envs(tls.map(|tls| ("CLIENT_TLS", tls.to_string()))), &mut server);
 }
 
 /// Inside TLS, with the handshake after INFO or before it and with a certificate of its own, the client works as in clear.
 #[test]
 fn works_inside_tls() {
     inside_tls(|case, server, tls| run_with(case, &[], server, Some(tls)));
+}
+
+/// Over WebSocket, in clear and inside TLS, the client works as over TCP.
+#[test]
+fn works_over_websocket() {
+    let authority = Authority::new();
+    let (cert, key) = (authority.file("server.pem"), authority.file("server-key.pem"));
+    let tls = format!("tls {{ cert_file: \"{cert}\", key_file: \"{key}\" }}");
+    for (scheme, keys) in [("ws", "no_tls: true"), ("wss", &tls)] {
+        let file = authority.path("websocket.conf");
+        let text = format!("websocket {{ host: \"127.0.0.1\", port: -1, {keys} }}");
+        std::fs::write(&file, text).expect("the configuration file should be written");
+        let file = file.to_str().expect("temporary paths are text");
+        for case in
+            ["publish_subscribe", "first_answer_wins", "no_responders", "headers", "large_payloads", "connection_drain"]
+        {
+            eprintln!("{scheme}: {case}");
+            let mut server = Server::builder().shards(2).args(&["-c", file]).start();
+            let mut command = script(case, &format!("{scheme}://{}", server.websocket_addr()));
+            run_case(command.env("NODE_EXTRA_CA_CERTS", authority.path("ca.pem")), &mut server);
+        }
+    }
+}
+
+/// One case of the script against a server.
+fn script(case: &str, url: &str) -> Command {
+    let client_dir = node_env();
+    let mut command = Command::new("node");
+    command.arg(tests_dir().join("suite.mjs")).arg(case).arg(url).env("CLIENT_DIR", client_dir);
+    command
 }
 
 /// A directory in which the client is installed in its pinned version.

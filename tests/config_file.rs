@@ -117,7 +117,8 @@ fn nothing_starts_unprotected() {
     }
     let cases = [
         ("authorization { proxy_required: true }", "proxy_required"),
-        ("websocket { port: 1, no_tls: true }", "websocket"),
+        ("proxy_protocol: true", "proxy_protocol"),
+        ("websocket { port: 1, no_tls: true, no_auth_user: x }", "no_auth_user of websocket"),
     ];
     for (text, what) in cases {
         let config = Config::new(text);

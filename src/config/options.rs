@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::accounts::Access;
-use super::tls::{Certificate, TlsOptions};
+use super::tls::TlsOptions;
 use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
@@ -248,6 +248,11 @@ impl Options {
         self.http_host.as_deref().unwrap_or(&self.host)
     }
 
+    /// Whether a listener has certificates.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some() || self.websocket.as_ref().is_some_and(|websocket| websocket.tls.is_some())
+    }
+
     /// Whether a client must present credentials.
     pub fn auth_required(&self) -> bool {
         self.user.is_some() || self.auth_token.is_some() || self.access.has_users()
@@ -330,15 +335,21 @@ impl Options {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }
         rule(self.ring_slots.is_power_of_two(), &|| format!("ring_slots ({}) must be a power of two", self.ring_slots));
-        if let Some(tls) = &self.tls {
-            let given = |file: fn(&Certificate) -> &PathBuf| {
-                !tls.certificates.is_empty() && tls.certificates.iter().all(|one| !file(one).as_os_str().is_empty())
-            };
-            let has_certificate = given(|one| &one.cert_file);
-            rule(has_certificate, &|| "TLS Server certificate must be present and valid".to_owned());
-            rule(!has_certificate || given(|one| &one.key_file), &|| {
-                "TLS Server private key must be present and valid".to_owned()
-            });
+        let listener = self.websocket.as_ref().filter(|websocket| websocket.is_on());
+        let of_listener = listener.and_then(|websocket| websocket.tls.as_ref());
+        errors
+            .extend(self.tls.iter().chain(of_listener).filter_map(TlsOptions::missing_certificate).map(str::to_owned));
+        if let Some(websocket) = listener {
+            if websocket.tls.is_none() && !websocket.no_tls {
+                errors.push("websocket requires TLS configuration".to_owned());
+            }
+            let strange = websocket.allowed_origins.iter().filter(|text| crate::websocket::origin(text).is_none());
+            errors.extend(strange.map(|text| format!("websocket: not an origin: \"{}\"", text.escape_debug())));
+            let broken = |text: &String| text.contains(['\r', '\n']);
+            if websocket.headers.iter().any(|(name, value)| name.contains([':', ' ']) || broken(name) || broken(value))
+            {
+                errors.push("websocket: a name or value of 'headers' cannot be used".to_owned());
+            }
         }
         errors.extend(self.unenforced());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -348,11 +359,9 @@ impl Options {
     /// unprotected or unreachable.
     fn unenforced(&self) -> Vec<String> {
         let mut missing = self.access.unenforced();
-        if let Some(tls) = &self.tls {
-            missing.extend(tls.connection_rate_limit.map(|_| "tls connection_rate_limit"));
-        }
+        missing.extend(self.tls.iter().flat_map(TlsOptions::unenforced));
+        missing.extend(self.websocket.iter().flat_map(WebsocketOptions::unenforced));
         missing.extend(self.https_port.is_some().then_some("https"));
-        missing.extend(self.websocket.as_ref().is_some_and(WebsocketOptions::is_on).then_some("websocket"));
         missing.extend(self.proxy_protocol.then_some("proxy_protocol"));
         let mut errors: Vec<String> = missing
             .into_iter()
@@ -381,6 +390,21 @@ impl Options {
             lines.push(
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
+        }
+        if let Some(websocket) = self.websocket.as_ref().filter(|websocket| websocket.is_on()) {
+            if websocket.tls.is_none() {
+                lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
+            }
+            if websocket.compression {
+                lines.push(
+                    "WebSocket compression is not available in this version, and not offered to clients".to_owned(),
+                );
+            }
+            if websocket.ping_interval.is_some() {
+                lines.push(
+                    "ping_interval of websocket has no effect in this version: that of all clients counts".to_owned(),
+                );
+            }
         }
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {

@@ -265,7 +265,9 @@ fn starts_that_are_refused() {
         ("authorization { proxy_required: true }", "proxy_required"),
         ("accounts { A { users [ { user: a, password: b, proxy_required: true } ] } }", "proxy_required"),
         ("https: 1", "https"),
-        ("websocket { port: 1, no_tls: true }", "websocket"),
+        ("websocket { port: 1, no_tls: true, no_auth_user: x }", "no_auth_user of websocket"),
+        ("websocket { port: 1, no_tls: true, authorization { token: x } }", "authorization of websocket"),
+        ("websocket { port: 1, no_tls: true, jwt_cookie: x }", "jwt_cookie"),
         ("proxy_protocol: true", "proxy_protocol"),
     ];
     for text in ["websocket {}", "https: 0", "accounts {}", "authorization { users: [] }"] {
@@ -279,6 +281,18 @@ fn starts_that_are_refused() {
         assert_eq!(options(text).check(), Err(vec![expected]), "{text}");
     }
     assert_eq!(options("tls {}").check().unwrap_err(), ["TLS Server certificate must be present and valid"]);
+    for (text, error) in [
+        ("websocket { port: 1 }", "websocket requires TLS configuration"),
+        ("websocket { port: 1, tls {} }", "TLS Server certificate must be present and valid"),
+        ("websocket { port: 1, no_tls: true, origins: [ x ] }", "websocket: not an origin: \"x\""),
+        (
+            "websocket { port: 1, no_tls: true, headers { \"A b\": c } }",
+            "websocket: a name or value of 'headers' cannot be used",
+        ),
+    ] {
+        assert_eq!(options(text).check().unwrap_err(), [error], "{text}");
+    }
+    assert_eq!(options("websocket { no_auth_user: x }").check(), Ok(()), "there is no listener without a port");
     let error = options("no_auth_user: x").check().unwrap_err();
     assert_eq!(error, ["no_auth_user: \"x\" present, but users/nkeys are not defined"]);
     for text in ["authorization { user: a, password: b }", "accounts { A { users [ { user: a, password: b } ] } }"] {

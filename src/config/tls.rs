@@ -43,6 +43,26 @@ pub struct TlsOptions {
     pub connection_rate_limit: Option<u32>,
 }
 
+impl TlsOptions {
+    /// What these options ask for and this version does not give.
+    pub(super) fn unenforced(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        missing.extend(self.connection_rate_limit.map(|_| "tls connection_rate_limit"));
+        missing
+    }
+
+    /// What is missing of the certificates.
+    pub(super) fn missing_certificate(&self) -> Option<&'static str> {
+        let given = |file: fn(&Certificate) -> &PathBuf| {
+            !self.certificates.is_empty() && self.certificates.iter().all(|one| !file(one).as_os_str().is_empty())
+        };
+        if !given(|one| &one.cert_file) {
+            return Some("TLS Server certificate must be present and valid");
+        }
+        (!given(|one| &one.key_file)).then_some("TLS Server private key must be present and valid")
+    }
+}
+
 /// A certificate and its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {

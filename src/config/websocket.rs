@@ -53,6 +53,30 @@ impl WebsocketOptions {
     pub fn is_on(&self) -> bool {
         self.port.is_some_and(|port| port != PortSpec::Fixed(0))
     }
+
+    /// Address to listen on.
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or("0.0.0.0")
+    }
+
+    /// What these options ask for and this version does not give.
+    pub(super) fn unenforced(&self) -> Vec<&'static str> {
+        if !self.is_on() {
+            return Vec::new();
+        }
+        let ListenerAuthorization { user, pass, token, timeout } = &self.authorization;
+        let has_credentials = user.is_some() || pass.is_some() || token.is_some() || timeout.is_some();
+        [
+            (has_credentials, "authorization of websocket"),
+            (self.no_auth_user.is_some(), "no_auth_user of websocket"),
+            (self.jwt_cookie.is_some(), "jwt_cookie"),
+            (self.tls.as_ref().is_some_and(|tls| tls.verify_and_map), "verify_and_map of websocket"),
+        ]
+        .into_iter()
+        .filter_map(|(is_asked, what)| is_asked.then_some(what))
+        .chain(self.tls.iter().flat_map(TlsOptions::unenforced))
+        .collect()
+    }
 }
 
 /// Credentials required by one listener.

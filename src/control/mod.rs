@@ -87,12 +87,19 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
         wrote.map_err(|error| format!("could not write pid file {}: {error}", path.display()))?;
     }
     let monitoring = monitor.as_ref().map(|(_, port)| format!("http://{}:{port}", options.http_host()));
+    let websocket = options.websocket.as_ref().zip(server.websocket_address()).map(|(websocket, address)| {
+        let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
+        let url = format!("{scheme}://{}:{}", websocket.host(), address.port());
+        tracing::info!("Listening for websocket clients on {url}");
+        url
+    });
     let ports_file = match &options.ports_file_dir {
         None => None,
         Some(dir) => {
             let nats = [format!("nats://{}:{}", options.host, address.port())];
             let monitoring: Vec<String> = monitoring.into_iter().collect();
-            let file = ports::write(dir, std::process::id(), &nats, &monitoring);
+            let websocket: Vec<String> = websocket.into_iter().collect();
+            let file = ports::write(dir, std::process::id(), &nats, &monitoring, &websocket);
             Some(file.map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))?)
         }
     };
@@ -122,6 +129,7 @@ fn serve_http(
         options: options.clone(),
         started: server.started(),
         http_port: port,
+        websocket_port: server.websocket_address().map(|address| address.port()),
     };
     tracing::info!("Starting http monitor on {}:{port}", options.http_host());
     let monitor = monitor::serve(listener, Arc::new(source));
@@ -144,7 +152,7 @@ impl Running {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
-                ControlEvent::Reload if self.options.tls.is_some() => self.reload_certificates(),
+                ControlEvent::Reload if self.options.has_tls() => self.reload_certificates(),
                 ControlEvent::Reload if self.options.config_file.is_none() => {
                     tracing::warn!("There is no configuration file to reload");
                 }
@@ -175,11 +183,14 @@ impl Running {
 impl Running {
     /// Reads the files of the certificates anew; whatever is wrong with them, the server goes on.
     fn reload_certificates(&self) {
-        let Some(tls) = &self.options.tls else { return };
-        match self.server.reload_tls(tls) {
-            Ok(()) => tracing::info!("Reloaded: certificates of TLS (other changes need a restart in this version)"),
-            Err(error) => tracing::error!("Certificates of TLS are not reloaded: {error}"),
+        let clients = self.options.tls.iter().map(|tls| self.server.reload_tls(tls));
+        let websocket = self.options.websocket.iter().filter_map(|websocket| websocket.tls.as_ref());
+        for outcome in clients.chain(websocket.map(|tls| self.server.reload_websocket_tls(tls))) {
+            if let Err(error) = outcome {
+                return tracing::error!("Certificates of TLS are not reloaded: {error}");
+            }
         }
+        tracing::info!("Reloaded: certificates of TLS (other changes need a restart in this version)");
     }
 }
 
@@ -191,6 +202,7 @@ struct BrokerSource {
     options: Arc<Options>,
     started: SystemTime,
     http_port: u16,
+    websocket_port: Option<u16>,
 }
 
 impl Source for BrokerSource {
@@ -203,6 +215,7 @@ impl Source for BrokerSource {
             host: info.host.clone(),
             port: info.port,
             http_port: self.http_port,
+            websocket_port: self.websocket_port,
             options: self.options.clone(),
             start: self.started,
             config_load_time: self.started,

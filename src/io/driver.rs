@@ -14,7 +14,10 @@ use super::acceptor::Acceptor;
 use super::doorbell::Doorbell;
 use super::handshakes::{Handshakes, Opening, Outcome, Place};
 use super::logins::Logins;
-use super::sockets::{Found, Link, Sockets};
+use super::session::Session;
+use super::sockets::{Link, Listening, Sockets};
+use super::upgrades::{Upgraded, Upgrades};
+use super::websocket::WebSocket;
 use crate::auth::Grant;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::secure::{Failure, Severity};
@@ -34,6 +37,8 @@ pub enum Order {
         /// What it may be; `None` if the credentials do not fit.
         grant: Option<Grant>,
     },
+    /// Take over a connection that has become a WebSocket.
+    AdoptWebSocket(Box<Upgraded>),
     /// The TLS handshake of a connection has ended.
     Secured(Place, Outcome),
     /// Answer a monitoring request.
@@ -70,6 +75,8 @@ pub struct Plan {
     pub tls: Option<(Handshakes, Opening)>,
     /// The shard's own listening socket, bound with SO_REUSEPORT, in non-blocking mode.
     pub listener: TcpListener,
+    /// The same for WebSocket, and where its connections go first.
+    pub websocket: Option<(TcpListener, Upgrades)>,
     /// Zero of the clock that all shards share.
     pub epoch: Instant,
     /// Longest spin between turns.
@@ -84,16 +91,21 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// # Errors
 /// When the poller cannot be set up or fails for good.
 pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
-    let Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, epoch, spin } = plan;
+    let Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, websocket, epoch, spin } = plan;
     let (handshakes, opening) = tls.unzip();
     let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch, logins, handshakes)?;
     let acceptor = Acceptor::new(listener);
-    sockets.listen(acceptor.descriptor())?;
+    sockets.listen(Listening::Clients, acceptor.descriptor())?;
+    let websocket = websocket.map(|(listener, upgrades)| (Acceptor::new(listener), upgrades));
+    if let Some((acceptor, _)) = &websocket {
+        sockets.listen(Listening::WebSocket, acceptor.descriptor())?;
+    }
     started();
     let mut driver = Driver {
         shard,
         sockets,
         acceptor: Some(acceptor),
+        websocket,
         shared,
         opening,
         all_orders,
@@ -109,6 +121,7 @@ struct Driver {
     shard: Shard,
     sockets: Sockets,
     acceptor: Option<Acceptor>,
+    websocket: Option<(Acceptor, Upgrades)>,
     shared: Arc<Shared>,
     /// How the TLS handshake of a new connection begins, if there is one.
     opening: Option<Opening>,
@@ -157,22 +170,27 @@ impl Driver {
                     found
                 }
             };
-            if let (Found { listener: true }, Some(acceptor)) = (found, &mut self.acceptor) {
+            if let (true, Some(acceptor)) = (found.clients, &mut self.acceptor) {
+                acceptor.wake();
+            }
+            if let (true, Some((acceptor, _))) = (found.websocket, &mut self.websocket) {
                 acceptor.wake();
             }
         }
     }
 
+    fn acceptors(&self) -> impl Iterator<Item = &Acceptor> {
+        self.acceptor.iter().chain(self.websocket.iter().map(|(acceptor, _)| acceptor))
+    }
+
     /// The last look before sleeping, after the shard has announced it.
     fn has_more_to_do(&mut self, orders: &Receiver<Order>) -> bool {
-        self.shard.recheck(&mut self.sockets)
-            || !orders.is_empty()
-            || self.acceptor.as_ref().is_some_and(Acceptor::is_ready)
+        self.shard.recheck(&mut self.sockets) || !orders.is_empty() || self.acceptors().any(Acceptor::is_ready)
     }
 
     /// The shard's deadline, or when a failed accept is tried again if that is earlier.
     fn deadline(&self, deadline: Option<u64>) -> Option<u64> {
-        let retry_at = self.acceptor.as_ref().and_then(Acceptor::retry_at);
+        let retry_at = self.acceptors().filter_map(Acceptor::retry_at).min();
         let retry = retry_at.map(|at| at.saturating_duration_since(self.epoch).as_nanos() as u64);
         [deadline, retry].into_iter().flatten().min()
     }
@@ -181,15 +199,15 @@ impl Driver {
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
         match order {
             Order::Adopt(stream, peer) => adopt(shard, sockets, self.opening, stream, peer),
+            Order::AdoptWebSocket(upgraded) => adopt_websocket(shard, sockets, *upgraded),
             Order::Secured(place, outcome) => go_on(shard, sockets, place, outcome)?,
             Order::LoginDecided { slot, cid, grant } => shard.login_decided(slot, cid, grant),
             Order::Snapshot(want, answer) => {
                 let _ = answer.send(shard.snapshot(&want));
             }
             Order::StopListening(done) => {
-                if self.acceptor.take().is_some() {
-                    sockets.stop_listening()?;
-                }
+                sockets.stop_listening()?;
+                (self.acceptor, self.websocket) = (None, None);
                 let _ = done.send(());
             }
             Order::AnnounceLameDuck => shard.announce_lame_duck(),
@@ -206,7 +224,22 @@ impl Driver {
         Ok(())
     }
 
+    /// Whatever comes to the WebSocket listener has to become a WebSocket first, elsewhere.
+    fn accept_websockets(&mut self) {
+        let own = self.shard.id();
+        let Some((acceptor, upgrades)) = &mut self.websocket else { return };
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !acceptor.is_ready() {
+                return;
+            }
+            let Some((stream, peer)) = acceptor.next() else { return };
+            prepare(&stream, peer);
+            upgrades.begin(stream, peer, own);
+        }
+    }
+
     fn accept(&mut self) {
+        self.accept_websockets();
         let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_ready()) else { return };
         let own = self.shard.id();
         for _ in 0..ACCEPTS_PER_TURN {
@@ -222,11 +255,7 @@ impl Driver {
 }
 
 fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, stream: TcpStream, peer: SocketAddr) {
-    // Latency over packet count; a socket that is already gone shows so at the first read.
-    let _ = stream.set_nodelay(true);
-    if peer.ip().is_loopback() {
-        plain_congestion_control(&stream);
-    }
+    prepare(&stream, peer);
     let link = match opening {
         None => Link::Plain(stream),
         Some(opening) => Link::Greeting(stream, opening),
@@ -245,6 +274,26 @@ fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, str
     {
         let failure = Failure { severity: Severity::Error, text: error.to_string(), detail: None };
         shard.handshake_failed(sockets, slot, &failure);
+    }
+}
+
+fn adopt_websocket(shard: &mut Shard, sockets: &mut Sockets, upgraded: Upgraded) {
+    let Upgraded { stream, peer, session, tls, facts, takes_unmasked } = upgraded;
+    let session = session.map(|session| Box::new(Session::new(*session)));
+    let socket = WebSocket::new(peer, session, takes_unmasked);
+    if let Err(error) = sockets.insert(shard.next_slot(), Link::WebSocket(stream, Box::new(socket))) {
+        tracing::error!("Error watching a connection from {peer}: {error}");
+        return shard.disown();
+    }
+    shard.accept_websocket(sockets, peer, facts, tls);
+}
+
+/// Sets up the socket of a new connection.
+fn prepare(stream: &TcpStream, peer: SocketAddr) {
+    // Latency over packet count; a socket that is already gone shows so at the first read.
+    let _ = stream.set_nodelay(true);
+    if peer.ip().is_loopback() {
+        plain_congestion_control(stream);
     }
 }
 

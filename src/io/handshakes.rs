@@ -219,7 +219,7 @@ fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
 
 /// What the log says, in the reference's words where it has its own. Clients that speak something else, or nothing,
 /// are daily life on a public port, and worth a debug line only.
-fn describe(error: &io::Error) -> Failure {
+pub(super) fn describe(error: &io::Error) -> Failure {
     let (severity, text) = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             (Severity::Debug, "tls: first record does not look like a TLS handshake".to_owned())

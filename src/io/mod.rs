@@ -3,7 +3,8 @@
 //! [`driver`] runs a shard's turns on a glommio executor; `sockets` implements [`crate::shard::io::Io`]; `poller` tells
 //! which descriptors are ready, from an io_uring of the shard's own; `acceptor` takes new connections; [`doorbell`] is
 //! how another thread wakes a shard. [`logins`] decides what takes too long for a shard, and [`handshakes`] has threads
-//! for TLS handshakes; `session` is the data phase of a connection with TLS.
+//! for TLS handshakes; `session` is the data phase of a connection with TLS. [`upgrades`] has a thread for connections
+//! that become WebSockets, `websocket` is what they are then.
 
 mod acceptor;
 pub mod doorbell;
@@ -13,3 +14,5 @@ pub mod logins;
 mod poller;
 mod session;
 mod sockets;
+pub mod upgrades;
+mod websocket;

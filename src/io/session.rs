@@ -14,6 +14,8 @@ use crate::shard::io::{Recv, Sent};
 
 /// Plain bytes made into records before the socket is tried.
 const RECORDS_BYTES_MAX: usize = 64 << 10;
+/// A read of this many bytes makes a socket a stream, which is read again before it is polled.
+const STREAM_BYTES: usize = 4 << 10;
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 32 << 10;
 
@@ -23,6 +25,27 @@ pub(super) trait Wire {
     fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes as much as fits.
     fn send(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// As [`crate::shard::io::Io::recv`], of the wire itself.
+    fn recv_more(&mut self, read_on: bool, buf: &mut [u8]) -> Recv {
+        match self.recv(buf) {
+            Ok(0) => Recv::End,
+            // A short read has emptied the socket, and whatever comes later is told anew. The end of the stream is not
+            // if it came together with these bytes; and more of a stream has often come by the next turn.
+            Ok(bytes) => Recv::Data { bytes, more: read_on || bytes >= STREAM_BYTES.min(buf.len()) },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Recv::Nothing,
+            Err(_) => Recv::Failed,
+        }
+    }
+
+    /// As [`crate::shard::io::Io::send`], of the wire itself.
+    fn send_some(&mut self, bufs: &[IoSlice<'_>]) -> Sent {
+        match self.send(bufs) {
+            Ok(taken) => Sent::Bytes(taken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
+            Err(_) => Sent::Failed,
+        }
+    }
 }
 
 /// One connection's TLS after its handshake.

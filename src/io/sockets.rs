@@ -13,11 +13,10 @@ use super::handshakes::{Handshakes, Opening, Place, Ticket};
 use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
 use super::session::{Session, Wire};
+use super::websocket::WebSocket;
 use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
-
-/// A read of this many bytes makes a socket a stream, which is read again before it is polled.
-const STREAM_BYTES: usize = 4 << 10;
+use crate::wire::errors::CloseReason;
 
 /// What carries a connection.
 #[derive(Debug)]
@@ -30,6 +29,8 @@ pub(super) enum Link {
     Away(#[expect(dead_code, reason = "held for what its drop does")] Ticket),
     /// Records of TLS.
     Tls(TcpStream, Box<Session>),
+    /// Frames, perhaps inside TLS.
+    WebSocket(TcpStream, Box<WebSocket>),
 }
 
 impl Link {
@@ -40,7 +41,9 @@ impl Link {
 
     fn stream(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(stream) | Self::Greeting(stream, _) | Self::Tls(stream, _) => Some(stream),
+            Self::Plain(stream) | Self::Greeting(stream, _) | Self::Tls(stream, _) | Self::WebSocket(stream, _) => {
+                Some(stream)
+            }
             Self::Away(_) => None,
         }
     }
@@ -59,8 +62,19 @@ struct Socket {
 /// What a look at the poller has found beside connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The listener may have connections.
-    pub(super) listener: bool,
+    /// The listener for clients may have connections.
+    pub(super) clients: bool,
+    /// The listener for WebSocket may have connections.
+    pub(super) websocket: bool,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listening {
+    /// Clients that speak the protocol as it is.
+    Clients,
+    /// Clients that speak it inside WebSocket.
+    WebSocket,
 }
 
 /// Sockets by slot, their readiness, the clock, and the doorbells of all shards.
@@ -72,8 +86,8 @@ pub(super) struct Sockets {
     handshakes: Option<Handshakes>,
     /// Records just read, of whichever connection.
     scratch: Vec<u8>,
-    /// The listener, while there is one.
-    listener: Option<RawFd>,
+    /// The listeners for clients and for WebSocket, while there are any.
+    listeners: [Option<RawFd>; 2],
     shard: u16,
     logins: Logins,
     bells: Arc<[Doorbell]>,
@@ -81,7 +95,8 @@ pub(super) struct Sockets {
 }
 
 const BELL: Token = Token(1 << 62);
-const LISTENER: Token = Token(2 << 62);
+/// Listeners have the tokens from here on, in the order of [`Listening`].
+const LISTENERS: u64 = 2 << 62;
 const GENERATION_MASK: u32 = (1 << 30) - 1;
 
 fn token(slot: u32, generation: u32) -> Token {
@@ -109,7 +124,7 @@ impl Sockets {
             events: Vec::new(),
             handshakes,
             scratch: Vec::new(),
-            listener: None,
+            listeners: [None; 2],
             shard,
             logins,
             bells,
@@ -117,18 +132,20 @@ impl Sockets {
         })
     }
 
-    /// Watches the listening socket.
-    pub(super) fn listen(&mut self, listener: RawFd) -> io::Result<()> {
-        self.listener = Some(listener);
-        self.poller.watch(listener, LISTENER)
+    /// Watches a listening socket.
+    pub(super) fn listen(&mut self, what: Listening, listener: RawFd) -> io::Result<()> {
+        self.listeners[what as usize] = Some(listener);
+        self.poller.watch(listener, Token(LISTENERS + what as u64))
     }
 
-    /// No longer watches the listening socket, which may then be closed.
+    /// No longer watches the listening sockets, which may then be closed.
     pub(super) fn stop_listening(&mut self) -> io::Result<()> {
-        match self.listener.take() {
-            Some(_) => self.poller.forget(LISTENER),
-            None => Ok(()),
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            if listener.take().is_some() {
+                self.poller.forget(Token(LISTENERS + number as u64))?;
+            }
         }
+        Ok(())
     }
 
     /// Puts an accepted connection, in non-blocking mode, into `slot`.
@@ -203,9 +220,12 @@ impl Sockets {
         for event in self.events.drain(..) {
             let descriptor = match event.token {
                 BELL => self.bells[usize::from(self.shard)].descriptor(),
-                LISTENER => {
-                    let Some(listener) = self.listener else { continue };
-                    found.listener = true;
+                Token(bits) if bits >= LISTENERS => {
+                    let number = (bits - LISTENERS) as usize;
+                    let Some(listener) = self.listeners.get(number).copied().flatten() else { continue };
+                    let ready =
+                        if number == Listening::Clients as usize { &mut found.clients } else { &mut found.websocket };
+                    *ready = true;
                     listener
                 }
                 Token(bits) => {
@@ -236,18 +256,11 @@ impl Io for Sockets {
         let Some(Socket { link, read_on, .. }) = slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Recv::Failed;
         };
-        let stream = match link {
-            Link::Plain(stream) => stream,
-            Link::Tls(stream, session) => return session.recv(stream, *read_on, buf, scratch),
-            Link::Greeting(..) | Link::Away(_) => return Recv::Nothing,
-        };
-        match recv_now(stream, buf) {
-            Ok(0) => Recv::End,
-            // A short read has emptied the socket, and whatever comes later is told anew. The end of the stream is not
-            // if it came together with these bytes; and more of a stream has often come by the next turn.
-            Ok(bytes) => Recv::Data { bytes, more: *read_on || bytes >= STREAM_BYTES.min(buf.len()) },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Recv::Nothing,
-            Err(_) => Recv::Failed,
+        match link {
+            Link::Plain(stream) => stream.recv_more(*read_on, buf),
+            Link::Tls(stream, session) => session.recv(stream, *read_on, buf, scratch),
+            Link::WebSocket(stream, socket) => socket.recv(stream, *read_on, buf, scratch),
+            Link::Greeting(..) | Link::Away(_) => Recv::Nothing,
         }
     }
 
@@ -256,11 +269,12 @@ impl Io for Sockets {
             return Sent::Failed;
         };
         match link {
-            Link::Plain(stream) => sent(send_now(stream, bufs)),
+            Link::Plain(stream) => stream.send_some(bufs),
             Link::Tls(stream, session) => session.send(stream, bufs),
+            Link::WebSocket(stream, socket) => socket.send(stream, bufs),
             Link::Away(_) => Sent::Bytes(0),
             Link::Greeting(stream, _) => {
-                let outcome = sent(send_now(stream, bufs));
+                let outcome = stream.send_some(bufs);
                 let offered = bufs.iter().map(|buf| buf.len()).sum();
                 if outcome == Sent::Bytes(offered)
                     && let Err(error) = self.hand_over(slot)
@@ -273,10 +287,19 @@ impl Io for Sockets {
         }
     }
 
+    fn farewell(&mut self, slot: u32, reason: CloseReason) {
+        if let Some(Socket { link: Link::WebSocket(stream, socket), .. }) =
+            self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+        {
+            socket.farewell(stream, reason);
+        }
+    }
+
     fn close(&mut self, slot: u32) {
         if let Some(mut socket) = self.slots.get_mut(slot as usize).and_then(Option::take) {
             match &mut socket.link {
                 Link::Tls(stream, session) => session.close(stream),
+                Link::WebSocket(stream, socket) => socket.close(stream),
                 Link::Away(_) => return,
                 Link::Plain(_) | Link::Greeting(..) => {}
             }
@@ -310,14 +333,6 @@ impl Wire for TcpStream {
 
     fn send(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         send_now(self, bufs)
-    }
-}
-
-fn sent(outcome: io::Result<usize>) -> Sent {
-    match outcome {
-        Ok(taken) => Sent::Bytes(taken),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
-        Err(_) => Sent::Failed,
     }
 }
 

@@ -180,7 +180,7 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
     Connection {
         cid: conn.cid,
         kind: "Client",
-        protocol: "nats",
+        protocol: if conn.websocket { "websocket" } else { "nats" },
         ip: conn.peer.ip().to_canonical().to_string(),
         port: conn.peer.port(),
         start: timestamp(conn.start),

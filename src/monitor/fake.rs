@@ -38,6 +38,7 @@ pub(super) fn facts() -> Facts {
         host: "127.0.0.1".into(),
         port: 4222,
         http_port: 8222,
+        websocket_port: None,
         options: Arc::new(Options::default()),
         start: SystemTime::now(),
         config_load_time: SystemTime::now(),
@@ -76,6 +77,7 @@ pub(super) fn conn(cid: u64) -> ConnSnapshot {
         version: String::new(),
         authorized_user: None,
         account: "$G".into(),
+        websocket: false,
         tls: None,
         subscriptions: Vec::new(),
     }

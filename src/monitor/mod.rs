@@ -50,6 +50,8 @@ pub struct Facts {
     pub port: u16,
     /// Port of the monitoring listener.
     pub http_port: u16,
+    /// Port of the WebSocket listener; `None` without one.
+    pub websocket_port: Option<u16>,
     /// The options in force.
     pub options: Arc<Options>,
     /// When the server was started.

@@ -12,6 +12,8 @@ struct Ports<'a> {
     nats: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     monitoring: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    websocket: &'a [String],
 }
 
 /// The file on disk; dropping this removes it.
@@ -22,10 +24,16 @@ pub struct PortsFile {
 
 /// Writes `nats-server_<pid>.ports` into `dir`: whoever sees the file sees all of it. The name is the reference's, so
 /// that tools which wait for it find it.
-pub fn write(dir: &Path, pid: u32, nats: &[String], monitoring: &[String]) -> io::Result<PortsFile> {
+pub fn write(
+    dir: &Path,
+    pid: u32,
+    nats: &[String],
+    monitoring: &[String],
+    websocket: &[String],
+) -> io::Result<PortsFile> {
     let path = dir.join(format!("nats-server_{pid}.ports"));
     let temporary = dir.join(format!(".nats-server_{pid}.ports.new"));
-    let text = serde_json::to_vec(&Ports { nats, monitoring })?;
+    let text = serde_json::to_vec(&Ports { nats, monitoring, websocket })?;
     let written = File::create(&temporary)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&temporary, &path));
@@ -61,7 +69,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let nats = ["nats://127.0.0.1:4222".to_owned()];
         let http = ["http://127.0.0.1:8222".to_owned()];
-        let file = write(dir.path(), 42, &nats, &http).unwrap();
+        let file = write(dir.path(), 42, &nats, &http, &[]).unwrap();
         assert_eq!(file.path(), dir.path().join("nats-server_42.ports"));
         assert_eq!(
             fs::read_to_string(file.path()).unwrap(),
@@ -70,8 +78,8 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         drop(file);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        let file = write(dir.path(), 42, &nats, &[]).unwrap();
+        let file = write(dir.path(), 42, &nats, &[], &[]).unwrap();
         assert_eq!(fs::read_to_string(file.path()).unwrap(), r#"{"nats":["nats://127.0.0.1:4222"]}"#);
-        assert!(write(&dir.path().join("none"), 42, &nats, &[]).is_err());
+        assert!(write(&dir.path().join("none"), 42, &nats, &[], &[]).is_err());
     }
 }

@@ -100,6 +100,8 @@ pub struct ConnSnapshot {
     pub authorized_user: Option<String>,
     /// Account name.
     pub account: String,
+    /// It came to the WebSocket listener.
+    pub websocket: bool,
     /// What its TLS handshake found out; `None` in clear.
     pub tls: Option<Arc<TlsFacts>>,
     /// Subscriptions, if wanted.

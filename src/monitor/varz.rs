@@ -52,7 +52,7 @@ pub(super) struct Varz<'a> {
     gateway: Empty,
     leaf: Empty,
     mqtt: Empty,
-    websocket: Empty,
+    websocket: WebSocket<'a>,
     jetstream: Empty,
     tls_timeout: f64,
     write_deadline: u128,
@@ -94,6 +94,31 @@ pub(super) struct Varz<'a> {
 /// An object without members.
 #[derive(Serialize)]
 struct Empty {}
+
+/// The WebSocket listener; an object without members if there is none.
+#[derive(Default, Serialize)]
+struct WebSocket<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    no_tls: bool,
+}
+
+fn websocket(facts: &Facts) -> WebSocket<'_> {
+    let Some((options, port)) = facts.options.websocket.as_ref().zip(facts.websocket_port) else {
+        return WebSocket::default();
+    };
+    WebSocket {
+        host: Some(options.host()),
+        port: Some(port),
+        advertise: options.advertise.as_deref(),
+        no_tls: options.no_tls,
+    }
+}
 
 /// A count per kind of connection. There are clients only.
 #[derive(Serialize)]
@@ -167,7 +192,7 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         gateway: Empty {},
         leaf: Empty {},
         mqtt: Empty {},
-        websocket: Empty {},
+        websocket: websocket(facts),
         jetstream: Empty {},
         // Stated without TLS too, as the reference does.
         tls_timeout: tls.and_then(|tls| tls.timeout).unwrap_or(HANDSHAKE_TIME).as_secs_f64(),

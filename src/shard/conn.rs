@@ -13,6 +13,7 @@ use super::outbound::Outbound;
 use crate::auth::Permits;
 use crate::auth::directory::DEFAULT_ACCOUNT;
 use crate::tls::TlsFacts;
+use crate::websocket;
 use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
@@ -179,6 +180,8 @@ pub(crate) struct Conn {
     pub(crate) identity: Option<Box<Identity>>,
     /// What the handshake found out; `None` in clear.
     pub(crate) tls: Option<Arc<TlsFacts>>,
+    /// What the request for a WebSocket said; `None` without WebSocket.
+    pub(crate) websocket: Option<Box<websocket::Facts>>,
 }
 
 impl Conn {
@@ -222,6 +225,7 @@ impl Conn {
             peer,
             identity: None,
             tls: None,
+            websocket: None,
         }
     }
 
@@ -245,7 +249,12 @@ impl Conn {
 
     /// Prefix of log lines about this connection, as the reference server writes it.
     pub(crate) fn label(&self) -> String {
-        let mut label = format!("{}:{} - cid:{}", self.peer.ip().to_canonical(), self.peer.port(), self.cid);
+        let (ip, port, cid) = (self.peer.ip().to_canonical(), self.peer.port(), self.cid);
+        let mut label = match self.websocket.as_deref() {
+            None => format!("{ip}:{port} - cid:{cid}"),
+            Some(websocket::Facts { forwarded_for: Some(behind), .. }) => format!("{behind}/{ip}:{port} - wid:{cid}"),
+            Some(_) => format!("{ip}:{port} - wid:{cid}"),
+        };
         if let Some(identity) = &self.identity {
             let Identity { name, lang, version, user, account } = &**identity;
             if !lang.is_empty() || !version.is_empty() || !name.is_empty() {

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use crate::auth::Check;
+use crate::wire::errors::CloseReason;
 
 /// Sockets, clock and doorbells of one shard.
 ///
@@ -16,6 +17,8 @@ pub trait Io {
     /// Writes as much as fits. When that is less than everything, the connection is put on the ready list when
     /// there is room again.
     fn send(&mut self, conn: u32, bufs: &[IoSlice<'_>]) -> Sent;
+    /// The connection is about to be closed: says so where what carries it has words for that.
+    fn farewell(&mut self, _conn: u32, _reason: CloseReason) {}
     /// Closes the socket; `conn` is free for reuse afterwards.
     fn close(&mut self, conn: u32);
     /// Wakes shard `shard`, which has announced that it sleeps.

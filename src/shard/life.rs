@@ -1,13 +1,14 @@
 //! Birth, ageing and death of connections: accept, pings, deadlines, closing, lame duck, drain.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::Shard;
 use super::conn::{Conn, Stage};
 use super::io::{Io, Recv};
-use super::secure::Greeting;
+use super::secure::{Arrival, Greeting};
 use super::timers::Timer;
 use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
@@ -22,7 +23,8 @@ const LINGER: u64 = 100_000_000;
 /// Unread input discarded before a socket is closed, so that the peer reads the last words instead of a reset.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 
-pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, greeting: Greeting) -> u32 {
+pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arrival: Arrival) -> u32 {
+    let Arrival { greeting, tls, websocket } = arrival;
     shard.now = io.now();
     let shared = &shard.shared;
     let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
@@ -30,7 +32,9 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, gre
     let needs_auth = shard.config.directory.is_required();
     let stage = if needs_auth { Stage::Unauthenticated } else { Stage::Open };
     let nonce = shard.nonce();
-    let slot = shard.local.conns.insert(Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) }) as u32;
+    let mut conn = Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) };
+    (conn.tls, conn.websocket) = (tls.map(Arc::from), websocket);
+    let slot = shard.local.conns.insert(conn) as u32;
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
     if greeting != Greeting::AfterHandshake {
@@ -85,7 +89,11 @@ impl Shard {
             account: answers_connect.then_some(&*account.name),
             account_is_system: answers_connect && account.is_system,
         };
-        info::line(&self.shared.info, &facts)
+        let server = match &self.shared.websocket_info {
+            Some(info) if conn.websocket.is_some() => info,
+            _ => &self.shared.info,
+        };
+        info::line(server, &facts)
     }
 
     pub(super) fn first_ping_at(&mut self) -> u64 {
@@ -236,6 +244,9 @@ impl Shard {
         self.local.counters.connections -= 1;
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.shared.connections_by_shard[usize::from(self.peers.shard())].fetch_sub(1, Ordering::Relaxed);
+        if let Some(reason) = conn.closing {
+            io.farewell(slot, reason);
+        }
         io.close(slot);
     }
 

@@ -42,7 +42,12 @@ impl Shard {
     pub(super) fn connect<I: Io>(&mut self, io: &mut I, slot: u32, json: &[u8]) {
         let conn = &mut self.local.conns[slot as usize];
         let connect = match connect::parse(json, conn.connect_so_far()) {
-            Ok(connect) => connect,
+            Ok(mut connect) => {
+                if let Some(websocket) = &conn.websocket {
+                    websocket.complete(&mut connect);
+                }
+                connect
+            }
             Err(error) => {
                 tracing::error!("{} - {error}", conn.label());
                 return self.close(io, slot, CloseReason::ParseError);
@@ -56,10 +61,14 @@ impl Shard {
         if is_known {
             return self.log_in(io, slot, connect, None);
         }
-        let client = Client {
-            kind: ConnectionType::Standard,
-            nonce: conn.nonce.as_deref().unwrap_or_default(),
-            certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
+        let nonce = conn.nonce.as_deref().unwrap_or_default();
+        let client = match &conn.websocket {
+            None => Client {
+                kind: ConnectionType::Standard,
+                nonce,
+                certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
+            },
+            Some(_) => Client { kind: ConnectionType::Websocket, nonce, certificate: None },
         };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),

@@ -88,6 +88,8 @@ pub struct Shared {
     pub info: ServerInfo,
     /// Begins the tags of reply subjects that this server makes.
     answer_tag: [u8; 4],
+    /// What INFO says of the server to clients of the WebSocket listener.
+    pub websocket_info: Option<ServerInfo>,
     /// Whether the server wants to be rid of its clients.
     pub lame_duck: AtomicBool,
     next_cid: AtomicU64,
@@ -102,6 +104,7 @@ impl Shared {
         Self {
             info,
             answer_tag: std::array::from_fn(|_| crossing::digit(fastrand::u64(..))),
+            websocket_info: None,
             lame_duck: AtomicBool::new(false),
             next_cid: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -290,6 +293,6 @@ impl Shard {
 
     /// Takes over a connection: sends INFO and starts its timers. The peer's bytes are read from the next turn on.
     pub fn accept<I: io::Io>(&mut self, io: &mut I, peer: SocketAddr) -> u32 {
-        life::accept(self, io, peer, secure::Greeting::Open)
+        life::accept(self, io, peer, secure::Arrival::of(secure::Greeting::Open))
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that begin with a TLS handshake.
+//! Connections that begin with a TLS handshake, or as a WebSocket.
 //!
 //! The handshake is the driver's business. To the shard such a connection is one that is not read yet: it has its id and
 //! can be closed, but its timers start, and its first byte is asked for, when the driver says how it goes on.
@@ -10,6 +10,7 @@ use super::Shard;
 use super::io::Io;
 use super::life;
 use crate::tls::TlsFacts;
+use crate::websocket;
 use crate::wire::errors::CloseReason;
 
 /// Why a handshake failed.
@@ -43,12 +44,37 @@ pub(super) enum Greeting {
     AfterHandshake,
 }
 
+/// How a connection comes.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) greeting: Greeting,
+    pub(super) tls: Option<Box<TlsFacts>>,
+    pub(super) websocket: Option<Box<websocket::Facts>>,
+}
+
+impl Arrival {
+    pub(super) fn of(greeting: Greeting) -> Self {
+        Self { greeting, tls: None, websocket: None }
+    }
+}
+
 impl Shard {
+    /// Takes over a connection that has become a WebSocket, perhaps inside TLS.
+    pub fn accept_websocket<I: Io>(
+        &mut self,
+        io: &mut I,
+        peer: SocketAddr,
+        facts: Box<websocket::Facts>,
+        tls: Option<Box<TlsFacts>>,
+    ) -> u32 {
+        life::accept(self, io, peer, Arrival { greeting: Greeting::Open, tls, websocket: Some(facts) })
+    }
+
     /// Takes over a connection that begins with a handshake; with `greets` it gets INFO before that.
     /// `None` if it is one too many, and is closed.
     pub fn accept_for_handshake<I: Io>(&mut self, io: &mut I, peer: SocketAddr, greets: bool) -> Option<u32> {
         let greeting = if greets { Greeting::BeforeHandshake } else { Greeting::AfterHandshake };
-        let slot = life::accept(self, io, peer, greeting);
+        let slot = life::accept(self, io, peer, Arrival::of(greeting));
         self.local.conns[slot as usize].closing.is_none().then_some(slot)
     }
 

@@ -53,6 +53,7 @@ impl Shard {
             version: identity.version,
             authorized_user: identity.user,
             account: self.accounts[conn.account as usize].name.to_string(),
+            websocket: conn.websocket.is_some(),
             tls: conn.tls.clone(),
             subscriptions,
         }

@@ -17,6 +17,7 @@ import { createInterface } from "node:readline";
 
 const requireClient = createRequire(join(process.env.CLIENT_DIR, "package.json"));
 const { connect, createInbox, errors, headers: newHeaders } = requireClient("@nats-io/transport-node");
+const { wsconnect } = requireClient("@nats-io/nats-core");
 
 /** Milliseconds that anything may take that should happen at once. */
 const PATIENCE = 15_000;
@@ -24,6 +25,12 @@ const PATIENCE = 15_000;
 const [caseName, url, ...args] = process.argv.slice(2);
 const address = url.replace("nats://", "");
 const connections = [];
+
+/** Over WebSocket the client needs one: recent versions of Node have it, older ones take that of a package. */
+const overWebSocket = /^wss?:/.test(url);
+if (overWebSocket) {
+  globalThis.WebSocket ??= requireClient("ws");
+}
 
 /** How to use TLS: `ca`, `cert`, `key` (files) and `first`. */
 const tls = JSON.parse(process.env.CLIENT_TLS ?? "null");
@@ -458,8 +465,8 @@ const cases = {
 };
 
 async function open(options = {}) {
-  const connection = await connect({
-    servers: address,
+  const connection = await (overWebSocket ? wsconnect : connect)({
+    servers: overWebSocket ? url : address,
     timeout: PATIENCE,
     reconnectTimeWait: 20,
     reconnectDelayHandler: () => 20,

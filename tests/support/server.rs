@@ -127,7 +127,8 @@ impl ServerBuilder {
     pub(crate) fn start(self) -> Server {
         let dir = TempDir::new().expect("a temporary directory should be creatable");
         let child = self.spawn(dir.path(), "-1", "-1");
-        let mut server = Server { child, settings: self, dir, addr: unknown_addr(), monitor_addr: None };
+        let mut server =
+            Server { child, settings: self, dir, addr: unknown_addr(), monitor_addr: None, websocket_addr: None };
         server.await_ready();
         server
     }
@@ -200,6 +201,7 @@ pub(crate) struct Server {
     dir: TempDir,
     addr: SocketAddr,
     monitor_addr: Option<SocketAddr>,
+    websocket_addr: Option<SocketAddr>,
 }
 
 impl Server {
@@ -241,6 +243,11 @@ impl Server {
     /// The address of the monitoring port.
     pub(crate) fn monitor_addr(&self) -> SocketAddr {
         self.monitor_addr.expect("this server was started without a monitoring port")
+    }
+
+    /// The address of the WebSocket port.
+    pub(crate) fn websocket_addr(&self) -> SocketAddr {
+        self.websocket_addr.expect("this server was started without a WebSocket port")
     }
 
     /// The URL of the monitoring port.
@@ -386,6 +393,7 @@ impl Server {
         assert!(ended.is_none(), "the server ended at start ({ended:?}):\n{}", self.stderr());
         self.addr = addr_in(&ports["nats"]).expect("the ports file should name the client port");
         self.monitor_addr = addr_in(&ports["monitoring"]);
+        self.websocket_addr = addr_in(&ports["websocket"]);
     }
 }
 

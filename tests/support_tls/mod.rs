@@ -235,6 +235,11 @@ impl TlsStream {
         &self.stream.sock
     }
 
+    /// The stream inside.
+    pub(crate) fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.stream
+    }
+
     /// The session.
     pub(crate) fn session(&self) -> &ClientConnection {
         &self.stream.conn

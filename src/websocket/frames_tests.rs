@@ -1,0 +1,144 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A client's frame.
+fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    header(0, payload.len(), &mut bytes);
+    bytes[0] = first;
+    let mut payload = payload.to_vec();
+    if let Some(mask) = mask {
+        bytes[1] |= MASK;
+        bytes.extend_from_slice(&mask);
+        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    }
+    [bytes, payload].concat()
+}
+
+const KEY: Option<[u8; 4]> = Some([1, 2, 3, 4]);
+
+fn read(reader: &mut FrameReader, bytes: &[u8]) -> Result<(Vec<u8>, Vec<Control>), FrameError> {
+    let (mut bytes, mut controls) = (bytes.to_vec(), Vec::new());
+    let count = reader.read(&mut bytes, &mut controls)?;
+    Ok((bytes[..count].to_vec(), controls))
+}
+
+/// What must not be is refused with the code and the text of the reference.
+#[test]
+fn errors() {
+    let cases: &[(Vec<u8>, u16, &str)] = &[
+        (frame(0x82, None, b"x"), 1002, "mask bit missing"),
+        (frame(0x89, KEY, &[0; 126]), 1002, "control frame length bigger than maximum allowed of 125 bytes"),
+        (frame(0x09, KEY, b"x"), 1002, "control frame does not have final bit set"),
+        (frame(0x88, KEY, b"x"), 1002, "close frame payload cannot be 1 byte"),
+        (frame(0x88, KEY, &[3, 231]), 1002, "invalid close status code 999"),
+        (frame(0x88, KEY, &[3, 232, 0xff]), 1007, "invalid utf8 body in close frame"),
+        (frame(0xC2, KEY, b"x"), 1002, "compressed frame received without negotiated permessage-deflate"),
+        (frame(0xA2, KEY, b"x"), 1002, "RSV2 and RSV3 must be clear"),
+        (frame(0x83, KEY, b"x"), 1002, "unknown opcode 3"),
+        (frame(0x80, KEY, b"x"), 1002, "invalid continuation frame"),
+        (
+            [frame(0x02, KEY, b"x"), frame(0x82, KEY, b"x")].concat(),
+            1002,
+            "new message started before final frame for previous message was received",
+        ),
+        ([&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0][..], &[0; 4]].concat(), 1002, "invalid 64-bit payload length"),
+    ];
+    for (bytes, code, text) in cases {
+        let error = read(&mut FrameReader::new(false), bytes).unwrap_err();
+        assert_eq!((error.code, &*error.text), (*code, *text));
+    }
+    assert_eq!(read(&mut FrameReader::new(true), &frame(0x82, None, b"x")).unwrap().0, b"x");
+}
+
+/// A close frame ends the stream: what follows does not count.
+#[test]
+fn close_ends_the_stream() {
+    let bytes = [frame(0x82, KEY, b"a"), frame(0x88, KEY, b"\x03\xe8bye"), frame(0x82, KEY, b"b")].concat();
+    let (plain, controls) = read(&mut FrameReader::new(false), &bytes).unwrap();
+    assert_eq!((plain.as_slice(), controls), (&b"a"[..], vec![Control::Close(b"\x03\xe8bye".to_vec())]));
+}
+
+/// Codes of the server's headers.
+#[test]
+fn headers() {
+    for (length, expected) in [
+        (125, vec![0x82, 125]),
+        (126, vec![0x82, 126, 0, 126]),
+        (65_535, vec![0x82, 126, 255, 255]),
+        (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+    ] {
+        let mut out = Vec::new();
+        data_header(length, &mut out);
+        assert_eq!(out, expected);
+    }
+}
+
+/// A message: its payload, its mask, whether it comes in two frames, and with a ping between them.
+type Message = (Vec<u8>, Option<[u8; 4]>, bool, bool);
+
+fn messages() -> impl Strategy<Value = Vec<Message>> {
+    let payload = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        prop::collection::vec(any::<u8>(), 120..140),
+        prop::collection::vec(any::<u8>(), 65_530..65_545),
+    ];
+    prop::collection::vec((payload, prop::option::of(any::<[u8; 4]>()), any::<bool>(), any::<bool>()), 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// However messages are cut into frames and frames into reads, and whatever pings stand between, the stream inside is
+    /// the same, and each ping comes with its body.
+    #[test]
+    fn cuts_mean_nothing(messages in messages(), cuts in prop::collection::vec(1usize..5_000, 1..20)) {
+        let (mut bytes, mut inside, mut pings) = (Vec::new(), Vec::new(), Vec::new());
+        for (payload, mask, halves, pinged) in &messages {
+            if *halves {
+                let (left, right) = payload.split_at(payload.len() / 3);
+                bytes.extend(frame(0x02, *mask, left));
+                if *pinged {
+                    pings.push(Control::Ping(b"ping".to_vec()));
+                    bytes.extend(frame(0x89, *mask, b"ping"));
+                }
+                bytes.extend(frame(0x80, KEY, right));
+            } else {
+                bytes.extend(frame(0x81, *mask, payload));
+                bytes.extend(frame(0x8A, *mask, b"nobody asked"));
+            }
+            inside.extend_from_slice(payload);
+        }
+        let mut reader = FrameReader::new(true);
+        let (mut plain, mut controls, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
+        for cut in cuts.iter().cycle() {
+            let (now, later) = rest.split_at((*cut).min(rest.len()));
+            let (part, asked) = read(&mut reader, now).unwrap();
+            plain.extend(part);
+            controls.extend(asked);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert!(plain == inside);
+        prop_assert_eq!(controls, pings);
+    }
+
+    /// Any bytes are taken or refused, never more than there are, and the same whole and byte by byte.
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut one_by_one = FrameReader::new(true);
+        let mut parts = Ok((Vec::new(), Vec::new()));
+        for byte in &bytes {
+            parts = parts.and_then(|(mut plain, mut controls): (Vec<u8>, Vec<Control>)| {
+                let (part, asked) = read(&mut one_by_one, &[*byte])?;
+                plain.extend(part);
+                controls.extend(asked);
+                Ok((plain, controls))
+            });
+        }
+        let whole = read(&mut FrameReader::new(true), &bytes);
+        prop_assert_eq!(whole, parts);
+    }
+}
