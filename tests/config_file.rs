@@ -160,19 +160,6 @@ fn the_leat_block() {
     assert!(refused.stderr.contains("ring_slots (15) must be a power of two"), "{}", refused.stderr);
 }
 
-/// A reload is answered, and the server goes on.
-#[test]
-fn a_reload_is_not_passed_over() {
-    if skip_on_peer("a_reload_is_not_passed_over") {
-        return;
-    }
-    let config = Config::new("debug: false\n");
-    let server = config.server().start();
-    server.signal(libc::SIGHUP);
-    server.await_stderr("cannot be reloaded by this version");
-    server.client().fence();
-}
-
 /// The sample is a configuration in which nothing is set.
 #[test]
 fn the_sample_can_be_printed() {

@@ -1,7 +1,9 @@
 //! Everybody who may connect, and the accounts they belong to.
 //!
-//! A [`Directory`] is made of the configuration once and never changes; all shards share it. Accounts are numbered: the
-//! number is what connections, interest and messages between shards carry.
+//! A [`Directory`] is made of the configuration and never changes; all shards share it. Accounts are numbered: the
+//! number is what connections, interest and messages between shards carry. When the configuration is read again a new
+//! directory [follows](Directory::successor), in which accounts keep their numbers. The number of an account that is gone
+//! names no other one, since something of it may still be on its way.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -14,7 +16,7 @@ use crate::config::accounts::{Account, AccountLimits};
 use crate::config::authorization::{ConnectionType, Identity, User as ConfiguredUser};
 use crate::config::permissions as config;
 use crate::config::{Options, Secret};
-use crate::wire::connect::Connect;
+use crate::wire::connect::{Claim, Connect};
 
 /// The account of whoever belongs to no other.
 pub const DEFAULT_ACCOUNT: &str = "$G";
@@ -23,11 +25,13 @@ const SYSTEM_ACCOUNT: &str = "$SYS";
 /// Users, accounts, and how clients identify themselves.
 #[derive(Debug)]
 pub struct Directory {
+    /// How many came before this one.
+    version: u64,
     accounts: Vec<AccountFacts>,
     users: HashMap<String, Arc<User>>,
     nkeys: HashMap<String, Arc<User>>,
     /// Credentials that all clients share, where there are no users.
-    shared: Option<SharedSecret>,
+    shared: Option<Arc<SharedSecret>>,
     /// Who comes without credentials.
     no_auth_user: Option<Arc<User>>,
 }
@@ -41,12 +45,13 @@ pub struct AccountFacts {
     pub is_system: bool,
     /// Limits of its clients.
     pub limits: AccountLimits,
-    /// Clients that have logged in, on all shards.
-    connections: AtomicUsize,
+    /// Clients that have logged in, on all shards, whichever directory those have.
+    connections: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
 struct User {
+    identity: Identity,
     account: u32,
     password: Option<Secret>,
     permissions: Option<Arc<Permissions>>,
@@ -54,7 +59,7 @@ struct User {
     kinds: Vec<ConnectionType>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum SharedSecret {
     User(String, Secret),
     Token(Secret),
@@ -67,6 +72,36 @@ pub struct Grant {
     pub account: u32,
     /// What it may do; everything if absent.
     pub permissions: Option<Arc<Permissions>>,
+    /// What this rests on.
+    pub basis: Basis,
+}
+
+/// Why a client is what it is: what is looked at again when another directory takes over.
+#[derive(Clone, Debug, Default)]
+pub struct Basis(Reason);
+
+#[derive(Clone, Debug, Default)]
+enum Reason {
+    /// Nothing is asked for.
+    #[default]
+    Open,
+    /// It knows what all clients know.
+    Shared(Arc<SharedSecret>),
+    /// It has proved to be this user.
+    User(Arc<User>),
+    /// It has come without credentials, where that is allowed.
+    NoCredentials,
+}
+
+/// What becomes of a client when another directory takes over.
+#[derive(Debug)]
+pub enum Review {
+    /// It is this now.
+    Stays(Grant),
+    /// Its credentials do not fit any more.
+    Denied,
+    /// Its user is gone, or belongs to another account.
+    Gone,
 }
 
 /// What comes of a CONNECT.
@@ -89,13 +124,43 @@ pub struct Client<'a> {
     pub nonce: &'a str,
 }
 
+impl Basis {
+    /// Whom the client has proved to be.
+    #[must_use]
+    pub fn claim(&self) -> Option<Claim<'_>> {
+        match &self.0 {
+            Reason::Open | Reason::NoCredentials => None,
+            Reason::Shared(shared) => Some(match &**shared {
+                SharedSecret::User(user, _) => Claim::User(user),
+                SharedSecret::Token(_) => Claim::Token,
+            }),
+            Reason::User(user) => Some(match &user.identity {
+                Identity::Password { user, .. } => Claim::User(user),
+                Identity::Nkey(key) => Claim::Nkey(key),
+            }),
+        }
+    }
+}
+
 impl Directory {
     /// The directory of a configuration.
     #[must_use]
     pub fn new(options: &Options) -> Self {
+        Self::after(&[], 0, options)
+    }
+
+    /// The directory that follows this one when the configuration has been read again.
+    #[must_use]
+    pub fn successor(&self, options: &Options) -> Self {
+        Self::after(&self.accounts, self.version + 1, options)
+    }
+
+    /// A directory in which the accounts of `before` keep their numbers and counts.
+    fn after(before: &[AccountFacts], version: u64, options: &Options) -> Self {
         let access = &options.access;
         let mut directory = Self {
-            accounts: vec![AccountFacts::new(DEFAULT_ACCOUNT, AccountLimits::default())],
+            version,
+            accounts: before.iter().map(AccountFacts::without_settings).collect(),
             users: HashMap::new(),
             nkeys: HashMap::new(),
             shared: match (&options.auth_token, &options.user) {
@@ -105,28 +170,37 @@ impl Directory {
                     Some(SharedSecret::User(user.clone(), password))
                 }
                 (None, None) => None,
-            },
+            }
+            .map(Arc::new),
             no_auth_user: None,
         };
+        directory.number(DEFAULT_ACCOUNT);
         directory.add_users(0, &access.users, access.default_permissions.as_ref());
         for account in &access.accounts {
             directory.add_account(account);
         }
         if !access.no_system_account {
             let name = access.system_account.as_deref().unwrap_or(SYSTEM_ACCOUNT);
-            let number = directory.accounts.iter().position(|account| *account.name == *name).unwrap_or_else(|| {
-                directory.accounts.push(AccountFacts::new(name, AccountLimits::default()));
-                directory.accounts.len() - 1
-            });
-            directory.accounts[number].is_system = true;
+            let number = directory.number(name);
+            directory.accounts[number as usize].is_system = true;
         }
         directory.no_auth_user = access.no_auth_user.as_ref().and_then(|name| directory.users.get(name)).cloned();
         directory
     }
 
+    /// The number of an account, a new one if it is not known.
+    fn number(&mut self, name: &str) -> u32 {
+        let known = self.accounts.iter().position(|account| *account.name == *name);
+        let number = known.unwrap_or_else(|| {
+            self.accounts.push(AccountFacts::new(name));
+            self.accounts.len() - 1
+        });
+        number as u32
+    }
+
     fn add_account(&mut self, account: &Account) {
-        let number = self.accounts.len() as u32;
-        self.accounts.push(AccountFacts::new(&account.name, account.limits));
+        let number = self.number(&account.name);
+        self.accounts[number as usize].limits = account.limits;
         self.add_users(number, &account.users, account.default_permissions.as_ref());
     }
 
@@ -135,20 +209,23 @@ impl Directory {
         let default = default.map(compile);
         for user in users {
             let permissions = user.permissions.as_ref().map(compile).or_else(|| default.clone());
-            let mut entry = User { account, password: None, permissions, kinds: user.connection_types.clone() };
-            match &user.identity {
-                Identity::Password { user, password } => {
-                    entry.password = password.clone();
-                    self.users.insert(user.clone(), Arc::new(entry));
-                }
-                Identity::Nkey(key) => {
-                    self.nkeys.insert(key.clone(), Arc::new(entry));
-                }
-            }
+            let identity = user.identity.clone();
+            let (password, known, name) = match &user.identity {
+                Identity::Password { user, password } => (password.clone(), &mut self.users, user),
+                Identity::Nkey(key) => (None, &mut self.nkeys, key),
+            };
+            let kinds = user.connection_types.clone();
+            known.insert(name.clone(), Arc::new(User { identity, account, password, permissions, kinds }));
         }
     }
 
-    /// The accounts, by number.
+    /// Tells directories that follow each other apart.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The accounts, by number. Those that are gone are among them, without users.
     #[must_use]
     pub fn accounts(&self) -> &[AccountFacts] {
         &self.accounts
@@ -164,9 +241,9 @@ impl Directory {
     #[must_use]
     pub fn without_connect(&self) -> Option<Grant> {
         match &self.no_auth_user {
-            Some(user) => Some(user.grant()),
+            Some(user) => Some(Grant { basis: Basis(Reason::NoCredentials), ..grant(user) }),
             None if self.is_required() => None,
-            None => Some(Grant { account: 0, permissions: None }),
+            None => Some(open(Reason::Open)),
         }
     }
 
@@ -190,11 +267,11 @@ impl Directory {
                 None => self.check_user(connect, client),
             };
         }
-        let grant = Grant { account: 0, permissions: None };
-        match &self.shared {
-            None => Answer::Granted(grant),
-            Some(SharedSecret::Token(token)) => judge(grant, token, given(&connect.auth_token)),
-            Some(SharedSecret::User(user, password)) => {
+        let Some(shared) = &self.shared else { return Answer::Granted(open(Reason::Open)) };
+        let grant = open(Reason::Shared(shared.clone()));
+        match &**shared {
+            SharedSecret::Token(token) => judge(grant, token, given(&connect.auth_token)),
+            SharedSecret::User(user, password) => {
                 if equal(user, &given(&connect.user)) {
                     judge(grant, password, given(&connect.pass))
                 } else {
@@ -204,11 +281,41 @@ impl Directory {
         }
     }
 
+    /// What becomes of a client that another directory has let in. Nobody has to prove anything again: who was somebody
+    /// stays that as long as the configuration says the same of him.
+    #[must_use]
+    pub fn review(&self, basis: &Basis, account: u32, kind: ConnectionType) -> Review {
+        let stays = |grant: Grant| if grant.account == account { Review::Stays(grant) } else { Review::Gone };
+        match &basis.0 {
+            Reason::Open if self.is_required() => Review::Denied,
+            Reason::Open => stays(open(Reason::Open)),
+            Reason::NoCredentials => self.without_connect().map_or(Review::Gone, stays),
+            Reason::Shared(known) if self.shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
+            Reason::Shared(known) => match **known {
+                SharedSecret::User(..) => Review::Gone,
+                SharedSecret::Token(_) if self.is_required() => Review::Denied,
+                SharedSecret::Token(_) => stays(open(Reason::Open)),
+            },
+            Reason::User(known) => {
+                let found = match &known.identity {
+                    Identity::Password { user, .. } => self.users.get(user),
+                    Identity::Nkey(key) => self.nkeys.get(key),
+                };
+                match found {
+                    Some(user) if user.account != account => Review::Gone,
+                    Some(user) if user.password == known.password && user.may_use(kind) => stays(grant(user)),
+                    Some(_) => Review::Denied,
+                    None => Review::Gone,
+                }
+            }
+        }
+    }
+
     fn check_nkey(&self, nkey: &str, connect: &Connect, client: &Client<'_>) -> Answer {
         let Some(user) = self.nkeys.get(nkey).filter(|user| user.may_use(client.kind)) else { return Answer::Denied };
         let signature = connect.sig.clone().unwrap_or_default();
         let proof = Proof::Signature { nkey: nkey.to_owned(), nonce: client.nonce.to_owned(), signature };
-        Answer::Undecided(Check { grant: user.grant(), proof })
+        Answer::Undecided(Check { grant: grant(user), proof })
     }
 
     fn check_user(&self, connect: &Connect, client: &Client<'_>) -> Answer {
@@ -217,11 +324,12 @@ impl Directory {
             && !connect.has_credentials()
             && let Some(user) = &self.no_auth_user
         {
-            return if user.may_use(client.kind) { Answer::Granted(user.grant()) } else { Answer::Denied };
+            let granted = Grant { basis: Basis(Reason::NoCredentials), ..grant(user) };
+            return if user.may_use(client.kind) { Answer::Granted(granted) } else { Answer::Denied };
         }
         let Some(user) = self.users.get(name).filter(|user| user.may_use(client.kind)) else { return Answer::Denied };
         let password = user.password.clone().unwrap_or_else(|| Secret::new(""));
-        judge(user.grant(), &password, connect.pass.clone().unwrap_or_default())
+        judge(grant(user), &password, connect.pass.clone().unwrap_or_default())
     }
 }
 
@@ -233,19 +341,38 @@ fn judge(grant: Grant, secret: &Secret, given: String) -> Answer {
     if equal(secret.expose(), &given) { Answer::Granted(grant) } else { Answer::Denied }
 }
 
-impl User {
-    fn grant(&self) -> Grant {
-        Grant { account: self.account, permissions: self.permissions.clone() }
-    }
+/// What a user may be.
+fn grant(user: &Arc<User>) -> Grant {
+    let basis = Basis(Reason::User(user.clone()));
+    Grant { account: user.account, permissions: user.permissions.clone(), basis }
+}
 
+/// A client of the default account that may do everything.
+fn open(reason: Reason) -> Grant {
+    Grant { account: 0, permissions: None, basis: Basis(reason) }
+}
+
+impl User {
     fn may_use(&self, kind: ConnectionType) -> bool {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 }
 
 impl AccountFacts {
-    fn new(name: &str, limits: AccountLimits) -> Self {
-        Self { name: name.into(), is_system: false, limits, connections: AtomicUsize::new(0) }
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), is_system: false, limits: AccountLimits::default(), connections: Arc::default() }
+    }
+
+    /// The account before the configuration says anything of it.
+    fn without_settings(&self) -> Self {
+        Self { connections: self.connections.clone(), ..Self::new(&self.name) }
+    }
+
+    /// Takes the place of a client that had entered, if there are more than may be. `true` if it has to go.
+    pub fn evict(&self) -> bool {
+        let Some(max) = self.limits.max_connections else { return false };
+        let fewer = |count| (count > max).then(|| count - 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 
     /// Counts a client that logs in; `false`, and nothing is counted, if the account is full.

@@ -51,6 +51,13 @@ impl Output {
         file.map(Self::File).map_err(|error| LogError::File(path.clone(), error))
     }
 
+    /// The difference to UTC of the times in names of backups.
+    pub(super) fn set_offset(&mut self, offset: UtcOffset) {
+        if let Self::File(log) = self {
+            log.offset = offset;
+        }
+    }
+
     /// Whether lines are read by somebody at a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Stderr) && io::stderr().is_terminal()

@@ -34,7 +34,16 @@ impl LogThread {
 
     /// The request waits its turn in the queue; if the logger thread hangs it is given up.
     pub(super) fn reopen(&self) {
-        if self.queue.sender().send_timeout(Item::Reopen, CONTROL_PATIENCE).is_err() {
+        self.ask(Item::Reopen);
+    }
+
+    /// As [`LogThread::reopen`].
+    pub(super) fn change(&self, output: Option<Output>, style: Style) {
+        self.ask(Item::Change(output, style));
+    }
+
+    fn ask(&self, item: Item) {
+        if self.queue.sender().send_timeout(item, CONTROL_PATIENCE).is_err() {
             self.queue.count_dropped(1);
         }
     }
@@ -76,6 +85,14 @@ impl Writer {
             Item::Reopen => {
                 self.write_batch();
                 self.reopen();
+            }
+            Item::Change(output, style) => {
+                self.write_batch();
+                self.style = style;
+                if let Some(output) = output {
+                    self.output = output;
+                }
+                self.output.set_offset(style.offset);
             }
             Item::Flush(done) => {
                 self.write_batch();

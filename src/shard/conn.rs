@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
-use crate::auth::Permits;
 use crate::auth::directory::DEFAULT_ACCOUNT;
+use crate::auth::{Basis, Permits};
 use crate::wire::connect::{Connect, REDACTED};
 use crate::wire::errors::CloseReason;
 
@@ -120,12 +120,14 @@ pub(crate) struct Conn {
     pub(crate) stage: Stage,
     /// What the client may do; everything if absent.
     pub(crate) permits: Option<Box<Permits>>,
+    /// Why it is what it is.
+    pub(crate) basis: Basis,
     /// The client counts among those of its account.
     pub(crate) has_entered: bool,
     /// What INFO gave the client to sign.
     pub(crate) nonce: Option<Box<str>>,
-    /// The CONNECT that is being judged.
-    pub(crate) undecided: Option<Box<Connect>>,
+    /// The CONNECT that is being judged, and the version of the directory by which.
+    pub(crate) undecided: Option<(Box<Connect>, u64)>,
     /// The INFO that answers CONNECT is owed with the next PONG.
     pub(crate) owes_info: bool,
     /// A PONG has been sent after CONNECT: asynchronous INFO may follow.
@@ -186,6 +188,7 @@ impl Conn {
             options: Options::default(),
             stage,
             permits: None,
+            basis: Basis::default(),
             has_entered: false,
             nonce: None,
             undecided: None,

@@ -42,9 +42,7 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr) -> 
     if needs_auth {
         shard.timers.set(now + shard.config.auth_timeout, (slot, cid, Timer::Auth));
     } else {
-        let at = now + shard.config.ping_interval;
-        shard.local.conns[slot as usize].pings.due = at;
-        shard.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
+        shard.start_pings(slot);
     }
     shard.make_ready(slot);
     slot
@@ -68,7 +66,15 @@ impl Shard {
             account: answers_connect.then_some(&*account.name),
             account_is_system: answers_connect && account.is_system,
         };
-        info::line(&self.shared.info, &facts)
+        info::line(&self.config.info, &facts)
+    }
+
+    /// The first ping to a client that need not log in comes in time even if it never sends CONNECT.
+    pub(super) fn start_pings(&mut self, slot: u32) {
+        let at = self.now + self.config.ping_interval;
+        let conn = &mut self.local.conns[slot as usize];
+        conn.pings.due = at;
+        self.timers.set_coarse(self.now, at, (slot, conn.cid, Timer::Ping));
     }
 
     pub(super) fn first_ping_at(&mut self) -> u64 {

@@ -14,6 +14,9 @@ use crate::config::authorization::ConnectionType;
 use crate::wire::connect::{self, Connect};
 use crate::wire::errors::CloseReason;
 
+/// How all clients are connected.
+pub(super) const KIND: ConnectionType = ConnectionType::Standard;
+
 /// Random bytes of a nonce; as base64 text it has 15 characters.
 const NONCE_BYTES: usize = 11;
 
@@ -56,13 +59,18 @@ impl Shard {
         if is_known {
             return self.log_in(io, slot, connect, None);
         }
-        let client = Client { kind: ConnectionType::Standard, nonce: conn.nonce.as_deref().unwrap_or_default() };
+        self.judge(io, slot, connect);
+    }
+
+    fn judge<I: Io>(&mut self, io: &mut I, slot: u32, connect: Connect) {
+        let conn = &mut self.local.conns[slot as usize];
+        let client = Client { kind: KIND, nonce: conn.nonce.as_deref().unwrap_or_default() };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
             Answer::Undecided(check) => {
                 conn.stage = Stage::Undecided;
-                conn.undecided = Some(Box::new(connect));
+                conn.undecided = Some((Box::new(connect), self.config.directory.version()));
                 io.decide(slot, conn.cid, check);
             }
         }
@@ -77,14 +85,20 @@ impl Shard {
     pub(super) fn finish_logins<I: Io>(&mut self, io: &mut I) {
         for (slot, cid, grant) in std::mem::take(&mut self.decided) {
             let Some(conn) = self.local.conns.get_mut(slot as usize).filter(|conn| conn.cid == cid) else { continue };
-            let (Stage::Undecided, None, Some(connect)) = (conn.stage, conn.closing, conn.undecided.take()) else {
+            let (Stage::Undecided, None, Some((connect, version))) = (conn.stage, conn.closing, conn.undecided.take())
+            else {
                 continue;
             };
             match grant {
+                // By a directory that is not in force any more.
+                _ if version != self.config.directory.version() => self.judge(io, slot, *connect),
                 Some(grant) => self.log_in(io, slot, *connect, Some(grant)),
                 None => self.deny(io, slot, *connect),
             }
             let Some(conn) = self.local.conns.get_mut(slot as usize) else { continue };
+            if conn.stage == Stage::Undecided {
+                continue;
+            }
             if conn.closing.is_none()
                 && let Input::Partial(kept) = std::mem::take(&mut conn.input)
             {
@@ -168,6 +182,7 @@ impl Shard {
             directory.accounts()[conn.account as usize].leave();
         }
         conn.account = grant.account;
+        conn.basis = grant.basis;
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {

@@ -21,6 +21,7 @@ mod life;
 mod login;
 mod outbound;
 pub mod peers;
+mod reload;
 pub(crate) mod rules;
 mod snapshot;
 mod timers;
@@ -76,13 +77,13 @@ pub struct Config {
     pub no_fast_producer_stall: bool,
     /// Who may connect.
     pub directory: Arc<Directory>,
+    /// What INFO says of the server.
+    pub info: Arc<ServerInfo>,
 }
 
-/// What all shards share: facts that do not change, and counters touched at accept and close only.
+/// What all shards share: counters touched at accept and close only.
 #[derive(Debug)]
 pub struct Shared {
-    /// What INFO says of the server.
-    pub info: ServerInfo,
     /// Whether the server wants to be rid of its clients.
     pub lame_duck: AtomicBool,
     next_cid: AtomicU64,
@@ -93,9 +94,8 @@ pub struct Shared {
 impl Shared {
     /// For `shards` shards.
     #[must_use]
-    pub fn new(info: ServerInfo, shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
         Self {
-            info,
             lame_duck: AtomicBool::new(false),
             next_cid: AtomicU64::new(1),
             connections: AtomicUsize::new(0),

@@ -41,6 +41,8 @@ pub enum CloseReason {
     WriteError,
     /// The server stops.
     ServerShutdown,
+    /// Its user has left the configuration, or belongs to another account.
+    UserGone,
 }
 
 impl CloseReason {
@@ -66,7 +68,7 @@ impl CloseReason {
     #[must_use]
     pub fn monitor_text(self) -> &'static str {
         match self {
-            Self::ClientClosed => "Client Closed",
+            Self::ClientClosed | Self::UserGone => "Client Closed",
             Self::UnknownOperation | Self::ParseError => "Protocol Violation",
             Self::ClientError => "Parse Error",
             Self::AuthorizationViolation => "Authentication Failure",
@@ -110,6 +112,8 @@ pub enum Violation<'a> {
     Subscribe(&'a [u8]),
     /// Subscribing with this queue group is not allowed.
     SubscribeQueue(&'a [u8], &'a [u8]),
+    /// A subscription, of a queue group perhaps, with this sid is not allowed any more.
+    SubscriptionRevoked(&'a [u8], Option<&'a [u8]>, &'a [u8]),
 }
 
 impl fmt::Display for Violation<'_> {
@@ -125,6 +129,13 @@ impl fmt::Display for Violation<'_> {
             Self::Subscribe(subject) => write!(f, "Permissions Violation for Subscription to {}", Quoted(subject)),
             Self::SubscribeQueue(subject, queue) => {
                 write!(f, "Permissions Violation for Subscription to {} using queue {}", Quoted(subject), Quoted(queue))
+            }
+            Self::SubscriptionRevoked(subject, queue, sid) => {
+                match queue {
+                    Some(queue) => Self::SubscribeQueue(subject, queue).fmt(f)?,
+                    None => Self::Subscribe(subject).fmt(f)?,
+                }
+                write!(f, " (sid {})", Quoted(sid))
             }
         }
     }
