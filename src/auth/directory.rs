@@ -479,4 +479,91 @@ mod tests {
         full.leave();
         assert!(full.enter());
     }
+
+    /// What `new` makes of somebody who has logged in at `old`.
+    fn review(old: &Options, new: &Options, connect: &Connect) -> String {
+        let old = Directory::new(old);
+        let Answer::Granted(grant) = old.check(connect, &CLIENT) else { panic!("the login is good") };
+        let new = old.successor(new);
+        match new.review(&grant.basis, grant.account, CLIENT.kind) {
+            Review::Stays(grant) => format!("{:?}", new.accounts()[grant.account as usize].name),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_directory_takes_over() {
+        let open = Options::default();
+        let with = |user: Option<&str>, pass: Option<&str>, token: Option<&str>| Options {
+            user: user.map(Into::into),
+            pass: pass.map(Secret::new),
+            auth_token: token.map(Secret::new),
+            ..Options::default()
+        };
+        let (single, single2) = (with(Some("u"), Some("1"), None), with(Some("u"), Some("2"), None));
+        let (token, token2) = (with(None, None, Some("t")), with(None, None, Some("t2")));
+        let in_account = |name: &str, users: &[ConfiguredUser]| {
+            let mut options = Options::default();
+            options.access.accounts = vec![
+                Account { name: "other".into(), users: vec![user("o", "o")], ..Account::default() },
+                Account { name: name.into(), users: users.to_vec(), ..Account::default() },
+            ];
+            options
+        };
+        let mut web = user("u", "1");
+        web.connection_types = vec![ConnectionType::Websocket];
+        let a = in_account("A", &[user("u", "1")]);
+        let (by_name, by_token, as_nobody) =
+            (connect(Some("u"), Some("1"), None), connect(None, None, Some("t")), connect(None, None, None));
+        for (old, new, connect, expected) in [
+            (&open, &open, &as_nobody, "\"$G\""),
+            (&open, &token, &as_nobody, "Denied"),
+            (&token, &token, &by_token, "\"$G\""),
+            (&token, &token2, &by_token, "Denied"),
+            (&token, &single, &by_token, "Denied"),
+            (&token, &open, &by_token, "\"$G\""),
+            (&single, &single, &by_name, "\"$G\""),
+            (&single, &single2, &by_name, "Gone"),
+            (&single, &open, &by_name, "Gone"),
+            (&a, &a, &by_name, "\"A\""),
+            (&a, &in_account("A", &[user("u", "1"), user("v", "1")]), &by_name, "\"A\""),
+            (&a, &in_account("A", &[user("u", "2")]), &by_name, "Denied"),
+            (&a, &in_account("A", &[web]), &by_name, "Denied"),
+            (&a, &in_account("A", &[user("v", "1")]), &by_name, "Gone"),
+            (&a, &in_account("B", &[user("u", "1")]), &by_name, "Gone"),
+            (&a, &open, &by_name, "Gone"),
+        ] {
+            assert_eq!(review(old, new, connect), expected, "{old:?} to {new:?}");
+        }
+    }
+
+    /// Accounts keep their numbers and their clients, and a number never names another account.
+    #[test]
+    fn numbers_of_accounts_last() {
+        let of = |names: &[&str]| {
+            let mut options = Options::default();
+            let account = |name: &&str| Account {
+                name: (*name).into(),
+                limits: AccountLimits { max_connections: Some(1), ..AccountLimits::default() },
+                ..Account::default()
+            };
+            options.access.accounts = names.iter().map(account).collect();
+            options
+        };
+        let names = |directory: &Directory| -> Vec<String> {
+            directory.accounts().iter().map(|account| account.name.to_string()).collect()
+        };
+        let first = Directory::new(&of(&["A", "B"]));
+        assert_eq!(names(&first), ["$G", "A", "B", "$SYS"]);
+        assert!(first.accounts()[2].enter());
+        let second = first.successor(&of(&["C", "B"]));
+        assert_eq!(names(&second), ["$G", "A", "B", "$SYS", "C"]);
+        assert!(second.accounts()[3].is_system && !second.accounts()[2].enter());
+        assert_eq!(second.accounts()[1].limits, AccountLimits::default());
+        second.accounts()[2].leave();
+        assert!(first.accounts()[2].enter());
+        let third = second.successor(&of(&["D", "A"]));
+        assert_eq!(names(&third), ["$G", "A", "B", "$SYS", "C", "D"]);
+        assert_eq!(third.version(), 2);
+    }
 }

@@ -367,3 +367,7 @@ mod tests {
         assert!(permits.may_publish(format!("_INBOX.{}", 3 * REPLIES_MAX - 1).as_bytes(), second));
     }
 }
+
+#[cfg(test)]
+#[path = "permissions_properties.rs"]
+mod properties;

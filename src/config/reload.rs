@@ -90,7 +90,8 @@ pub(super) fn authorization(old: &Options, new: &Options) -> Vec<String> {
         (named(old) != named(new) || rest(old) != rest(new), "authorization users"),
     ]
     .into_iter()
-    .filter_map(|(differs, what)| differs.then(|| what.to_owned()))
+    .filter(|(differs, _)| *differs)
+    .map(|(_, what)| what.to_owned())
     .collect()
 }
 
@@ -174,5 +175,89 @@ impl Shown for Vec<String> {
 impl Shown for Vec<(String, String)> {
     fn shown(&self) -> String {
         format!("{self:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    type Set = fn(&mut Options);
+
+    /// Every live key has its line, and secrets are in none.
+    #[test]
+    fn live_changes() {
+        let cases: &[(Set, &[&str])] = &[
+            (|_| {}, &[]),
+            (|o| o.debug = true, &["Reloaded: debug = true"]),
+            (|o| o.log_file = Some("x".into()), &["Reloaded: log_file = x"]),
+            (|o| o.ping_interval = Duration::from_millis(1500), &["Reloaded: ping_interval = 1.5s"]),
+            (|o| o.client_advertise = Some("h:1".into()), &["Reload: client_advertise = h:1"]),
+            (|o| o.no_fast_producer_stall = true, &["Reloaded: fast producers will not be stalled"]),
+            (
+                |o| (o.user, o.pass) = (Some("u".into()), Some(Secret::new("hidden"))),
+                &["Reloaded: authorization username", "Reloaded: authorization password"],
+            ),
+            (|o| o.auth_token = Some(Secret::new("hidden")), &["Reloaded: authorization token"]),
+            (|o| o.auth_timeout = Duration::from_secs(3), &["Reloaded: authorization timeout = 3"]),
+            (
+                |o| {
+                    let identity = Identity::Nkey("U".into());
+                    let rest = (None, Vec::new(), false);
+                    let (permissions, connection_types, proxy_required) = rest;
+                    o.access.users = vec![User { identity, permissions, connection_types, proxy_required }];
+                },
+                &["Reloaded: authorization nkey users"],
+            ),
+            (|o| o.access.accounts = vec![crate::config::accounts::Account::default()], &["Reloaded: accounts"]),
+            (|o| o.tls = Some(TlsOptions::default()), &["Reloaded: tls = enabled"]),
+            (
+                |o| (o.max_connections, o.debug) = (1, true),
+                &["Reloaded: debug = true", "Reloaded: max_connections = 1"],
+            ),
+        ];
+        for (set, expected) in cases {
+            let (old, mut new) = (Options::default(), Options::default());
+            set(&mut new);
+            let lines: Vec<String> = diff(&old, &new).unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(lines, *expected);
+        }
+    }
+
+    /// One change that needs a restart refuses the others.
+    #[test]
+    fn changes_that_need_a_restart() {
+        let cases: &[(Set, &str)] = &[
+            (|o| o.port = PortSpec::Any, "Port: old=4222, new=-1"),
+            (|o| o.host = "h".into(), "Host: old=0.0.0.0, new=h"),
+            (|o| o.http_port = Some(PortSpec::Fixed(1)), "HTTPPort: old=0, new=1"),
+            (|o| o.http_host = Some("h".into()), "HTTPHost: old=, new=h"),
+            (|o| o.max_sub_tokens = Some(3), "MaxSubTokens: old=0, new=3"),
+            (|o| o.lame_duck_duration = Duration::from_secs(90), "LameDuckDuration: old=2m0s, new=1m30s"),
+            (|o| o.proxy_protocol = true, "ProxyProtocol: old=false, new=true"),
+            (|o| o.spin_us = 3, "spin_us: old=0, new=3"),
+            (|o| (o.ring_slots, o.debug) = (2, true), "ring_slots: old=256, new=2"),
+        ];
+        for (set, expected) in cases {
+            let (old, mut new) = (Options::default(), Options::default());
+            set(&mut new);
+            let text = diff(&old, &new).unwrap_err().to_string();
+            assert_eq!(text, format!("config reload not supported for {expected}"));
+        }
+    }
+
+    /// TLS of the WebSocket listener is live, and the rest of it is not.
+    #[test]
+    fn websocket_changes() {
+        let listener = |tls: bool, port| WebsocketOptions {
+            port: Some(PortSpec::Fixed(port)),
+            tls: tls.then(TlsOptions::default),
+            ..WebsocketOptions::default()
+        };
+        let options = |listener| Options { websocket: Some(listener), ..Options::default() };
+        assert_eq!(diff(&options(listener(true, 1)), &options(listener(false, 1))).map(|changes| changes.len()), Ok(1));
+        let refusal = diff(&options(listener(true, 1)), &options(listener(true, 2))).unwrap_err();
+        assert_eq!(refusal.field, "Websocket");
     }
 }
