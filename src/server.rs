@@ -265,6 +265,7 @@ impl Server {
             max_control_line: options.max_control_line,
             max_pending: options.max_pending,
             max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
+            max_sub_tokens: options.max_sub_tokens.map(usize::from),
             max_connections: options.max_connections,
             closed_records: options.max_closed_clients.div_ceil(self.orders.len()),
             ping_interval: nanos(options.ping_interval),

@@ -188,8 +188,7 @@ const ADDRESSES: &[Key<Options>] = &[
     .compared(compare!(https_port))
     .field("HTTPSPort"),
     text!(&["http_base_path"], "\"/\"", "Path that monitoring endpoints begin with", http_base_path)
-        .field("HTTPBasePath")
-        .without_effect(),
+        .field("HTTPBasePath"),
     path!(&["pid_file", "pidfile"], "\"\"", "File for the process id", pid_file).live(),
     path!(&["ports_file_dir"], "\"\"", "Directory for a file that lists the ports in use", ports_file_dir).live(),
     Key::<Options>::other(
@@ -247,8 +246,7 @@ const LOGGING: &[Key<Options>] = &[
         },
     )
     .compared(compare!(logfile_max_num))
-    .field("LogMaxFiles")
-    .without_effect(),
+    .field("LogMaxFiles"),
     Key::<Options>::boolean(&["syslog"], "false", "Log to syslog", |_, _| ()).live().without_effect(),
     Key::<Options>::text(&["remote_syslog"], "\"\"", "Syslog server, udp://host:514", |_, _| Ok(()))
         .live()
@@ -309,8 +307,7 @@ const LIMITS: &[Key<Options>] = &[
         },
     )
     .compared(compare!(max_sub_tokens))
-    .field("MaxSubTokens")
-    .without_effect(),
+    .field("MaxSubTokens"),
     number!(&["max_control_line"], "4KB", "Longest protocol line after its verb", max_control_line, protocol_size)
         .live(),
     number!(&["max_closed_clients"], "10000", "Records kept of closed connections", max_closed_clients, read::count)

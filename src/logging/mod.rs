@@ -76,6 +76,8 @@ pub struct LogConfig {
     pub utc: bool,
     /// Rotate the file when it exceeds this many bytes; 0 = never.
     pub size_limit: u64,
+    /// Files to keep, the present one included; 0 = all.
+    pub files_max: usize,
 }
 
 impl From<&Options> for LogConfig {
@@ -88,6 +90,7 @@ impl From<&Options> for LogConfig {
             time: options.logtime,
             utc: options.logtime_utc,
             size_limit: options.log_size_limit,
+            files_max: options.logfile_max_num,
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Config {
     pub max_pending: usize,
     /// Most subscriptions per connection; `None` = no limit.
     pub max_subscriptions: Option<usize>,
+    /// Most tokens of a subject that is subscribed to; `None` = no limit.
+    pub max_sub_tokens: Option<usize>,
     /// Most connections of the whole server.
     pub max_connections: usize,
     /// Records of closed connections kept per shard.

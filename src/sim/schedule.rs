@@ -111,6 +111,7 @@ impl Run {
             max_control_line: 4096,
             max_pending: 64 << 20,
             max_subscriptions: None,
+            max_sub_tokens: None,
             max_connections: 1000,
             closed_records: 2,
             ping_interval: HOUR,

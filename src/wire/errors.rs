@@ -112,6 +112,8 @@ pub enum Violation<'a> {
     Subscribe(&'a [u8]),
     /// Subscribing with this queue group is not allowed.
     SubscribeQueue(&'a [u8], &'a [u8]),
+    /// Subscribing to a subject with more tokens than `max_sub_tokens`.
+    SubscribeTokens(&'a [u8]),
     /// A subscription, of a queue group perhaps, with this sid is not allowed any more.
     SubscriptionRevoked(&'a [u8], Option<&'a [u8]>, &'a [u8]),
 }
@@ -130,6 +132,7 @@ impl fmt::Display for Violation<'_> {
             Self::SubscribeQueue(subject, queue) => {
                 write!(f, "Permissions Violation for Subscription to {} using queue {}", Quoted(subject), Quoted(queue))
             }
+            Self::SubscribeTokens(subject) => write!(f, "{}, too many tokens", Self::Subscribe(subject)),
             Self::SubscriptionRevoked(subject, queue, sid) => {
                 match queue {
                     Some(queue) => Self::SubscribeQueue(subject, queue).fmt(f)?,

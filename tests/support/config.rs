@@ -46,6 +46,25 @@ impl Config {
     }
 }
 
+/// A file with users of each kind in two accounts, and the seed of the one with an nkey.
+pub(crate) fn users() -> (Config, String) {
+    let pair = nkeys::KeyPair::new_user();
+    let hash = bcrypt::hash("hashed", 4).expect("a hash");
+    let config = Config::new(&format!(
+        "accounts {{
+           A {{ users: [
+             {{ user: plain, password: secret }}
+             {{ user: hashed, password: \"{hash}\" }}
+             {{ nkey: {} }}
+             {{ user: limited, password: x, permissions: {{ publish: \"news.>\", subscribe: [\"news.>\", \"_INBOX.>\"] }} }}
+           ] }}
+           B {{ users: [ {{ user: other, password: x }} ] }}
+         }}\n",
+        pair.public_key()
+    ));
+    (config, pair.seed().expect("a seed"))
+}
+
 /// Has a server read its file again, and returns what it says of that.
 pub(crate) fn reload(server: &Server) -> String {
     const ENDS: [&str; 2] = ["Reloaded server configuration (", "Failed to reload server configuration: "];
