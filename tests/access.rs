@@ -56,7 +56,8 @@ fn users_log_in_with_passwords_and_hashes(shards: usize) {
     silent.send("PING\r\n");
     silent.expect_then_close("-ERR 'Authorization Violation'\r\n");
     let connz = server.get_json("/connz?auth=1");
-    let users: Vec<_> = connz["connections"].as_array().unwrap().iter().map(|conn| &conn["authorized_user"]).collect();
+    let users: Vec<_> =
+        connz["connections"].as_array().expect("a list").iter().map(|conn| &conn["authorized_user"]).collect();
     assert!(users.contains(&&json!("plain")) && users.contains(&&json!("hashed")), "{users:?}");
 
     let config = Config::new(&format!("authorization {{ token: \"{hash}\" }}"));

@@ -99,6 +99,9 @@ fn subjects_have_so_many_tokens(shards: usize) {
 #[test]
 fn monitoring_has_a_base_path() {
     for (given, base) in [("\"/x\"", "/x"), ("\"a{b/:c/\"", "/a{b/:c")] {
+        if given.contains('{') && skip_on_peer("a base path that looks like a pattern") {
+            continue;
+        }
         let config = Config::new(&format!("http_base_path: {given}\n"));
         let server = config.server().monitor().start();
         assert_eq!(server.get_json(&format!("{base}/varz"))["http_base_path"], given.trim_matches('"'));
