@@ -13,8 +13,9 @@ use crate::logging::{LogConfig, Logging};
 /// Runs the broker, or whatever else `arguments` (without the program's name) ask for.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match cli::parse(arguments) {
-        Ok(Command::Run { options, warnings }) => serve(*options, &warnings),
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match cli::parse(arguments.iter().cloned()) {
+        Ok(Command::Run { options, warnings }) => serve(*options, &warnings, &|| read_again(&arguments)),
         Ok(Command::Signal(signal)) => match signal.send() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error),
@@ -34,14 +35,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn serve(mut options: Options, warnings: &[String]) -> ExitCode {
+/// The options as a start with these arguments would have them now, and its warnings: the file may be another one, and
+/// flags keep their precedence over it.
+fn read_again(arguments: &[OsString]) -> Result<(Options, Vec<String>), String> {
+    match cli::parse(arguments.iter().cloned()) {
+        Ok(Command::Run { options, warnings }) => Ok((*options, warnings)),
+        Ok(_) => Err("the arguments do not start a server".to_owned()),
+        Err(error) => Err(error.reason().replace('\n', "; ")),
+    }
+}
+
+fn serve(mut options: Options, warnings: &[String], read_again: control::ReadAgain<'_>) -> ExitCode {
     // Before the log has a thread: some of what is prepared must happen while there is only one.
     let prepared = host::prepare(&mut options);
     let logging = match Logging::install(&LogConfig::from(&options)) {
         Ok(logging) => logging,
         Err(error) => return refuse(&error),
     };
-    match control::run(options, prepared, warnings, &logging) {
+    match control::run(options, prepared, warnings, &logging, read_again) {
         Ok(()) => ExitCode::SUCCESS,
         // The log has the line.
         Err(_) => ExitCode::from(CliError::EXIT_CODE),

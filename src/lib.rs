@@ -183,9 +183,24 @@
 //! [orders](io::driver::Order) through a channel, each followed by a ring of the doorbell; a shard obeys between two
 //! turns. Drain and lame duck mode are sequences of such orders ([`server::Server::drain`]).
 //!
+//! *Reload.* When the configuration is read again, the tables of keys tell what has changed ([`config::diff`]); one key
+//! that needs a restart refuses the whole. The control thread then gives every shard its new [`shard::Config`], with a new
+//! [`auth::Directory`] of users and accounts, which the shard takes between two turns ([`shard::Shard::reload`]). Shards
+//! do so one after the other, and messages go on between them: an account keeps its number for ever, and a shard that
+//! hears of one it does not know yet makes room for it. Clients are looked at one by one: each remembers why it is what
+//! it is ([`auth::Basis`]), and nobody has to log in again.
+//!
 //! *Monitoring* has one more thread, with an HTTP server. It asks for a [`monitor::ShardSnapshot`] by order, gets plain
 //! values back, and makes JSON of them where no message waits for it. *Log lines* are queued for a thread that writes
 //! them; when that queue is full lines are dropped and counted, and nobody waits ([`logging`]).
+//!
+//! # Who may do what
+//!
+//! A CONNECT is judged by the [`auth::Directory`], which is made of the configuration and shared by all shards. Password
+//! hashes and signatures cost too much for a shard and go to threads of their own ([`io::logins`]); the connection is not
+//! read until the verdict is back, and others do not notice. A verdict of a directory that has been replaced meanwhile
+//! does not count. What a user may publish and subscribe to is decided by [`auth::permissions`], whose verdicts a
+//! connection remembers. An account is a subject space: the shards have an index for each.
 //!
 //! # Modules
 //!
@@ -198,21 +213,21 @@
 //! | [`wire`] | the client protocol: bytes to values and back; CONNECT and INFO; error texts |
 //! | [`websocket`] | the request that becomes a WebSocket, and frames |
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
-//! | [`auth`] | who may connect |
-//! | [`config`], [`version`] | options as plain values, their notations, rules and defaults |
+//! | [`config`], [`version`] | options as plain values, their notations, rules and defaults; the configuration file |
 //! | [`tls`] | certificates and what a handshake needs; what it found out |
 //! | [`host`] | what the machine must offer, and the remedy where it does not |
+//! | [`auth`] | who may connect, and what they may do |
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
 //! | [`shard`] | one core's share: turns, connections, routes, delivery, links to other shards |
 //! | [`io`] | the only place that meets sockets: readiness, accepting, doorbells, the driver |
 //! | [`server`] | shards on their threads, and the handle to steer them |
-//! | [`control`] | start, signals, drain, lame duck |
-//! | [`cli`] | arguments to options: the table of flags, help |
+//! | [`control`] | start, signals, drain, lame duck, reload |
+//! | [`cli`] | arguments and file to options: the table of flags, help |
 //!
 //! Still to come are the layers that store and replicate: the segmented log, streams and consumers with JetStream and
-//! NATS Streaming as their faces, accounts, and routes, gateways and leafnodes to other servers, for which a
-//! socket will stand in the place of a ring.
+//! NATS Streaming as their faces, and routes, gateways and leafnodes to other servers, for which a socket will stand
+//! in the place of a ring.
 
 pub mod auth;
 pub mod cli;

@@ -49,6 +49,10 @@ pub struct Server {
     threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
     address: SocketAddr,
     started: SystemTime,
+    info: Arc<ServerInfo>,
+    /// What INFO says of it to clients of the WebSocket listener.
+    websocket_info: Option<Arc<ServerInfo>>,
+    directory: Arc<Directory>,
 }
 
 /// Why a server did not start.
@@ -100,9 +104,9 @@ impl Server {
         let listeners = bind_patiently(address, options.cores.len());
         let listeners = listeners.map_err(|error| StartError::Listen(address, error))?;
         let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
-        let mut shared = Shared::new(server_info(options, address), shards);
-        shared.websocket_info = websocket.as_ref().map(|found| found.info(&shared.info));
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(shards));
+        let info = server_info(options, address);
+        let websocket_info = websocket.as_ref().map(|found| Arc::new(found.info(&info)));
         let bells = (0..shards).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>();
         let bells = bells.map_err(StartError::Doorbell)?;
         let (orders, order_receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
@@ -129,16 +133,19 @@ impl Server {
             threads: Vec::with_capacity(shards),
             address,
             started: SystemTime::now(),
+            info: Arc::new(info),
+            websocket_info,
+            directory: Arc::new(Directory::new(options)),
         };
         let epoch = Instant::now();
-        let directory = Arc::new(Directory::new(options));
+        let config = server.config(options);
         let logins = Logins::start(&server.orders, &server.bells).map_err(StartError::Thread)?;
         let parts =
             listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
         let (started, all_started) = bounded(shards);
         for (((listener, orders), links), cpu) in parts.zip(&options.cores) {
             let id = server.threads.len();
-            let (shared, config, cpu) = (server.shared.clone(), config(options, &directory, shards), *cpu);
+            let (shared, config, cpu) = (server.shared.clone(), config.clone(), *cpu);
             let (all_orders, bells, logins) = (server.orders.clone(), server.bells.clone(), logins.clone());
             let spin = Duration::from_micros(options.spin_us);
             let tls =
@@ -217,6 +224,40 @@ impl Server {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What INFO says of the server.
+    #[must_use]
+    pub fn info(&self) -> &Arc<ServerInfo> {
+        &self.info
+    }
+
+    /// Works by other options from now on; nothing in them may need a restart. Returns when all shards do so; gives the
+    /// number of connections that had to be closed because there were too many.
+    pub fn reload(&mut self, options: &Options) -> usize {
+        let (host, port) = advertised(options, self.address);
+        self.info = Arc::new(ServerInfo { host, port, ..(*self.info).clone() });
+        self.directory = Arc::new(self.directory.successor(options));
+        let config = Arc::new(self.config(options));
+        let (answer, answers) = bounded(self.orders.len());
+        self.order_all(|| Order::Reload(config.clone(), answer.clone()));
+        drop(answer);
+        let mut left = gather(&answers, self.orders.len(), answer_deadline());
+        if left.len() < self.orders.len() {
+            tracing::warn!("some shards are busy and will work by the new configuration a little later");
+        }
+        let count: usize = left.iter().map(|(_, count)| count).sum();
+        let excess = count.saturating_sub(options.max_connections);
+        let mut quotas = vec![0; self.orders.len()];
+        for _ in 0..excess {
+            if let Some((fullest, count)) = left.iter_mut().max_by_key(|(_, count)| *count) {
+                *count -= 1;
+                quotas[usize::from(*fullest)] += 1;
+            }
+        }
+        let mut quotas = quotas.into_iter();
+        self.order_all(|| Order::CloseExcess(quotas.next().unwrap_or(0)));
+        excess
     }
 
     /// A handle that asks shards for monitoring values from any thread.
@@ -307,6 +348,27 @@ impl Server {
                 Ok(Err(error)) => tracing::error!("a shard ended with an error: {error}"),
                 Err(error) => tracing::error!("a shard's executor ended with an error: {error}"),
             }
+        }
+    }
+
+    fn config(&self, options: &Options) -> Config {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
+        Config {
+            max_payload: options.max_payload,
+            max_control_line: options.max_control_line,
+            max_pending: options.max_pending,
+            max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
+            max_sub_tokens: options.max_sub_tokens.map(usize::from),
+            max_connections: options.max_connections,
+            closed_records: options.max_closed_clients.div_ceil(self.orders.len()),
+            ping_interval: nanos(options.ping_interval),
+            ping_max: options.ping_max,
+            write_deadline: nanos(options.write_deadline),
+            auth_timeout: nanos(options.auth_timeout),
+            no_fast_producer_stall: options.no_fast_producer_stall,
+            directory: self.directory.clone(),
+            info: self.info.clone(),
+            websocket_info: self.websocket_info.clone(),
         }
     }
 
@@ -475,23 +537,5 @@ fn advertised(options: &Options, address: SocketAddr) -> (String, u16) {
             Some((host, port)) if let Ok(port) = port.parse() => (host.to_owned(), port),
             _ => (advertise.to_owned(), address.port()),
         },
-    }
-}
-
-fn config(options: &Options, directory: &Arc<Directory>, shards: usize) -> Config {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
-    Config {
-        max_payload: options.max_payload,
-        max_control_line: options.max_control_line,
-        max_pending: options.max_pending,
-        max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
-        max_connections: options.max_connections,
-        closed_records: options.max_closed_clients.div_ceil(shards),
-        ping_interval: nanos(options.ping_interval),
-        ping_max: options.ping_max,
-        write_deadline: nanos(options.write_deadline),
-        auth_timeout: nanos(options.auth_timeout),
-        no_fast_producer_stall: options.no_fast_producer_stall,
-        directory: directory.clone(),
     }
 }

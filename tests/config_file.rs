@@ -12,6 +12,7 @@ use support::{PATIENCE, run, shard_suite, skip_on_peer, wait_until};
 shard_suite!(one_shard = 1, three_shards = 3 => {
     a_file_describes_a_server,
     credentials_of_the_file_are_enforced,
+    subjects_have_so_many_tokens,
 });
 
 /// Keys of all kinds do what they say, included files and variables among them.
@@ -79,6 +80,62 @@ fn credentials_of_the_file_are_enforced(shards: usize) {
     let mut client = server.connect();
     client.send("CONNECT {\"auth_token\":\"x\"}\r\n");
     client.expect_then_close(violation);
+}
+
+/// A subject with more tokens cannot be subscribed to; it can be published to.
+fn subjects_have_so_many_tokens(shards: usize) {
+    let config = Config::new("max_sub_tokens: 3\n");
+    let server = config.server().shards(shards).start();
+    let mut client = server.client();
+    client.send("SUB a.b.c 1\r\nSUB a.b.c.d 2\r\nSUB a.b.c.> q 3\r\nSUB a.*.> 4\r\nPUB a.b.c.d 1\r\nx\r\nPING\r\n");
+    client.expect(
+        "-ERR 'Permissions Violation for Subscription to \"a.b.c.d\", too many tokens'\r\n\
+         -ERR 'Permissions Violation for Subscription to \"a.b.c.>\", too many tokens'\r\n\
+         MSG a.b.c.d 4 1\r\nx\r\nPONG\r\n",
+    );
+}
+
+/// Monitoring stands below a path of its own, and nowhere else.
+#[test]
+fn monitoring_has_a_base_path() {
+    for (given, base) in [("\"/x\"", "/x"), ("\"a{b/:c/\"", "/a{b/:c")] {
+        if given.contains('{') && skip_on_peer("a base path that looks like a pattern") {
+            continue;
+        }
+        let config = Config::new(&format!("http_base_path: {given}\n"));
+        let server = config.server().monitor().start();
+        assert_eq!(server.get_json(&format!("{base}/varz"))["http_base_path"], given.trim_matches('"'));
+        assert_eq!(server.get(&format!("{base}/healthz")).status, 200);
+        assert_eq!(server.get(base).status, 200);
+        for path in ["/", "/varz", &format!("{base}varz"), &format!("{base}/nothing")] {
+            assert_eq!(server.get(path).status, 404, "{path}");
+        }
+    }
+}
+
+/// The log is cut into files, of which so many are kept.
+#[test]
+fn log_files_are_kept_in_part() {
+    let config = Config::new("");
+    let in_dir = config.dir.path().join("log").display().to_string();
+    config.rewrite(&format!("log_file: \"{in_dir}\"\nlogfile_size_limit: 1000\nlogfile_max_num: 3\ndebug: true\n"));
+    let server = config.server().start();
+    let purges = || {
+        let names = fs::read_dir(config.dir.path()).expect("a directory").flatten();
+        let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.into_iter().filter(|name| name.starts_with("log")).collect::<Vec<_>>()
+    };
+    let mut newest = String::new();
+    wait_until("three files have been there and one has gone", PATIENCE, || {
+        server.client().fence();
+        let mut names = purges();
+        names.sort();
+        assert!(names.len() <= 4, "one more for a moment: {names:?}");
+        let last = names.last().cloned().unwrap_or_default();
+        let is_new = last != newest && names.len() == 3;
+        newest = last;
+        is_new && fs::read_to_string(&in_dir).is_ok_and(|text| text.contains("Purged log file \"log.20"))
+    });
 }
 
 /// What the reference warns about does not stop a start, but is written to standard error.
@@ -156,19 +213,6 @@ fn the_leat_block() {
     assert_eq!(config.test().code, Some(0));
     let refused = Config::new("leat { ring_slots: 15 }\n").server().start_in_vain();
     assert!(refused.stderr.contains("ring_slots (15) must be a power of two"), "{}", refused.stderr);
-}
-
-/// A reload is answered, and the server goes on.
-#[test]
-fn a_reload_is_not_passed_over() {
-    if skip_on_peer("a_reload_is_not_passed_over") {
-        return;
-    }
-    let config = Config::new("debug: false\n");
-    let server = config.server().start();
-    server.signal(libc::SIGHUP);
-    server.await_stderr("cannot be reloaded by this version");
-    server.client().fence();
 }
 
 /// The sample is a configuration in which nothing is set.

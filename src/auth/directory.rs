@@ -1,7 +1,9 @@
 //! Everybody who may connect, and the accounts they belong to.
 //!
-//! A [`Directory`] is made of the configuration once and never changes; all shards share it. Accounts are numbered: the
-//! number is what connections, interest and messages between shards carry.
+//! A [`Directory`] is made of the configuration and never changes; all shards share it. Accounts are numbered: the
+//! number is what connections, interest and messages between shards carry. When the configuration is read again a new
+//! directory [follows](Directory::successor), in which accounts keep their numbers. The number of an account that is gone
+//! names no other one, since something of it may still be on its way.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use crate::config::authorization::{ConnectionType, Identity, User as ConfiguredU
 use crate::config::permissions as config;
 use crate::config::{Options, Secret};
 use crate::tls::PeerNames;
-use crate::wire::connect::Connect;
+use crate::wire::connect::{Claim, Connect};
 
 /// The account of whoever belongs to no other.
 pub const DEFAULT_ACCOUNT: &str = "$G";
@@ -25,11 +27,13 @@ const SYSTEM_ACCOUNT: &str = "$SYS";
 /// Users, accounts, and how clients identify themselves.
 #[derive(Debug)]
 pub struct Directory {
+    /// How many came before this one.
+    version: u64,
     accounts: Vec<AccountFacts>,
     users: HashMap<String, Arc<User>>,
     nkeys: HashMap<String, Arc<User>>,
     /// Credentials that all clients share, where there are no users.
-    shared: Option<SharedSecret>,
+    shared: Option<Arc<SharedSecret>>,
     /// Users by the distinguished names that they are named after, where certificates say who a client is.
     by_subject: Option<HashMap<Vec<String>, String>>,
     /// Who comes without credentials.
@@ -49,12 +53,13 @@ pub struct AccountFacts {
     pub crossings: Option<Crossings>,
     /// Other accounts import a service of it.
     serves_others: bool,
-    /// Clients that have logged in, on all shards.
-    connections: AtomicUsize,
+    /// Clients that have logged in, on all shards, whichever directory those have.
+    connections: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
 struct User {
+    identity: Identity,
     account: u32,
     password: Option<Secret>,
     permissions: Option<Arc<Permissions>>,
@@ -62,7 +67,7 @@ struct User {
     kinds: Vec<ConnectionType>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum SharedSecret {
     User(String, Secret),
     Token(Secret),
@@ -77,6 +82,36 @@ pub struct Grant {
     pub permissions: Option<Arc<Permissions>>,
     /// Who it is, where that is not what it has said.
     pub user: Option<String>,
+    /// What this rests on.
+    pub basis: Basis,
+}
+
+/// Why a client is what it is: what is looked at again when another directory takes over.
+#[derive(Clone, Debug, Default)]
+pub struct Basis(Reason);
+
+#[derive(Clone, Debug, Default)]
+enum Reason {
+    /// Nothing is asked for.
+    #[default]
+    Open,
+    /// It knows what all clients know.
+    Shared(Arc<SharedSecret>),
+    /// It has proved to be this user.
+    User(Arc<User>),
+    /// It has come without credentials, where that is allowed.
+    NoCredentials,
+}
+
+/// What becomes of a client when another directory takes over.
+#[derive(Debug)]
+pub enum Review {
+    /// It is this now.
+    Stays(Grant),
+    /// Its credentials do not fit any more.
+    Denied,
+    /// Its user is gone, or belongs to another account.
+    Gone,
 }
 
 /// What comes of a CONNECT.
@@ -101,13 +136,43 @@ pub struct Client<'a> {
     pub certificate: Option<&'a PeerNames>,
 }
 
+impl Basis {
+    /// Whom the client has proved to be.
+    #[must_use]
+    pub fn claim(&self) -> Option<Claim<'_>> {
+        match &self.0 {
+            Reason::Open | Reason::NoCredentials => None,
+            Reason::Shared(shared) => Some(match &**shared {
+                SharedSecret::User(user, _) => Claim::User(user),
+                SharedSecret::Token(_) => Claim::Token,
+            }),
+            Reason::User(user) => Some(match &user.identity {
+                Identity::Password { user, .. } => Claim::User(user),
+                Identity::Nkey(key) => Claim::Nkey(key),
+            }),
+        }
+    }
+}
+
 impl Directory {
     /// The directory of a configuration.
     #[must_use]
     pub fn new(options: &Options) -> Self {
+        Self::after(&[], 0, options)
+    }
+
+    /// The directory that follows this one when the configuration has been read again.
+    #[must_use]
+    pub fn successor(&self, options: &Options) -> Self {
+        Self::after(&self.accounts, self.version + 1, options)
+    }
+
+    /// A directory in which the accounts of `before` keep their numbers and counts.
+    fn after(before: &[AccountFacts], version: u64, options: &Options) -> Self {
         let access = &options.access;
         let mut directory = Self {
-            accounts: vec![AccountFacts::new(DEFAULT_ACCOUNT, AccountLimits::default())],
+            version,
+            accounts: before.iter().map(AccountFacts::without_settings).collect(),
             users: HashMap::new(),
             nkeys: HashMap::new(),
             shared: match (&options.auth_token, &options.user) {
@@ -117,10 +182,12 @@ impl Directory {
                     Some(SharedSecret::User(user.clone(), password))
                 }
                 (None, None) => None,
-            },
+            }
+            .map(Arc::new),
             by_subject: None,
             no_auth_user: None,
         };
+        directory.number(DEFAULT_ACCOUNT);
         directory.add_users(0, &access.users, access.default_permissions.as_ref());
         for account in &access.accounts {
             directory.add_account(account);
@@ -128,11 +195,8 @@ impl Directory {
         directory.add_crossings(options);
         if !access.no_system_account {
             let name = access.system_account.as_deref().unwrap_or(SYSTEM_ACCOUNT);
-            let number = directory.accounts.iter().position(|account| *account.name == *name).unwrap_or_else(|| {
-                directory.accounts.push(AccountFacts::new(name, AccountLimits::default()));
-                directory.accounts.len() - 1
-            });
-            directory.accounts[number].is_system = true;
+            let number = directory.number(name);
+            directory.accounts[number as usize].is_system = true;
         }
         if options.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
             let names = directory.users.keys().filter(|name| name.contains('='));
@@ -142,9 +206,19 @@ impl Directory {
         directory
     }
 
+    /// The number of an account, a new one if it is not known.
+    fn number(&mut self, name: &str) -> u32 {
+        let known = self.accounts.iter().position(|account| *account.name == *name);
+        let number = known.unwrap_or_else(|| {
+            self.accounts.push(AccountFacts::new(name));
+            self.accounts.len() - 1
+        });
+        number as u32
+    }
+
     fn add_account(&mut self, account: &Account) {
-        let number = self.accounts.len() as u32;
-        self.accounts.push(AccountFacts::new(&account.name, account.limits));
+        let number = self.number(&account.name);
+        self.accounts[number as usize].limits = account.limits;
         self.add_users(number, &account.users, account.default_permissions.as_ref());
     }
 
@@ -170,20 +244,23 @@ impl Directory {
         let default = default.map(compile);
         for user in users {
             let permissions = user.permissions.as_ref().map(compile).or_else(|| default.clone());
-            let mut entry = User { account, password: None, permissions, kinds: user.connection_types.clone() };
-            match &user.identity {
-                Identity::Password { user, password } => {
-                    entry.password = password.clone();
-                    self.users.insert(user.clone(), Arc::new(entry));
-                }
-                Identity::Nkey(key) => {
-                    self.nkeys.insert(key.clone(), Arc::new(entry));
-                }
-            }
+            let identity = user.identity.clone();
+            let (password, known, name) = match &user.identity {
+                Identity::Password { user, password } => (password.clone(), &mut self.users, user),
+                Identity::Nkey(key) => (None, &mut self.nkeys, key),
+            };
+            let kinds = user.connection_types.clone();
+            known.insert(name.clone(), Arc::new(User { identity, account, password, permissions, kinds }));
         }
     }
 
-    /// The accounts, by number.
+    /// Tells directories that follow each other apart.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The accounts, by number. Those that are gone are among them, without users.
     #[must_use]
     pub fn accounts(&self) -> &[AccountFacts] {
         &self.accounts
@@ -199,9 +276,9 @@ impl Directory {
     #[must_use]
     pub fn without_connect(&self) -> Option<Grant> {
         match &self.no_auth_user {
-            Some(user) => Some(user.grant()),
+            Some(user) => Some(Grant { basis: Basis(Reason::NoCredentials), ..grant(user) }),
             None if self.is_required() => None,
-            None => Some(Grant { account: 0, permissions: None, user: None }),
+            None => Some(open(Reason::Open)),
         }
     }
 
@@ -228,11 +305,11 @@ impl Directory {
                 None => self.check_user(connect, client),
             };
         }
-        let grant = Grant { account: 0, permissions: None, user: None };
-        match &self.shared {
-            None => Answer::Granted(grant),
-            Some(SharedSecret::Token(token)) => judge(grant, token, given(&connect.auth_token)),
-            Some(SharedSecret::User(user, password)) => {
+        let Some(shared) = &self.shared else { return Answer::Granted(open(Reason::Open)) };
+        let grant = open(Reason::Shared(shared.clone()));
+        match &**shared {
+            SharedSecret::Token(token) => judge(grant, token, given(&connect.auth_token)),
+            SharedSecret::User(user, password) => {
                 if equal(user, &given(&connect.user)) {
                     judge(grant, password, given(&connect.pass))
                 } else {
@@ -254,17 +331,47 @@ impl Directory {
         let subject = by_subject.get(&relative_names(&names.subject.to_string()));
         for name in alternative.chain(subject) {
             if let Some(user) = self.users.get(name).filter(|user| user.may_use(kind)) {
-                return Answer::Granted(Grant { user: Some(name.clone()), ..user.grant() });
+                return Answer::Granted(Grant { user: Some(name.clone()), ..grant(user) });
             }
         }
         Answer::Denied
+    }
+
+    /// What becomes of a client that another directory has let in. Nobody has to prove anything again: who was somebody
+    /// stays that as long as the configuration says the same of him.
+    #[must_use]
+    pub fn review(&self, basis: &Basis, account: u32, kind: ConnectionType) -> Review {
+        let stays = |grant: Grant| if grant.account == account { Review::Stays(grant) } else { Review::Gone };
+        match &basis.0 {
+            Reason::Open if self.is_required() => Review::Denied,
+            Reason::Open => stays(open(Reason::Open)),
+            Reason::NoCredentials => self.without_connect().map_or(Review::Gone, stays),
+            Reason::Shared(known) if self.shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
+            Reason::Shared(known) => match **known {
+                SharedSecret::User(..) => Review::Gone,
+                SharedSecret::Token(_) if self.is_required() => Review::Denied,
+                SharedSecret::Token(_) => stays(open(Reason::Open)),
+            },
+            Reason::User(known) => {
+                let found = match &known.identity {
+                    Identity::Password { user, .. } => self.users.get(user),
+                    Identity::Nkey(key) => self.nkeys.get(key),
+                };
+                match found {
+                    Some(user) if user.account != account => Review::Gone,
+                    Some(user) if user.password == known.password && user.may_use(kind) => stays(grant(user)),
+                    Some(_) => Review::Denied,
+                    None => Review::Gone,
+                }
+            }
+        }
     }
 
     fn check_nkey(&self, nkey: &str, connect: &Connect, client: &Client<'_>) -> Answer {
         let Some(user) = self.nkeys.get(nkey).filter(|user| user.may_use(client.kind)) else { return Answer::Denied };
         let signature = connect.sig.clone().unwrap_or_default();
         let proof = Proof::Signature { nkey: nkey.to_owned(), nonce: client.nonce.to_owned(), signature };
-        Answer::Undecided(Check { grant: user.grant(), proof })
+        Answer::Undecided(Check { grant: grant(user), proof })
     }
 
     fn check_user(&self, connect: &Connect, client: &Client<'_>) -> Answer {
@@ -273,11 +380,12 @@ impl Directory {
             && !connect.has_credentials()
             && let Some(user) = &self.no_auth_user
         {
-            return if user.may_use(client.kind) { Answer::Granted(user.grant()) } else { Answer::Denied };
+            let granted = Grant { basis: Basis(Reason::NoCredentials), ..grant(user) };
+            return if user.may_use(client.kind) { Answer::Granted(granted) } else { Answer::Denied };
         }
         let Some(user) = self.users.get(name).filter(|user| user.may_use(client.kind)) else { return Answer::Denied };
         let password = user.password.clone().unwrap_or_else(|| Secret::new(""));
-        judge(user.grant(), &password, connect.pass.clone().unwrap_or_default())
+        judge(grant(user), &password, connect.pass.clone().unwrap_or_default())
     }
 }
 
@@ -305,25 +413,32 @@ fn relative_names(text: &str) -> Vec<String> {
     names
 }
 
-impl User {
-    fn grant(&self) -> Grant {
-        Grant { account: self.account, permissions: self.permissions.clone(), user: None }
-    }
+/// What a user may be.
+fn grant(user: &Arc<User>) -> Grant {
+    let basis = Basis(Reason::User(user.clone()));
+    Grant { account: user.account, permissions: user.permissions.clone(), user: None, basis }
+}
 
+/// A client of the default account that may do everything.
+fn open(reason: Reason) -> Grant {
+    Grant { account: 0, permissions: None, user: None, basis: Basis(reason) }
+}
+
+impl User {
     fn may_use(&self, kind: ConnectionType) -> bool {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 }
 
 impl AccountFacts {
-    fn new(name: &str, limits: AccountLimits) -> Self {
+    fn new(name: &str) -> Self {
         Self {
             name: name.into(),
             is_system: false,
-            limits,
+            limits: AccountLimits::default(),
             crossings: None,
             serves_others: false,
-            connections: AtomicUsize::new(0),
+            connections: Arc::default(),
         }
     }
 
@@ -331,6 +446,18 @@ impl AccountFacts {
     #[must_use]
     pub fn crosses(&self) -> bool {
         self.crossings.is_some() || self.serves_others
+    }
+
+    /// The account before the configuration says anything of it.
+    fn without_settings(&self) -> Self {
+        Self { connections: self.connections.clone(), ..Self::new(&self.name) }
+    }
+
+    /// Takes the place of a client that had entered, if there are more than may be. `true` if it has to go.
+    pub fn evict(&self) -> bool {
+        let Some(max) = self.limits.max_connections else { return false };
+        let fewer = |count| (count > max).then(|| count - 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 
     /// Counts a client that logs in; `false`, and nothing is counted, if the account is full.
@@ -467,5 +594,91 @@ mod tests {
             };
             assert_eq!(user.as_deref(), expected);
         }
+    }
+    /// What `new` makes of somebody who has logged in at `old`.
+    fn review(old: &Options, new: &Options, connect: &Connect) -> String {
+        let old = Directory::new(old);
+        let Answer::Granted(grant) = old.check(connect, &CLIENT) else { panic!("the login is good") };
+        let new = old.successor(new);
+        match new.review(&grant.basis, grant.account, CLIENT.kind) {
+            Review::Stays(grant) => format!("{:?}", new.accounts()[grant.account as usize].name),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_directory_takes_over() {
+        let open = Options::default();
+        let with = |user: Option<&str>, pass: Option<&str>, token: Option<&str>| Options {
+            user: user.map(Into::into),
+            pass: pass.map(Secret::new),
+            auth_token: token.map(Secret::new),
+            ..Options::default()
+        };
+        let (single, single2) = (with(Some("u"), Some("1"), None), with(Some("u"), Some("2"), None));
+        let (token, token2) = (with(None, None, Some("t")), with(None, None, Some("t2")));
+        let in_account = |name: &str, users: &[ConfiguredUser]| {
+            let mut options = Options::default();
+            options.access.accounts = vec![
+                Account { name: "other".into(), users: vec![user("o", "o")], ..Account::default() },
+                Account { name: name.into(), users: users.to_vec(), ..Account::default() },
+            ];
+            options
+        };
+        let mut web = user("u", "1");
+        web.connection_types = vec![ConnectionType::Websocket];
+        let a = in_account("A", &[user("u", "1")]);
+        let (by_name, by_token, as_nobody) =
+            (connect(Some("u"), Some("1"), None), connect(None, None, Some("t")), connect(None, None, None));
+        for (old, new, connect, expected) in [
+            (&open, &open, &as_nobody, "\"$G\""),
+            (&open, &token, &as_nobody, "Denied"),
+            (&token, &token, &by_token, "\"$G\""),
+            (&token, &token2, &by_token, "Denied"),
+            (&token, &single, &by_token, "Denied"),
+            (&token, &open, &by_token, "\"$G\""),
+            (&single, &single, &by_name, "\"$G\""),
+            (&single, &single2, &by_name, "Gone"),
+            (&single, &open, &by_name, "Gone"),
+            (&a, &a, &by_name, "\"A\""),
+            (&a, &in_account("A", &[user("u", "1"), user("v", "1")]), &by_name, "\"A\""),
+            (&a, &in_account("A", &[user("u", "2")]), &by_name, "Denied"),
+            (&a, &in_account("A", &[web]), &by_name, "Denied"),
+            (&a, &in_account("A", &[user("v", "1")]), &by_name, "Gone"),
+            (&a, &in_account("B", &[user("u", "1")]), &by_name, "Gone"),
+            (&a, &open, &by_name, "Gone"),
+        ] {
+            assert_eq!(review(old, new, connect), expected, "{old:?} to {new:?}");
+        }
+    }
+
+    /// Accounts keep their numbers and their clients, and a number never names another account.
+    #[test]
+    fn numbers_of_accounts_last() {
+        let of = |names: &[&str]| {
+            let mut options = Options::default();
+            let account = |name: &&str| Account {
+                name: (*name).into(),
+                limits: AccountLimits { max_connections: Some(1), ..AccountLimits::default() },
+                ..Account::default()
+            };
+            options.access.accounts = names.iter().map(account).collect();
+            options
+        };
+        let names = |directory: &Directory| -> Vec<String> {
+            directory.accounts().iter().map(|account| account.name.to_string()).collect()
+        };
+        let first = Directory::new(&of(&["A", "B"]));
+        assert_eq!(names(&first), ["$G", "A", "B", "$SYS"]);
+        assert!(first.accounts()[2].enter());
+        let second = first.successor(&of(&["C", "B"]));
+        assert_eq!(names(&second), ["$G", "A", "B", "$SYS", "C"]);
+        assert!(second.accounts()[3].is_system && !second.accounts()[2].enter());
+        assert_eq!(second.accounts()[1].limits, AccountLimits::default());
+        second.accounts()[2].leave();
+        assert!(first.accounts()[2].enter());
+        let third = second.successor(&of(&["D", "A"]));
+        assert_eq!(names(&third), ["$G", "A", "B", "$SYS", "C", "D"]);
+        assert_eq!(third.version(), 2);
     }
 }

@@ -9,6 +9,6 @@ pub mod mapping;
 pub mod permissions;
 pub mod verify;
 
-pub use directory::{Answer, Client, Directory, Grant};
+pub use directory::{Answer, Basis, Client, Directory, Grant, Review};
 pub use permissions::{Permits, Receives};
 pub use verify::Check;

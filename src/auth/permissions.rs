@@ -192,6 +192,20 @@ impl Permits {
         Self { rules, publishes: Memo::default(), receives: Memo::default(), replies: HashMap::new() }
     }
 
+    /// Puts other rules in the place of these. `false` if they say the same. Replies that are owed remain so if the new
+    /// rules allow replies.
+    pub fn renew(&mut self, rules: &Arc<Permissions>) -> bool {
+        let differ = self.rules != *rules;
+        self.rules = Arc::clone(rules);
+        if differ {
+            (self.publishes, self.receives) = (Memo::default(), Memo::default());
+            if self.rules.responses.is_none() {
+                self.replies = HashMap::new();
+            }
+        }
+        differ
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &Arc<Permissions> {
@@ -353,3 +367,7 @@ mod tests {
         assert!(permits.may_publish(format!("_INBOX.{}", 3 * REPLIES_MAX - 1).as_bytes(), second));
     }
 }
+
+#[cfg(test)]
+#[path = "permissions_properties.rs"]
+mod properties;

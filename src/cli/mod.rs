@@ -50,6 +50,12 @@ impl CliError {
     fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+
+    /// The error without the program's name.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for CliError {

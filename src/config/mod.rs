@@ -5,7 +5,8 @@
 //!
 //! A configuration file goes through three layers: [`grammar`] makes a tree of values of its text, tables of keys
 //! (`schema`) turn the tree into [`Options`], and [`load`](load()) ties them together and checks what keys mean for
-//! each other. Each block of the file has a module with its types and its table.
+//! each other. When the file is read again, [`diff`] tells by the same tables what has changed and whether that can be
+//! applied. Each block of the file has a module with its types and its table.
 
 pub mod accounts;
 pub mod authorization;
@@ -18,6 +19,7 @@ pub mod mappings;
 pub mod options;
 pub mod permissions;
 mod read;
+mod reload;
 mod sample;
 mod schema;
 mod server;
@@ -29,5 +31,6 @@ pub mod websocket;
 
 pub use load::{ConfigError, Loaded, load};
 pub use options::{Options, PortSpec, Secret, SecretOrigin};
+pub use reload::{Change, NotReloadable, diff};
 pub use sample::sample;
 pub use schema::Finding;

@@ -23,6 +23,16 @@ pub(super) struct Key<T: 'static> {
     status: Status,
     /// The keys inside.
     inner: Option<fn() -> Vec<Row>>,
+    /// How its values are compared when the file is read again. Keys that share a setting leave it to one of them.
+    compare: Option<Compare<T>>,
+    /// The reference's name of the setting in messages; the key's own if empty.
+    field: &'static str,
+}
+
+/// How the values of a key are compared and shown.
+pub(super) struct Compare<T: 'static> {
+    pub(super) differ: fn(&T, &T) -> bool,
+    pub(super) show: fn(&T) -> String,
 }
 
 /// What the value must be, and what to do with it.
@@ -58,7 +68,17 @@ pub(super) enum Status {
 
 impl<T> Key<T> {
     const fn new(names: &'static [&'static str], default: &'static str, help: &'static str, kind: Kind<T>) -> Self {
-        Self { names, kind, default, help, reload: Reload::Restart, status: Status::Works, inner: None }
+        Self {
+            names,
+            kind,
+            default,
+            help,
+            reload: Reload::Restart,
+            status: Status::Works,
+            inner: None,
+            compare: None,
+            field: "",
+        }
     }
 
     /// `true false yes no on off`.
@@ -144,6 +164,30 @@ impl<T> Key<T> {
         self
     }
 
+    /// Tells how values are compared.
+    pub(super) const fn compared(mut self, compare: Compare<T>) -> Self {
+        self.compare = Some(compare);
+        self
+    }
+
+    /// Names the setting in messages.
+    pub(super) const fn field(mut self, name: &'static str) -> Self {
+        self.field = name;
+        self
+    }
+
+    /// Whether a reload changes the key's value from `old` to `new`, and the key may be changed so.
+    pub(super) fn change(&self, old: &T, new: &T) -> Option<KeyChange> {
+        let compare = self.compare.as_ref().filter(|compare| (compare.differ)(old, new))?;
+        Some(KeyChange {
+            key: self.names[0],
+            field: if self.field.is_empty() { self.names[0] } else { self.field },
+            reload: self.reload,
+            old: (compare.show)(old),
+            new: (compare.show)(new),
+        })
+    }
+
     /// Marks a key that changes nothing yet.
     pub(super) const fn without_effect(mut self) -> Self {
         self.status = Status::NoEffect;
@@ -207,6 +251,17 @@ impl<T> Key<T> {
             inner: self.inner.map(|rows| rows()).unwrap_or_default(),
         }
     }
+}
+
+/// A value that is another one when the file is read again.
+pub(super) struct KeyChange {
+    /// The key's first name.
+    pub(super) key: &'static str,
+    /// The setting's name in messages.
+    pub(super) field: &'static str,
+    pub(super) reload: Reload,
+    pub(super) old: String,
+    pub(super) new: String,
 }
 
 /// What a table says about a key, without what it does.

@@ -5,14 +5,26 @@ use std::path::PathBuf;
 
 use super::grammar::{Map, Value};
 use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt, resolver};
-use super::schema::{Item, Key, Reading, Row, Verdict, rows};
+use super::reload::Shown as _;
+use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, rows};
 use super::tls::Place;
-use super::{Options, accounts, authorization, mappings, read, tls, values, websocket};
+use super::{Options, accounts, authorization, mappings, read, reload, tls, values, websocket};
+
+/// Compares a field.
+macro_rules! compare {
+    ($($field:ident).+) => {
+        Compare {
+            differ: |old: &Options, new: &Options| old.$($field).+ != new.$($field).+,
+            show: |options: &Options| options.$($field).+.shown(),
+        }
+    };
+}
 
 /// Sets a boolean field.
 macro_rules! switch {
     ($names:expr, $default:expr, $help:expr, $($field:ident).+) => {
         Key::<Options>::boolean($names, $default, $help, |options, on| options.$($field).+ = on)
+            .compared(compare!($($field).+))
     };
 }
 
@@ -23,6 +35,7 @@ macro_rules! number {
             options.$field = $read(number)?;
             Ok(())
         })
+        .compared(compare!($field))
     };
 }
 
@@ -33,6 +46,7 @@ macro_rules! text {
             options.$($field).+ = Some(text.to_owned());
             Ok(())
         })
+        .compared(compare!($($field).+))
     };
 }
 
@@ -43,6 +57,7 @@ macro_rules! path {
             options.$field = (!text.is_empty()).then(|| PathBuf::from(text));
             Ok(())
         })
+        .compared(compare!($field))
     };
 }
 
@@ -50,6 +65,7 @@ macro_rules! path {
 macro_rules! time {
     ($names:expr, $default:expr, $help:expr, $field:ident) => {
         Key::<Options>::duration($names, $default, $help, |options, time| options.$field = time)
+            .compared(compare!($field))
     };
 }
 
@@ -80,6 +96,12 @@ pub(super) fn keys(map: &Map, reading: &mut Reading, options: &mut Options) {
     reading.keys_of("", map, &tables, options);
 }
 
+/// What is another value in `new`, in the order of the tables.
+pub(super) fn changes(old: &Options, new: &Options) -> Vec<KeyChange> {
+    let keys = SECTIONS.iter().flat_map(|section| section.keys).chain(LEAT);
+    keys.filter_map(|key| key.change(old, new)).collect()
+}
+
 const ADDRESSES: &[Key<Options>] = &[
     Key::<Options>::other(
         &["listen"],
@@ -98,15 +120,19 @@ const ADDRESSES: &[Key<Options>] = &[
     Key::<Options>::text(&["host", "net"], "\"0.0.0.0\"", "Host to listen on for clients", |options, text| {
         options.host = text.to_owned();
         Ok(())
-    }),
-    number!(&["port"], "4222", "Port to listen on for clients, -1 for a random one", port, read::port),
+    })
+    .compared(compare!(host))
+    .field("Host"),
+    number!(&["port"], "4222", "Port to listen on for clients, -1 for a random one", port, read::port).field("Port"),
     Key::<Options>::text(&["server_name"], "\"\"", "Name of the server; its id if empty", |options, text| {
         if text.contains(' ') {
             return Err("server name cannot contain spaces".to_owned());
         }
         options.server_name = Some(text.to_owned());
         Ok(())
-    }),
+    })
+    .compared(compare!(server_name))
+    .field("ServerName"),
     text!(
         &["client_advertise"],
         "\"\"",
@@ -127,7 +153,9 @@ const ADDRESSES: &[Key<Options>] = &[
             }
             Ok(())
         },
-    ),
+    )
+    .compared(compare!(http_port))
+    .field("HTTPPort"),
     Key::<Options>::integer(
         &["http_port", "monitor_port"],
         "8222",
@@ -136,7 +164,9 @@ const ADDRESSES: &[Key<Options>] = &[
             options.http_port = Some(read::port(number)?);
             Ok(())
         },
-    ),
+    )
+    .compared(compare!(http_host))
+    .field("HTTPHost"),
     Key::<Options>::other(
         &["https"],
         "port or \"host:port\"",
@@ -154,8 +184,11 @@ const ADDRESSES: &[Key<Options>] = &[
     Key::<Options>::integer(&["https_port"], "8443", "Port of the monitoring listener with TLS", |options, number| {
         options.https_port = Some(read::port(number)?);
         Ok(())
-    }),
-    text!(&["http_base_path"], "\"/\"", "Path that monitoring endpoints begin with", http_base_path).without_effect(),
+    })
+    .compared(compare!(https_port))
+    .field("HTTPSPort"),
+    text!(&["http_base_path"], "\"/\"", "Path that monitoring endpoints begin with", http_base_path)
+        .field("HTTPBasePath"),
     path!(&["pid_file", "pidfile"], "\"\"", "File for the process id", pid_file).live(),
     path!(&["ports_file_dir"], "\"\"", "Directory for a file that lists the ports in use", ports_file_dir).live(),
     Key::<Options>::other(
@@ -168,15 +201,18 @@ const ADDRESSES: &[Key<Options>] = &[
             Ok(())
         },
     )
+    .compared(compare!(server_tags))
     .live()
     .without_effect(),
     Key::<Options>::other(&["server_metadata"], "map of strings", "{}", "More about the server", |options, item, _| {
         options.server_metadata = read::map_of_texts(item.node)?;
         Ok(())
     })
+    .compared(compare!(server_metadata))
     .live()
     .without_effect(),
-    switch!(&["proxy_protocol"], "false", "Connections begin with a PROXY protocol header", proxy_protocol),
+    switch!(&["proxy_protocol"], "false", "Connections begin with a PROXY protocol header", proxy_protocol)
+        .field("ProxyProtocol"),
     Key::<Options>::integer(&["prof_port"], "0", "Port for profiling", |_, number| read::port(number).map(drop))
         .without_effect(),
     Key::<Options>::integer(&["prof_block_rate"], "0", "Rate of the blocking profile", |_, _| Ok(())).without_effect(),
@@ -198,7 +234,8 @@ const LOGGING: &[Key<Options>] = &[
         "Rotate the log file when it exceeds this size; 0 means never",
         log_size_limit,
         |number| or_zero(number).map(|limit| limit as u64)
-    ),
+    )
+    .field("LogSizeLimit"),
     Key::<Options>::integer(
         &["logfile_max_num", "log_max_num"],
         "0",
@@ -208,7 +245,8 @@ const LOGGING: &[Key<Options>] = &[
             Ok(())
         },
     )
-    .without_effect(),
+    .compared(compare!(logfile_max_num))
+    .field("LogMaxFiles"),
     Key::<Options>::boolean(&["syslog"], "false", "Log to syslog", |_, _| ()).live().without_effect(),
     Key::<Options>::text(&["remote_syslog"], "\"\"", "Syslog server, udp://host:514", |_, _| Ok(()))
         .live()
@@ -243,7 +281,8 @@ const LOGGING: &[Key<Options>] = &[
 
 const LIMITS: &[Key<Options>] = &[
     number!(&["max_payload"], "1MB", "Largest message, headers included", max_payload, protocol_size).live(),
-    number!(&["max_pending"], "64MB", "Bytes queued towards a client before it is cut off", max_pending, read::count),
+    number!(&["max_pending"], "64MB", "Bytes queued towards a client before it is cut off", max_pending, read::count)
+        .field("MaxPending"),
     number!(&["max_connections", "max_conn"], "65536", "Client connections; 0 refuses all", max_connections, or_zero)
         .live(),
     number!(
@@ -252,7 +291,8 @@ const LIMITS: &[Key<Options>] = &[
         "Subscriptions of one connection; 0 means unlimited",
         max_subscriptions,
         or_zero
-    ),
+    )
+    .field("MaxSubs"),
     Key::<Options>::integer(
         &["max_sub_tokens", "max_subscription_tokens"],
         "255",
@@ -266,10 +306,12 @@ const LIMITS: &[Key<Options>] = &[
             Ok(())
         },
     )
-    .without_effect(),
+    .compared(compare!(max_sub_tokens))
+    .field("MaxSubTokens"),
     number!(&["max_control_line"], "4KB", "Longest protocol line after its verb", max_control_line, protocol_size)
         .live(),
-    number!(&["max_closed_clients"], "10000", "Records kept of closed connections", max_closed_clients, read::count),
+    number!(&["max_closed_clients"], "10000", "Records kept of closed connections", max_closed_clients, read::count)
+        .field("MaxClosedClients"),
     time!(&["ping_interval"], "\"2m\"", "Time between pings of a quiet client", ping_interval).live(),
     number!(&["ping_max"], "2", "Unanswered pings before a client is stale", ping_max, u32_value).live(),
     time!(&["write_deadline"], "\"10s\"", "How long one write to a client may take", write_deadline).live(),
@@ -293,13 +335,16 @@ const LIMITS: &[Key<Options>] = &[
             options.lame_duck_duration = read::duration_text(read::text(item.node)?)?;
             Options::check_lame_duck_duration(options.lame_duck_duration)
         },
-    ),
+    )
+    .compared(compare!(lame_duck_duration))
+    .field("LameDuckDuration"),
     time!(
         &["lame_duck_grace_period"],
         "\"10s\"",
         "How long lame duck mode waits before the first close",
         lame_duck_grace_period
-    ),
+    )
+    .field("LameDuckGracePeriod"),
     Key::<Options>::boolean(
         &["disable_sublist_cache", "no_sublist_cache"],
         "false",
@@ -339,9 +384,10 @@ const ACCESS: &[Key<Options>] = &[
         },
         || rows(authorization::KEYS),
     )
+    .compared(Compare { differ: |old, new| !reload::authorization(old, new).is_empty(), show: |_| String::new() })
     .live(),
     text!(&["no_auth_user"], "guest", "The user that connections without credentials become", access.no_auth_user)
-        .live(),
+        .field("NoAuthUser"),
     Key::<Options>::other(
         &["accounts"],
         "map of accounts",
@@ -352,6 +398,7 @@ const ACCESS: &[Key<Options>] = &[
             Ok(())
         },
     )
+    .compared(Compare { differ: |old, new| old.access.accounts != new.access.accounts, show: |_| String::new() })
     .entries(accounts::account_rows)
     .live(),
     Key::<Options>::other(
@@ -364,8 +411,10 @@ const ACCESS: &[Key<Options>] = &[
             Ok(())
         },
     )
+    .compared(Compare { differ: |old, new| old.access.mappings != new.access.mappings, show: |_| String::new() })
     .live(),
     text!(&["system_account", "system"], "\"$SYS\"", "Name of the system account", access.system_account)
+        .field("SystemAccount")
         .without_effect(),
     switch!(
         &["no_system_account", "no_system", "no_sys_acc"],
@@ -373,6 +422,7 @@ const ACCESS: &[Key<Options>] = &[
         "Have no system account",
         access.no_system_account
     )
+    .field("NoSystemAccount")
     .without_effect(),
     Key::<Options>::block(
         &["tls"],
@@ -380,8 +430,13 @@ const ACCESS: &[Key<Options>] = &[
         |options, item, map, reading| options.tls = Some(tls::options(item, map, Place::Clients, reading)),
         tls::tls_rows,
     )
+    .compared(Compare {
+        differ: |old, new| old.tls != new.tls || reload::websocket_tls(old) != reload::websocket_tls(new),
+        show: |options| if options.tls.is_some() { "enabled".to_owned() } else { "disabled".to_owned() },
+    })
     .live(),
-    switch!(&["allow_non_tls"], "false", "Take connections in clear beside those with TLS", allow_non_tls),
+    switch!(&["allow_non_tls"], "false", "Take connections in clear beside those with TLS", allow_non_tls)
+        .field("AllowNonTLS"),
     Key::<Options>::other(&["ocsp"], "boolean or map", "false", "Staple revocation state", |_, item, _| {
         boolean_or_map(item)
     })
@@ -395,7 +450,12 @@ const ACCESS: &[Key<Options>] = &[
         "A listener for NATS over WebSocket",
         |options, _, map, reading| options.websocket = Some(websocket::options(map, reading)),
         websocket::websocket_rows,
-    ),
+    )
+    .compared(Compare {
+        differ: |old, new| reload::websocket_without_tls(old) != reload::websocket_without_tls(new),
+        show: |options| format!("{:?}", reload::websocket_without_tls(options)),
+    })
+    .field("Websocket"),
     Key::<Options>::block(
         &["proxies"],
         "Proxies that connections may come through",
@@ -413,7 +473,9 @@ const ACCESS: &[Key<Options>] = &[
             options.access.operator_mode = true;
             resolver::operators(item, reading)
         },
-    ),
+    )
+    .compared(compare!(access.operator_mode))
+    .field("TrustedOperators"),
     Key::<Options>::other(
         &["trusted_keys", "trusted"],
         "string or array of strings",
@@ -483,7 +545,7 @@ const CORES: &[Key<Options>] = &[Key::block(
 )];
 
 const LEAT: &[Key<Options>] = &[
-    Key::other(
+    Key::<Options>::other(
         &["cores"],
         "number or list",
         "\"0-7\"",
@@ -496,7 +558,11 @@ const LEAT: &[Key<Options>] = &[
             options.cores_are_given = true;
             Ok(())
         },
-    ),
+    )
+    .compared(Compare {
+        differ: |old: &Options, new| old.cores != new.cores,
+        show: |options| values::format_processors(&options.cores),
+    }),
     number!(&["spin_us"], "0", "Microseconds an idle shard polls before it sleeps", spin_us, u64_value),
     number!(&["ring_depth"], "512", "Entries of each io_uring", ring_depth, read::count),
     number!(&["io_memory"], "64KB", "Memory registered with io_uring per shard and ring", io_memory, read::count),

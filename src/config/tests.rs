@@ -15,7 +15,7 @@ use super::permissions::{Permissions, ResponsePermission, SubjectRule, SubjectRu
 use super::schema::{Row, Status};
 use super::server::SECTIONS;
 use super::tls::{Certificate, HandshakeFirst, TlsVersion};
-use super::{ConfigError, Loaded, Options, PortSpec, Secret, load, sample};
+use super::{ConfigError, Loaded, Options, PortSpec, Secret, diff, load, sample};
 
 /// One file, whatever its name.
 struct Text(String);
@@ -107,6 +107,9 @@ fn keys_to_options() {
         let mut expected = Options::default();
         change(&mut expected);
         assert_eq!(options(text), expected, "{text}");
+        let default = Options::default();
+        let is_seen = expected == default || diff(&default, &expected) != Ok(Vec::new());
+        assert!(is_seen, "a reload passes over {text}");
     }
 }
 

@@ -1,15 +1,17 @@
 //! The control thread: what a server does beside moving messages.
 //!
-//! [`run`] starts everything in the reference's order, then waits for signals: stop, drain, lame duck,
-//! log reopening. It talks to shards by orders and gets plain values back; nothing here runs on a shard.
+//! [`run`] starts everything in the reference's order, then waits for signals: stop, drain, lame duck, log reopening,
+//! reload of the configuration. It talks to shards by orders and gets plain values back; nothing here runs on a shard.
 
 mod lame_duck;
+mod reload;
 pub mod signals;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -24,12 +26,16 @@ use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Sourc
 use crate::server::{MonitorHandle, Server};
 use crate::shard::Shared;
 use crate::version;
+use crate::wire::info::ServerInfo;
 use signals::ControlEvent;
 
 /// Longest wait for queued output after SIGTERM. The process is gone well within five seconds.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Signals that wait for the control thread; more of one kind merge.
 const EVENTS_QUEUED: usize = 16;
+
+/// Reads the configuration again: the options, and what is to be said about them.
+pub type ReadAgain<'a> = &'a dyn Fn() -> Result<(Options, Vec<String>), String>;
 
 /// Runs a server until a signal ends it. `prepared` is what [`host::prepare`] found. The error is one line for standard error; it has been logged as fatal.
 ///
@@ -40,8 +46,9 @@ pub fn run(
     prepared: Result<Vec<Problem>, Problem>,
     warnings: &[String],
     logging: &Logging,
+    read_again: ReadAgain<'_>,
 ) -> Result<(), String> {
-    let outcome = start(options, prepared, warnings).map(|running| running.wait(logging));
+    let outcome = start(options, prepared, warnings).map(|running| running.wait(logging, read_again));
     if let Err(error) = &outcome {
         tracing::error!(target: FATAL, "{error}");
     }
@@ -71,7 +78,9 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     let http = options.http_port.map(|port| bind_http(&options, port.bind_number())).transpose()?;
     let server = Server::start(&options).map_err(|error| error.to_string())?;
     let options = Arc::new(options);
-    let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &options)).transpose()?;
+    let in_force = InForce { options: options.clone(), info: server.info().clone(), since: server.started() };
+    let in_force = Arc::new(Mutex::new(in_force));
+    let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &in_force)).transpose()?;
     let address = server.address();
     tracing::info!("Listening for client connections on {}:{}", options.host, address.port());
     if let Some(tls) = &options.tls {
@@ -81,30 +90,42 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
             tracing::warn!("Clients that are not using \"TLS Handshake First\" option will fail to connect");
         }
     }
-    tracing::info!("  ID:       {}", server.shared().info.server_id);
+    tracing::info!("  ID:       {}", server.info().server_id);
     if let Some(path) = &options.pid_file {
         let wrote = host::write_pid_file(path);
         wrote.map_err(|error| format!("could not write pid file {}: {error}", path.display()))?;
     }
-    let monitoring = monitor.as_ref().map(|(_, port)| format!("http://{}:{port}", options.http_host()));
     let websocket = options.websocket.as_ref().zip(server.websocket_address()).map(|(websocket, address)| {
         let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
         let url = format!("{scheme}://{}:{}", websocket.host(), address.port());
         tracing::info!("Listening for websocket clients on {url}");
         url
     });
-    let ports_file = match &options.ports_file_dir {
-        None => None,
-        Some(dir) => {
-            let nats = [format!("nats://{}:{}", options.host, address.port())];
-            let monitoring: Vec<String> = monitoring.into_iter().collect();
-            let websocket: Vec<String> = websocket.into_iter().collect();
-            let file = ports::write(dir, std::process::id(), &nats, &monitoring, &websocket);
-            Some(file.map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))?)
-        }
+    let urls = Urls {
+        nats: [format!("nats://{}:{}", options.host, address.port())],
+        monitoring: monitor.iter().map(|(_, port)| format!("http://{}:{port}", options.http_host())).collect(),
+        websocket: websocket.into_iter().collect(),
     };
+    let ports_file = urls.write(options.ports_file_dir.as_deref())?;
     tracing::info!("Server is ready");
-    Ok(Running { server, options, monitor: monitor.map(|(monitor, _)| monitor), events, ports_file })
+    let monitor = monitor.map(|(monitor, _)| monitor);
+    Ok(Running { server, options, in_force, monitor, events, urls, ports_file })
+}
+
+/// What the ports file says.
+struct Urls {
+    nats: [String; 1],
+    monitoring: Vec<String>,
+    websocket: Vec<String>,
+}
+
+impl Urls {
+    /// Writes the ports file, if it is wanted.
+    fn write(&self, dir: Option<&Path>) -> Result<Option<PortsFile>, String> {
+        let Some(dir) = dir else { return Ok(None) };
+        let file = ports::write(dir, std::process::id(), &self.nats, &self.monitoring, &self.websocket);
+        file.map(Some).map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))
+    }
 }
 
 fn bind_http(options: &Options, port: u16) -> Result<(TcpListener, u16), String> {
@@ -120,18 +141,18 @@ fn serve_http(
     listener: TcpListener,
     port: u16,
     server: &Server,
-    options: &Arc<Options>,
+    in_force: &Arc<Mutex<InForce>>,
 ) -> Result<(MonitorServer, u16), String> {
     let source = BrokerSource {
         shared: server.shared().clone(),
         shards: server.monitor(),
         handshakes: server.handshakes().cloned(),
-        options: options.clone(),
+        in_force: in_force.clone(),
         started: server.started(),
         http_port: port,
         websocket_port: server.websocket_address().map(|address| address.port()),
     };
-    tracing::info!("Starting http monitor on {}:{port}", options.http_host());
+    tracing::info!("Starting http monitor on {}:{port}", source.now().options.http_host());
     let monitor = monitor::serve(listener, Arc::new(source));
     monitor.map(|monitor| (monitor, port)).map_err(|error: io::Error| format!("Error starting the monitor: {error}"))
 }
@@ -140,25 +161,25 @@ fn serve_http(
 struct Running {
     server: Server,
     options: Arc<Options>,
+    /// The same for monitoring.
+    in_force: Arc<Mutex<InForce>>,
     monitor: Option<MonitorServer>,
     events: Receiver<ControlEvent>,
+    urls: Urls,
     ports_file: Option<PortsFile>,
 }
 
 impl Running {
     /// Acts on signals until one of them ends the server.
-    fn wait(mut self, logging: &Logging) {
+    fn wait(mut self, logging: &Logging, read_again: ReadAgain<'_>) {
         while let Ok(event) = self.events.recv() {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
-                ControlEvent::Reload if self.options.has_tls() => self.reload_certificates(),
-                ControlEvent::Reload if self.options.config_file.is_none() => {
-                    tracing::warn!("There is no configuration file to reload");
-                }
-                ControlEvent::Reload => {
-                    tracing::warn!("The configuration file cannot be reloaded by this version; restart to apply it");
-                }
+                ControlEvent::Reload => match self.reload(logging, read_again) {
+                    Ok(()) => tracing::info!("Reloaded server configuration ({})", self.options.config_digest),
+                    Err(reason) => tracing::error!("Failed to reload server configuration: {reason}"),
+                },
                 ControlEvent::Stop => break,
                 ControlEvent::Drain => {
                     self.server.drain(DRAIN_TIME);
@@ -180,18 +201,12 @@ impl Running {
     }
 }
 
-impl Running {
-    /// Reads the files of the certificates anew; whatever is wrong with them, the server goes on.
-    fn reload_certificates(&self) {
-        let clients = self.options.tls.iter().map(|tls| self.server.reload_tls(tls));
-        let websocket = self.options.websocket.iter().filter_map(|websocket| websocket.tls.as_ref());
-        for outcome in clients.chain(websocket.map(|tls| self.server.reload_websocket_tls(tls))) {
-            if let Err(error) = outcome {
-                return tracing::error!("Certificates of TLS are not reloaded: {error}");
-            }
-        }
-        tracing::info!("Reloaded: certificates of TLS (other changes need a restart in this version)");
-    }
+/// What a reload replaces, for monitoring.
+#[derive(Clone)]
+struct InForce {
+    options: Arc<Options>,
+    info: Arc<ServerInfo>,
+    since: SystemTime,
 }
 
 /// The broker as monitoring sees it.
@@ -199,15 +214,22 @@ struct BrokerSource {
     shared: Arc<Shared>,
     shards: MonitorHandle,
     handshakes: Option<Handshakes>,
-    options: Arc<Options>,
+    in_force: Arc<Mutex<InForce>>,
     started: SystemTime,
     http_port: u16,
     websocket_port: Option<u16>,
 }
 
+impl BrokerSource {
+    fn now(&self) -> InForce {
+        // Nobody panics while he holds it: it is cloned or replaced.
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Source for BrokerSource {
     fn facts(&self) -> Facts {
-        let info = &self.shared.info;
+        let InForce { options, info, since } = self.now();
         let lame_duck = self.shared.lame_duck.load(Ordering::Relaxed);
         Facts {
             server_id: info.server_id.clone(),
@@ -216,10 +238,10 @@ impl Source for BrokerSource {
             port: info.port,
             http_port: self.http_port,
             websocket_port: self.websocket_port,
-            options: self.options.clone(),
             start: self.started,
-            config_load_time: self.started,
-            config_digest: self.options.config_digest.clone(),
+            config_load_time: since,
+            config_digest: options.config_digest.clone(),
+            options,
             total_connections: self.shared.total_connections(),
             certificate_not_after: self.handshakes.as_ref().and_then(|tls| tls.context().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },

@@ -21,7 +21,7 @@ use super::websocket::WebSocket;
 use crate::auth::Grant;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::secure::{Failure, Severity};
-use crate::shard::{Next, Shard, Shared};
+use crate::shard::{Config, Next, Shard, Shared};
 
 /// What other threads ask of a shard. Followed by a ring of its doorbell.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ pub enum Order {
     DrainInput(Sender<()>),
     /// Close what has nothing queued; answered with the number of connections left.
     CloseIdle(Sender<usize>),
+    /// Work by another configuration; answered with the shard and the number of connections that may stay.
+    Reload(Arc<Config>, Sender<(u16, usize)>),
+    /// Close so many connections, and those above the limits of accounts.
+    CloseExcess(usize),
     /// Leave.
     Stop,
 }
@@ -219,6 +223,10 @@ impl Driver {
             Order::CloseIdle(answer) => {
                 let _ = answer.send(shard.close_idle(sockets));
             }
+            Order::Reload(config, done) => {
+                let _ = done.send((shard.id(), shard.reload(sockets, &config)));
+            }
+            Order::CloseExcess(count) => shard.close_excess(sockets, count),
             Order::Stop => self.stop = true,
         }
         Ok(())

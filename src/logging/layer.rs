@@ -2,25 +2,72 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
+use time::UtcOffset;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::LogConfig;
 use super::format::Style;
 use super::queue::Queue;
 
 pub(super) struct LineLayer {
-    style: Style,
+    settings: Arc<Settings>,
     queue: Arc<Queue>,
-    debug: bool,
-    trace: bool,
+}
+
+/// What lines there are and how they look. Can be changed while other threads log.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pid: u32,
+    /// Local time minus UTC.
+    local: UtcOffset,
+    /// Bits, see below.
+    switches: AtomicU8,
+}
+
+const DEBUG: u8 = 1;
+const TRACE: u8 = 2;
+const TIME: u8 = 4;
+const UTC: u8 = 8;
+const COLOUR: u8 = 16;
+
+impl Settings {
+    pub(super) fn new(pid: u32, local: UtcOffset) -> Self {
+        Self { pid, local, switches: AtomicU8::new(0) }
+    }
+
+    /// What lines are like from now on; `colour` if they are read at a terminal.
+    pub(super) fn set(&self, config: &LogConfig, colour: bool) {
+        let all =
+            [(config.debug, DEBUG), (config.trace, TRACE), (config.time, TIME), (config.utc, UTC), (colour, COLOUR)];
+        let switches = all.into_iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
+        self.switches.store(switches, Ordering::Relaxed);
+    }
+
+    /// How lines look.
+    pub(super) fn style(&self) -> Style {
+        let is_on = |bit| self.is_on(bit);
+        let offset = self.offset(is_on(UTC));
+        Style { pid: self.pid, time: is_on(TIME), offset, colour: is_on(COLOUR) }
+    }
+
+    /// The difference to UTC of the times in lines.
+    pub(super) fn offset(&self, utc: bool) -> UtcOffset {
+        if utc { UtcOffset::UTC } else { self.local }
+    }
+
+    fn is_on(&self, bit: u8) -> bool {
+        self.switches.load(Ordering::Relaxed) & bit != 0
+    }
 }
 
 impl LineLayer {
-    pub(super) fn new(style: Style, queue: Arc<Queue>, debug: bool, trace: bool) -> Self {
-        Self { style, queue, debug, trace }
+    pub(super) fn new(settings: Arc<Settings>, queue: Arc<Queue>) -> Self {
+        Self { settings, queue }
     }
 
     /// DBG and TRC are about this server; libraries are heard only when something is wrong with them.
@@ -29,8 +76,8 @@ impl LineLayer {
         match *metadata.level() {
             Level::ERROR | Level::WARN => true,
             Level::INFO => own,
-            Level::DEBUG => own && self.debug,
-            Level::TRACE => own && self.trace,
+            Level::DEBUG => own && self.settings.is_on(DEBUG),
+            Level::TRACE => own && self.settings.is_on(TRACE),
         }
     }
 }
@@ -41,7 +88,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match (self.trace, self.debug) {
+        Some(match (self.settings.is_on(TRACE), self.settings.is_on(DEBUG)) {
             (true, _) => LevelFilter::TRACE,
             (false, true) => LevelFilter::DEBUG,
             (false, false) => LevelFilter::INFO,
@@ -49,7 +96,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.queue.push(self.style.event_line(SystemTime::now(), event));
+        self.queue.push(self.settings.style().event_line(SystemTime::now(), event));
     }
 }
 
@@ -58,13 +105,13 @@ mod tests {
     use super::*;
     use crate::logging::queue::Item;
     use std::fmt::Debug;
-    use time::UtcOffset;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     fn lines(debug: bool, trace: bool, log: impl FnOnce()) -> Vec<String> {
         let (queue, receiver) = Queue::new(64);
-        let style = Style { pid: 1, time: false, offset: UtcOffset::UTC, colour: false };
-        let layer = LineLayer::new(style, Arc::new(queue), debug, trace);
+        let settings = Settings::new(1, UtcOffset::UTC);
+        settings.set(&LogConfig { debug, trace, ..LogConfig::default() }, false);
+        let layer = LineLayer::new(Arc::new(settings), Arc::new(queue));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         receiver
             .try_iter()

@@ -2,8 +2,8 @@
 //!
 //! An event is formatted on the thread it happens on and queued for the logger thread, the only one that writes. The
 //! queue holds at most [`QUEUE_LINES`] lines and about [`QUEUE_BYTES`] bytes. **When it is full the line is dropped**;
-//! nobody waits, and a later line states how many are missing. Only the control thread's [`Logging::flush`] and
-//! [`Logging::reopen`] wait, and not longer than [`CONTROL_PATIENCE`].
+//! nobody waits, and a later line states how many are missing. Only the control thread's [`Logging::flush`],
+//! [`Logging::reopen`] and [`Logging::change`] wait, and not longer than [`CONTROL_PATIENCE`].
 //!
 //! Levels: INF, WRN, ERR and FTL are always written, DBG and TRC on demand. A fatal event is an error with target
 //! [`FATAL`]: `tracing::error!(target: logging::FATAL, "…")`. Code on a hot path asks [`debug_enabled`] or
@@ -19,6 +19,7 @@ mod thread;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -26,8 +27,7 @@ use time::UtcOffset;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::Options;
-use format::Style;
-use layer::LineLayer;
+use layer::{LineLayer, Settings};
 use output::Output;
 pub use queue::{QUEUE_BYTES, QUEUE_LINES};
 use thread::LogThread;
@@ -60,7 +60,7 @@ pub fn traced_bytes_max() -> usize {
 }
 
 /// Where the log goes and what it contains.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogConfig {
     /// File to append to; standard error if absent.
     pub file: Option<PathBuf>,
@@ -76,6 +76,8 @@ pub struct LogConfig {
     pub utc: bool,
     /// Rotate the file when it exceeds this many bytes; 0 = never.
     pub size_limit: u64,
+    /// Files to keep, the present one included; 0 = all.
+    pub files_max: usize,
 }
 
 impl From<&Options> for LogConfig {
@@ -88,6 +90,7 @@ impl From<&Options> for LogConfig {
             time: options.logtime,
             utc: options.logtime_utc,
             size_limit: options.log_size_limit,
+            files_max: options.logfile_max_num,
         }
     }
 }
@@ -121,24 +124,42 @@ impl std::error::Error for LogError {}
 #[derive(Debug)]
 pub struct Logging {
     thread: LogThread,
+    settings: Arc<Settings>,
 }
 
 impl Logging {
     /// Opens the log and makes it the process's subscriber. Called once, by the only thread there is: the difference
     /// between local time and UTC is read here and kept, because reading it later would race with other threads.
     pub fn install(config: &LogConfig) -> Result<Self, LogError> {
-        let offset = if config.utc { UtcOffset::UTC } else { local_offset() };
-        let output = Output::open(config, offset)?;
-        let style = Style { pid: std::process::id(), time: config.time, offset, colour: output.is_terminal() };
-        let thread = LogThread::start(output, style)?;
-        let layer = LineLayer::new(style, thread.queue(), config.debug, config.trace);
+        let settings = Arc::new(Settings::new(std::process::id(), local_offset()));
+        let output = Output::open(config, settings.offset(config.utc))?;
+        settings.set(config, output.is_terminal());
+        let thread = LogThread::start(output, settings.style())?;
+        let layer = LineLayer::new(settings.clone(), thread.queue());
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
             .map_err(|_| LogError::AlreadyInstalled)?;
-        DEBUG.store(config.debug, Ordering::Relaxed);
-        TRACE.store(config.trace, Ordering::Relaxed);
-        let traced = if config.traced_bytes_max == 0 { usize::MAX } else { config.traced_bytes_max };
-        TRACED_BYTES_MAX.store(traced, Ordering::Relaxed);
-        Ok(Self { thread })
+        switch(config);
+        Ok(Self { thread, settings })
+    }
+
+    /// Opens what [`Logging::change`] needs to write by `new` instead of `old`.
+    ///
+    /// # Errors
+    /// When the new file cannot be opened. Nothing has changed then.
+    pub fn prepare(&self, old: &LogConfig, new: &LogConfig) -> Result<LogChange, LogError> {
+        let offset = self.settings.offset(new.utc);
+        let output = (old.file != new.file).then(|| Output::open(new, offset)).transpose()?;
+        Ok(LogChange { config: new.clone(), output })
+    }
+
+    /// Logs in another way from now on. Lines from before this call go where they would have gone without it.
+    pub fn change(&self, change: LogChange) {
+        let LogChange { config, output } = change;
+        let colour = output.as_ref().map_or(self.settings.style().colour, Output::is_terminal);
+        self.settings.set(&config, colour);
+        self.thread.change(output, self.settings.style());
+        switch(&config);
+        tracing::callsite::rebuild_interest_cache();
     }
 
     /// Closes and reopens the log file, so that another program may have moved it away (SIGUSR1).
@@ -150,6 +171,22 @@ impl Logging {
     pub fn flush(&self) -> bool {
         self.thread.flush()
     }
+}
+
+/// Another way to log, ready to be used.
+#[derive(Debug)]
+pub struct LogChange {
+    config: LogConfig,
+    /// If it is another one.
+    output: Option<Output>,
+}
+
+/// Sets what code that logs asks for.
+fn switch(config: &LogConfig) {
+    DEBUG.store(config.debug, Ordering::Relaxed);
+    TRACE.store(config.trace, Ordering::Relaxed);
+    let traced = if config.traced_bytes_max == 0 { usize::MAX } else { config.traced_bytes_max };
+    TRACED_BYTES_MAX.store(traced, Ordering::Relaxed);
 }
 
 /// Local time minus UTC, or UTC if the system cannot tell (for example since threads exist already).

@@ -30,6 +30,8 @@ pub(super) struct LogFile {
     size_limit: u64,
     /// The size at which rotation is tried; above `size_limit` after a failed one.
     rotate_above: u64,
+    /// Files to keep, this one included; 0 = all.
+    files_max: usize,
     offset: UtcOffset,
 }
 
@@ -47,8 +49,15 @@ impl Output {
         let Some(path) = &config.file else {
             return Ok(Self::Stderr);
         };
-        let file = LogFile::open(path, config.size_limit, offset);
+        let file = LogFile::open(path, config, offset);
         file.map(Self::File).map_err(|error| LogError::File(path.clone(), error))
+    }
+
+    /// The difference to UTC of the times in names of backups.
+    pub(super) fn set_offset(&mut self, offset: UtcOffset) {
+        if let Self::File(log) = self {
+            log.offset = offset;
+        }
     }
 
     /// Whether lines are read by somebody at a terminal.
@@ -71,6 +80,14 @@ impl Output {
         }
     }
 
+    /// Removes the oldest backups if there are more than are to be kept; tells of each.
+    pub(super) fn purge(&self) -> Vec<Result<String, String>> {
+        match self {
+            Self::File(log) if log.files_max > 0 => log.purge(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Starts a new file if the present one is full.
     pub(super) fn rotate_if_full(&mut self, now: SystemTime) -> Option<Rotation> {
         match self {
@@ -81,9 +98,10 @@ impl Output {
 }
 
 impl LogFile {
-    fn open(path: &Path, size_limit: u64, offset: UtcOffset) -> io::Result<Self> {
+    fn open(path: &Path, config: &LogConfig, offset: UtcOffset) -> io::Result<Self> {
         let (file, bytes) = open_for_append(path)?;
-        Ok(Self { path: path.to_owned(), file, bytes, size_limit, rotate_above: size_limit, offset })
+        let LogConfig { size_limit, files_max, .. } = *config;
+        Ok(Self { path: path.to_owned(), file, bytes, size_limit, rotate_above: size_limit, files_max, offset })
     }
 
     /// Opens the path again. If that fails the old file stays in use.
@@ -124,6 +142,37 @@ impl LogFile {
         self.reopen()?;
         Ok(backup)
     }
+}
+
+impl LogFile {
+    fn purge(&self) -> Vec<Result<String, String>> {
+        let failed = |what: &Path, error: io::Error| format!("Unable to purge log files: {}: {error}", what.display());
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => return vec![Err(failed(dir, error))],
+        };
+        let mut backups: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|file| is_backup(name, file))
+            .collect();
+        // By time, since they are named by it.
+        backups.sort();
+        backups.truncate(backups.len().saturating_sub(self.files_max - 1));
+        let remove = |backup: String| {
+            let path = dir.join(&backup);
+            fs::remove_file(&path).map(|()| backup).map_err(|error| failed(&path, error))
+        };
+        backups.into_iter().map(remove).collect()
+    }
+}
+
+/// Whether `file` is named as a backup of the log `name`.
+fn is_backup(name: &str, file: &str) -> bool {
+    let Some(stamp) = file.strip_prefix(name) else { return false };
+    let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    shape == ".9999.99.99.99.99.99.999999999"
 }
 
 fn open_for_append(path: &Path) -> io::Result<(File, u64)> {

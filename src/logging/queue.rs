@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::format::Style;
+use super::output::Output;
+
 /// Lines that may wait to be written.
 pub const QUEUE_LINES: usize = 8192;
 
@@ -18,6 +21,8 @@ pub(super) enum Item {
     Line(String),
     /// Close and reopen the file.
     Reopen,
+    /// Write somewhere else, if an output is given, and lines of the log's own in this style.
+    Change(Option<Output>, Style),
     /// All lines before this one are to be written; then answer.
     Flush(Sender<()>),
 }

@@ -34,7 +34,16 @@ impl LogThread {
 
     /// The request waits its turn in the queue; if the logger thread hangs it is given up.
     pub(super) fn reopen(&self) {
-        if self.queue.sender().send_timeout(Item::Reopen, CONTROL_PATIENCE).is_err() {
+        self.ask(Item::Reopen);
+    }
+
+    /// As [`LogThread::reopen`].
+    pub(super) fn change(&self, output: Option<Output>, style: Style) {
+        self.ask(Item::Change(output, style));
+    }
+
+    fn ask(&self, item: Item) {
+        if self.queue.sender().send_timeout(item, CONTROL_PATIENCE).is_err() {
             self.queue.count_dropped(1);
         }
     }
@@ -77,6 +86,14 @@ impl Writer {
                 self.write_batch();
                 self.reopen();
             }
+            Item::Change(output, style) => {
+                self.write_batch();
+                self.style = style;
+                if let Some(output) = output {
+                    self.output = output;
+                }
+                self.output.set_offset(style.offset);
+            }
             Item::Flush(done) => {
                 self.write_batch();
                 self.report_dropped();
@@ -113,7 +130,14 @@ impl Writer {
         self.batch_lines = 0;
         let said = match self.output.rotate_if_full(SystemTime::now()) {
             Some(Rotation::Done(backup)) => {
-                self.say(Level::Info, &format!("Rotated log, backup saved as \"{}\"", backup.display()))
+                let said = self.say(Level::Info, &format!("Rotated log, backup saved as \"{}\"", backup.display()));
+                self.output.purge().into_iter().fold(said, |said, purged| {
+                    let is_said = match purged {
+                        Ok(name) => self.say(Level::Info, &format!("Purged log file \"{name}\"")),
+                        Err(text) => self.say(Level::Error, &text),
+                    };
+                    said && is_said
+                })
             }
             Some(Rotation::Failed(text)) => self.say(Level::Error, &text),
             None => true,
@@ -165,15 +189,10 @@ mod tests {
     const STYLE: Style = Style { pid: 5, time: false, offset: UtcOffset::UTC, colour: false };
 
     fn start(file: &Path, size_limit: u64) -> LogThread {
-        let config = LogConfig {
-            file: Some(file.to_owned()),
-            debug: false,
-            trace: false,
-            traced_bytes_max: 0,
-            time: false,
-            utc: true,
-            size_limit,
-        };
+        start_with(LogConfig { file: Some(file.to_owned()), utc: true, size_limit, ..LogConfig::default() })
+    }
+
+    fn start_with(config: LogConfig) -> LogThread {
         LogThread::start(Output::open(&config, UtcOffset::UTC).unwrap(), STYLE).unwrap()
     }
 
@@ -221,6 +240,32 @@ mod tests {
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("line")).collect();
         assert_eq!(lines.len(), 30);
         assert!(lines.is_sorted());
+    }
+
+    /// As many files as wanted are kept, the newest; files that are no backups stay.
+    #[test]
+    fn old_backups_are_purged() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        let foreign = ["log.old", "log.2026.01.01.00.00.00.00000000x", "other.2026.01.01.00.00.00.000000000"];
+        for name in foreign {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::write(dir.path().join("log.2001.01.01.00.00.00.000000000"), "").unwrap();
+        let config = LogConfig { file: Some(file.clone()), size_limit: 200, files_max: 3, ..LogConfig::default() };
+        let log = start_with(config);
+        for n in 0..100 {
+            log.queue().push(format!("line number {n:02}\n"));
+            assert!(log.flush());
+        }
+        let files = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut backups: Vec<String> = files().filter(|name| !foreign.contains(&&**name) && name != "log").collect();
+        backups.sort();
+        assert_eq!(backups.len(), 2, "{backups:?}");
+        assert_eq!(files().count(), 2 + 1 + foreign.len());
+        let text: String = backups.iter().map(|name| fs::read_to_string(dir.path().join(name)).unwrap()).collect();
+        let text = text + &fs::read_to_string(&file).unwrap();
+        assert!(text.contains("[5] [INF] Purged log file \"log.20") && text.contains("line number 99"), "{text}");
     }
 
     /// When the file cannot be written the lines are counted, and the count is written once writing works again.

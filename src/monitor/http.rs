@@ -72,6 +72,7 @@ impl MonitorServer {
 }
 
 fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut stopped: oneshot::Receiver<()>) {
+    let base = base_path(source.facts().options.http_base_path.as_deref());
     let shared = Arc::new(Shared {
         source,
         requests: Mutex::default(),
@@ -81,7 +82,7 @@ fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut
     });
     runtime.block_on(async move {
         let (finish, finishing) = oneshot::channel::<()>();
-        let server = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
+        let server = axum::serve(listener, router(&base, shared)).with_graceful_shutdown(async {
             let _ = finishing.await;
         });
         let server = tokio::spawn(server.into_future());
@@ -116,19 +117,30 @@ impl AsRef<[u8]> for Answer {
 
 type SharedState = State<Arc<Shared>>;
 
-fn router(shared: Arc<Shared>) -> Router {
+/// `http_base_path` with a slash before it and none behind; empty if there is nothing else.
+fn base_path(given: Option<&str>) -> String {
+    let path = given.unwrap_or_default().trim_matches('/');
+    if path.is_empty() { String::new() } else { format!("/{path}") }
+}
+
+fn router(base: &str, shared: Arc<Shared>) -> Router {
+    // What would be a pattern in a route is meant as it is written.
+    let literal = base.replace('{', "{{").replace('}', "}}");
+    let at = |path: &str| if literal.is_empty() || path != "/" { format!("{literal}{path}") } else { literal.clone() };
+    let last = base.rsplit('/').next().unwrap_or_default().to_owned();
     Router::new()
-        .route("/", any(get_index))
-        .route("/varz", any(get_varz))
-        .route("/connz", any(get_connz))
-        .route("/healthz", any(get_healthz))
+        .without_v07_checks()
+        .route(&at("/"), any(async move |shared: SharedState| get_index(&last, &shared)))
+        .route(&at("/varz"), any(get_varz))
+        .route(&at("/connz"), any(get_connz))
+        .route(&at("/healthz"), any(get_healthz))
         .fallback(async || not_found())
         .with_state(shared)
 }
 
-async fn get_index(State(shared): SharedState) -> Response {
+fn get_index(name: &str, shared: &Shared) -> Response {
     shared.count("/");
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], index::page()).into_response()
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], index::page(name)).into_response()
 }
 
 async fn get_varz(State(shared): SharedState) -> Response {

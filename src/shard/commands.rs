@@ -145,6 +145,9 @@ impl Shard {
                 (None, Some(queue)) => return self.violation(slot, &Violation::SubscribeQueue(subject, queue)),
             },
         };
+        if self.config.max_sub_tokens.is_some_and(|max| subject::tokens(subject).count() > max) {
+            return self.violation(slot, &Violation::SubscribeTokens(subject));
+        }
         let limits = &self.config.directory.accounts()[conn.account as usize].limits;
         let most = [self.config.max_subscriptions, limits.max_subscriptions];
         if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {

@@ -10,8 +10,9 @@ use smallvec::SmallVec;
 
 use super::account::SubSlot;
 use super::outbound::Outbound;
-use crate::auth::Permits;
 use crate::auth::directory::DEFAULT_ACCOUNT;
+use crate::auth::{Basis, Permits};
+use crate::config::authorization::ConnectionType;
 use crate::tls::TlsFacts;
 use crate::websocket;
 use crate::wire::connect::{Connect, REDACTED};
@@ -122,12 +123,14 @@ pub(crate) struct Conn {
     pub(crate) stage: Stage,
     /// What the client may do; everything if absent.
     pub(crate) permits: Option<Box<Permits>>,
+    /// Why it is what it is.
+    pub(crate) basis: Basis,
     /// The client counts among those of its account.
     pub(crate) has_entered: bool,
     /// What INFO gave the client to sign.
     pub(crate) nonce: Option<Box<str>>,
-    /// The CONNECT that is being judged.
-    pub(crate) undecided: Option<Box<Connect>>,
+    /// The CONNECT that is being judged, and the version of the directory by which.
+    pub(crate) undecided: Option<(Box<Connect>, u64)>,
     /// The INFO that answers CONNECT is owed with the next PONG.
     pub(crate) owes_info: bool,
     /// A PONG has been sent after CONNECT: asynchronous INFO may follow.
@@ -192,6 +195,7 @@ impl Conn {
             options: Options::default(),
             stage,
             permits: None,
+            basis: Basis::default(),
             has_entered: false,
             nonce: None,
             undecided: None,
@@ -227,6 +231,11 @@ impl Conn {
             tls: None,
             websocket: None,
         }
+    }
+
+    /// How the client is connected.
+    pub(crate) fn kind(&self) -> ConnectionType {
+        if self.websocket.is_some() { ConnectionType::Websocket } else { ConnectionType::Standard }
     }
 
     /// What the client has said of itself until now, credentials left out.

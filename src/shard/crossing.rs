@@ -314,7 +314,7 @@ impl Shard {
             asker.name = given(identity.name);
             asker.lang = given(identity.lang);
             asker.ver = given(identity.version);
-            asker.server = Some(self.shared.info.server_name.clone());
+            asker.server = Some(self.config.info.server_name.clone());
             asker.kind = Some("Client");
             asker.client_type = Some("nats");
         }

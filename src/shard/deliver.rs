@@ -11,6 +11,7 @@ use super::buffers::Part;
 use super::conn::Sid;
 use super::crossing::ANSWER_PREFIX;
 use super::io::Io;
+use super::reload::know_account;
 use super::rules::{Rule, broken};
 use super::{Local, Shard};
 use crate::subject::is_same;
@@ -224,6 +225,7 @@ impl Shard {
         queues: QueueNames<'_>,
         message: &Message<'_>,
     ) {
+        know_account(&mut self.accounts, account, true);
         let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
         let here = (origin.shard == self.peers.shard()).then_some(origin.conn);
         let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };

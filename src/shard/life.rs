@@ -44,7 +44,7 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
         shard.close(io, slot, CloseReason::MaximumConnections);
     } else if greeting == Greeting::Open {
         shard.begin(slot);
-    } else if shard.shared.info.tls.required {
+    } else if shard.config.info.tls.required {
         tracing::debug!("{} - Starting TLS client connection handshake", shard.local.conns[slot as usize].label());
     }
     slot
@@ -89,11 +89,19 @@ impl Shard {
             account: answers_connect.then_some(&*account.name),
             account_is_system: answers_connect && account.is_system,
         };
-        let server = match &self.shared.websocket_info {
+        let server = match &self.config.websocket_info {
             Some(info) if conn.websocket.is_some() => info,
-            _ => &self.shared.info,
+            _ => &self.config.info,
         };
         info::line(server, &facts)
+    }
+
+    /// The first ping to a client that need not log in comes in time even if it never sends CONNECT.
+    pub(super) fn start_pings(&mut self, slot: u32) {
+        let at = self.now + self.config.ping_interval;
+        let conn = &mut self.local.conns[slot as usize];
+        conn.pings.due = at;
+        self.timers.set_coarse(self.now, at, (slot, conn.cid, Timer::Ping));
     }
 
     pub(super) fn first_ping_at(&mut self) -> u64 {

@@ -10,7 +10,6 @@ use super::conn::{Identity, Input, Options, Stage};
 use super::io::Io;
 use super::timers::Timer;
 use crate::auth::{Answer, Client, Grant, Permits};
-use crate::config::authorization::ConnectionType;
 use crate::wire::connect::{self, Connect};
 use crate::wire::errors::CloseReason;
 
@@ -61,21 +60,26 @@ impl Shard {
         if is_known {
             return self.log_in(io, slot, connect, None);
         }
+        self.judge(io, slot, connect);
+    }
+
+    fn judge<I: Io>(&mut self, io: &mut I, slot: u32, connect: Connect) {
+        let conn = &mut self.local.conns[slot as usize];
         let nonce = conn.nonce.as_deref().unwrap_or_default();
         let client = match &conn.websocket {
             None => Client {
-                kind: ConnectionType::Standard,
+                kind: conn.kind(),
                 nonce,
                 certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
             },
-            Some(_) => Client { kind: ConnectionType::Websocket, nonce, certificate: None },
+            Some(_) => Client { kind: conn.kind(), nonce, certificate: None },
         };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
             Answer::Undecided(check) => {
                 conn.stage = Stage::Undecided;
-                conn.undecided = Some(Box::new(connect));
+                conn.undecided = Some((Box::new(connect), self.config.directory.version()));
                 io.decide(slot, conn.cid, check);
             }
         }
@@ -90,14 +94,20 @@ impl Shard {
     pub(super) fn finish_logins<I: Io>(&mut self, io: &mut I) {
         for (slot, cid, grant) in std::mem::take(&mut self.decided) {
             let Some(conn) = self.local.conns.get_mut(slot as usize).filter(|conn| conn.cid == cid) else { continue };
-            let (Stage::Undecided, None, Some(connect)) = (conn.stage, conn.closing, conn.undecided.take()) else {
+            let (Stage::Undecided, None, Some((connect, version))) = (conn.stage, conn.closing, conn.undecided.take())
+            else {
                 continue;
             };
             match grant {
+                // By a directory that is not in force any more.
+                _ if version != self.config.directory.version() => self.judge(io, slot, *connect),
                 Some(grant) => self.log_in(io, slot, *connect, Some(grant)),
                 None => self.deny(io, slot, *connect),
             }
             let Some(conn) = self.local.conns.get_mut(slot as usize) else { continue };
+            if conn.stage == Stage::Undecided {
+                continue;
+            }
             if conn.closing.is_none()
                 && let Input::Partial(kept) = std::mem::take(&mut conn.input)
             {
@@ -184,6 +194,7 @@ impl Shard {
             directory.accounts()[conn.account as usize].leave();
         }
         conn.account = grant.account;
+        conn.basis = grant.basis;
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {

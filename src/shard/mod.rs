@@ -22,6 +22,7 @@ mod life;
 mod login;
 mod outbound;
 pub mod peers;
+mod reload;
 pub(crate) mod rules;
 pub mod secure;
 mod snapshot;
@@ -63,6 +64,8 @@ pub struct Config {
     pub max_pending: usize,
     /// Most subscriptions per connection; `None` = no limit.
     pub max_subscriptions: Option<usize>,
+    /// Most tokens of a subject that is subscribed to; `None` = no limit.
+    pub max_sub_tokens: Option<usize>,
     /// Most connections of the whole server.
     pub max_connections: usize,
     /// Records of closed connections kept per shard.
@@ -79,17 +82,17 @@ pub struct Config {
     pub no_fast_producer_stall: bool,
     /// Who may connect.
     pub directory: Arc<Directory>,
+    /// What INFO says of the server.
+    pub info: Arc<ServerInfo>,
+    /// What INFO says of it to clients of the WebSocket listener.
+    pub websocket_info: Option<Arc<ServerInfo>>,
 }
 
-/// What all shards share: facts that do not change, and counters touched at accept and close only.
+/// What all shards share: counters touched at accept and close only.
 #[derive(Debug)]
 pub struct Shared {
-    /// What INFO says of the server.
-    pub info: ServerInfo,
     /// Begins the tags of reply subjects that this server makes.
     answer_tag: [u8; 4],
-    /// What INFO says of the server to clients of the WebSocket listener.
-    pub websocket_info: Option<ServerInfo>,
     /// Whether the server wants to be rid of its clients.
     pub lame_duck: AtomicBool,
     next_cid: AtomicU64,
@@ -100,11 +103,9 @@ pub struct Shared {
 impl Shared {
     /// For `shards` shards.
     #[must_use]
-    pub fn new(info: ServerInfo, shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
         Self {
-            info,
             answer_tag: std::array::from_fn(|_| crossing::digit(fastrand::u64(..))),
-            websocket_info: None,
             lame_duck: AtomicBool::new(false),
             next_cid: AtomicU64::new(1),
             connections: AtomicUsize::new(0),

@@ -17,6 +17,7 @@ use super::conn::{Input, Stage};
 use super::io::{Io, Recv, Sent};
 use super::outbound::SEGMENTS_PER_WRITE;
 use super::peers::Fate;
+use super::reload;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::wire::errors::{CloseReason, Violation};
@@ -175,6 +176,7 @@ impl Shard {
     fn take_interest(&mut self) {
         let accounts = &mut self.accounts;
         self.peers.take_interest(|pos, account, old, new, key| {
+            reload::know_account(accounts, account, true);
             accounts[account as usize].peer_interest(pos, key, old, new);
         });
     }

@@ -111,6 +111,7 @@ impl Run {
             max_control_line: 4096,
             max_pending: 64 << 20,
             max_subscriptions: None,
+            max_sub_tokens: None,
             max_connections: 1000,
             closed_records: 2,
             ping_interval: HOUR,
@@ -119,15 +120,16 @@ impl Run {
             auth_timeout: HOUR,
             no_fast_producer_stall: false,
             directory: Arc::new(Directory::new(&Options::default())),
+            info: Arc::new(ServerInfo {
+                server_id: "S".to_owned(),
+                server_name: "S".to_owned(),
+                host: "h".to_owned(),
+                port: 1,
+                tls: TlsNotice::default(),
+            }),
+            websocket_info: None,
         };
-        let info = ServerInfo {
-            server_id: "S".to_owned(),
-            server_name: "S".to_owned(),
-            host: "h".to_owned(),
-            port: 1,
-            tls: TlsNotice::default(),
-        };
-        let shared = Arc::new(Shared::new(info, scenario.shards));
+        let shared = Arc::new(Shared::new(scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);
         let actors = links.into_iter().map(|links| Actor::new(config.clone(), shared.clone(), links, rng.u64(..)));
         let history = History {

@@ -266,6 +266,7 @@ pub fn close_code(reason: CloseReason) -> u16 {
     match reason {
         CloseReason::ClientClosed => 1000,
         CloseReason::AuthorizationViolation
+        | CloseReason::UserGone
         | CloseReason::AuthenticationTimeout
         | CloseReason::SlowConsumerPending
         | CloseReason::SlowConsumerDeadline

@@ -43,6 +43,8 @@ pub enum CloseReason {
     TlsHandshakeFailure,
     /// The server stops.
     ServerShutdown,
+    /// Its user has left the configuration, or belongs to another account.
+    UserGone,
 }
 
 impl CloseReason {
@@ -68,7 +70,7 @@ impl CloseReason {
     #[must_use]
     pub fn monitor_text(self) -> &'static str {
         match self {
-            Self::ClientClosed => "Client Closed",
+            Self::ClientClosed | Self::UserGone => "Client Closed",
             Self::UnknownOperation | Self::ParseError => "Protocol Violation",
             Self::ClientError => "Parse Error",
             Self::AuthorizationViolation => "Authentication Failure",
@@ -120,6 +122,10 @@ pub enum Violation<'a> {
     Subscribe(&'a [u8]),
     /// Subscribing with this queue group is not allowed.
     SubscribeQueue(&'a [u8], &'a [u8]),
+    /// Subscribing to a subject with more tokens than `max_sub_tokens`.
+    SubscribeTokens(&'a [u8]),
+    /// A subscription, of a queue group perhaps, with this sid is not allowed any more.
+    SubscriptionRevoked(&'a [u8], Option<&'a [u8]>, &'a [u8]),
 }
 
 impl fmt::Display for Violation<'_> {
@@ -135,6 +141,14 @@ impl fmt::Display for Violation<'_> {
             Self::Subscribe(subject) => write!(f, "Permissions Violation for Subscription to {}", Quoted(subject)),
             Self::SubscribeQueue(subject, queue) => {
                 write!(f, "Permissions Violation for Subscription to {} using queue {}", Quoted(subject), Quoted(queue))
+            }
+            Self::SubscribeTokens(subject) => write!(f, "{}, too many tokens", Self::Subscribe(subject)),
+            Self::SubscriptionRevoked(subject, queue, sid) => {
+                match queue {
+                    Some(queue) => Self::SubscribeQueue(subject, queue).fmt(f)?,
+                    None => Self::Subscribe(subject).fmt(f)?,
+                }
+                write!(f, " (sid {})", Quoted(sid))
             }
         }
     }

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const requireClient = createRequire(join(process.env.CLIENT_DIR, "package.json"));
-const { connect, createInbox, errors, headers: newHeaders } = requireClient("@nats-io/transport-node");
+const { connect, createInbox, errors, headers: newHeaders, nkeyAuthenticator } = requireClient("@nats-io/transport-node");
 const { wsconnect } = requireClient("@nats-io/nats-core");
 
 /** Milliseconds that anything may take that should happen at once. */
@@ -370,6 +370,43 @@ const cases = {
     await (await open({ token })).flush();
     for (const wrong of [{ token: `${token}x` }, { token: token.toUpperCase() }, { user: token, pass: token }, {}]) {
       await assert.rejects(open(wrong), errors.AuthorizationError);
+    }
+  },
+
+  async access() {
+    const [seed] = args;
+    const users = {
+      plain: { user: "plain", pass: "secret" },
+      hashed: { user: "hashed", pass: "hashed" },
+      nkey: { authenticator: nkeyAuthenticator(new TextEncoder().encode(seed)) },
+      other: { user: "other", pass: "x" },
+    };
+    const listeners = {};
+    for (const [name, options] of Object.entries(users)) {
+      const connection = await open(options);
+      listeners[name] = { connection, ...listen(connection, "news.*") };
+      await connection.flush();
+    }
+    for (const wrong of [{ user: "plain", pass: "hashed" }, { user: "hashed", pass: "secret" }, { user: "nobody" }, {}]) {
+      await assert.rejects(open(wrong), errors.AuthorizationError);
+    }
+
+    const limited = await open({ user: "limited", pass: "x" });
+    const events = watch(limited);
+    limited.publish("news.today", "from limited");
+    limited.publish("secret.news", "not for them");
+    const { error } = await events.await("error");
+    assert.ok(error instanceof errors.PermissionViolationError, `${error}`);
+    assert.deepEqual([error.operation, error.subject], ["publish", "secret.news"]);
+    const denied = new Promise((resolve) => limited.subscribe("secret.>", { callback: resolve }));
+    const violation = await within("the subscription is denied", denied);
+    assert.ok(violation instanceof errors.PermissionViolationError, `${violation}`);
+    assert.deepEqual([violation.operation, violation.subject], ["subscription", "secret.>"]);
+    limited.publish("news.today", "goes on");
+    await limited.flush();
+    for (const [name, { connection, messages }] of Object.entries(listeners)) {
+      await connection.flush();
+      assert.deepEqual(texts(messages), name === "other" ? [] : ["from limited", "goes on"], name);
     }
   },
 

@@ -500,6 +500,43 @@ async def token(context):
 
 
 @case
+async def access(context):
+    (seed,) = context.arguments
+    listeners = {}
+    for name, options in {
+        "plain": {"user": "plain", "password": "secret"},
+        "hashed": {"user": "hashed", "password": "hashed"},
+        "nkey": {"nkeys_seed_str": seed},
+        "other": {"user": "other", "password": "x"},
+    }.items():
+        connection = await context.connect(**options)
+        listeners[name] = (connection, await connection.subscribe("news.*"))
+        await round_trip(connection)
+    for user, password in [("plain", "hashed"), ("hashed", "secret"), ("nobody", "x")]:
+        await refused(context, user=user, password=password)
+    await refused(context)
+
+    errors = []
+
+    async def remember(error):
+        errors.append(str(error).lower())
+
+    limited = await context.connect(user="limited", password="x", error_cb=remember)
+    await limited.publish("news.today", b"from limited")
+    await limited.publish("secret.news", b"not for them")
+    await limited.subscribe("secret.>")
+    await holds("both violations are told", lambda: len(errors) >= 2)
+    assert 'permissions violation for publish to "secret.news"' in errors[0], errors
+    assert 'permissions violation for subscription to "secret.>"' in errors[1], errors
+    await limited.publish("news.today", b"goes on")
+    await limited.flush()
+    for name, (connection, subscription) in listeners.items():
+        await round_trip(connection)
+        expected = [] if name == "other" else ["from limited", "goes on"]
+        equal(await received_texts(subscription), expected, name)
+
+
+@case
 async def lame_duck(context):
     clients = []
     for _ in range(5):

@@ -146,6 +146,18 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 /// Writes the tests of one client library: `$run(case, arguments, server)` plays a case of its script against a server.
 /// The cases have the same names in all scripts and make the same promises.
 macro_rules! script_suite {
+    (@access $run:ident) => {
+        mod access {
+            crate::support::shard_suite!(one_shard = 1, three_shards = 3 => { users_of_a_file_do_what_they_may });
+
+            /// Users with passwords, hashes and nkeys enter, others do not; accounts do not hear each other; and the
+            /// client tells the program of what it may not do.
+            fn users_of_a_file_do_what_they_may(shards: usize) {
+                let (config, seed) = crate::support::config::users();
+                super::$run("access", &[&seed], config.server().shards(shards));
+            }
+        }
+    };
     (@cases $run:ident { $($(#[$doc:meta])* $test:ident = $case:literal, $args:expr, $settings:expr;)* }) => {
         crate::support::shard_suite!(one_shard = 1, three_shards = 3 => { $($test,)* });
         $(
@@ -157,6 +169,7 @@ macro_rules! script_suite {
         )*
     };
     ($run:ident) => {
+        crate::support_clients::script_suite!(@access $run);
         crate::support_clients::script_suite!(@cases $run {
             /// Every message comes once, in order and unchanged, to each of several connections.
             messages_arrive_in_order_with_their_content = "publish_subscribe", [], |server| server;
