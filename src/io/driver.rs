@@ -2,7 +2,7 @@
 //!
 //! Readiness of sockets comes from the shard's own poller, not from glommio's reactor: a wake-up then costs one system
 //! call instead of four, and the look between two turns none (see `perf/`). The driver is the executor's only task, so it
-//! may block the thread while it sleeps. Between turns without work it may spin for a moment ([`Spin`]).
+//! may block the thread while it sleeps. Between turns without work it may spin for a moment (`Spin`).
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! A shard hands over the socket of a connection and goes on; the outcome comes back as an [`Order::Secured`]. Jobs are
 //! bounded by `max_connections`, since each is one connection of a shard, and by the time a handshake may take. A
-//! connection that is closed meanwhile drops its [`Ticket`], which ends the job.
+//! connection that is closed meanwhile drops its `Ticket`, which ends the job.
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -2,7 +2,7 @@
 //! request.
 //!
 //! This runs on a thread of its own. A connection gets to a shard, and gets its id, when it is a WebSocket; one that does
-//! not become one is answered, logged and forgotten. At most [`WAITING_MAX`] are under way, each for at most the time of
+//! not become one is answered, logged and forgotten. At most `WAITING_MAX` are under way, each for at most the time of
 //! the handshake; more are closed at once.
 #![forbid(unsafe_code)]
 
