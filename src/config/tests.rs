@@ -258,7 +258,7 @@ fn listeners_with_tls() {
     assert_eq!(ws.tls.as_ref().unwrap().handshake_first, HandshakeFirst::Within(Duration::from_millis(300)));
     assert_eq!(ws.authorization.token, Some(Secret::new("t")));
     let refused = options.check().unwrap_err();
-    assert!(refused[0].contains("enforce websocket"), "{refused:?}");
+    assert!(refused[0].contains("enforce authorization of websocket"), "{refused:?}");
 }
 
 /// What would go unprotected is not started, part by part; a test of the file accepts it.
