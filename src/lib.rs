@@ -123,6 +123,23 @@
 //! knows it from the route. Where everything hangs on one other shard, the message carries a mark, and that shard sends
 //! word back if it finds no taker after all.
 //!
+//! # Logins and accounts
+//!
+//! A CONNECT is judged by the [`auth::Directory`], a value that all shards share and that a reload replaces. Password
+//! hashes and signatures are computed by threads of their own ([`io::logins`]); the connection is not read meanwhile.
+//! Verdicts about subjects are remembered per connection ([`auth::permissions`]).
+//!
+//! Where accounts share streams or services, or map subjects, the publisher's shard does all of it
+//! (`shard/crossing.rs`): it looks the message up in each account that it reaches and sends it on from there, one hop
+//! as ever. A request to an imported service carries a reply subject that names this shard, which remembers where the
+//! answer belongs.
+//!
+//! # TLS and WebSocket
+//!
+//! Handshakes, and the upgrades of HTTP connections, belong to threads beside the shards ([`io::handshakes`],
+//! [`io::upgrades`]); a shard gets the connection when it can talk. From then on records and frames are made on the
+//! shard, in a layer between its sockets and its turns (`io/session.rs`, `io/websocket.rs`).
+//!
 //! # Slow consumers
 //!
 //! Output to a connection waits in its outbound buffer: chunks from the shard's pool, and references to large bodies
