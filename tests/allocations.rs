@@ -119,6 +119,7 @@ impl Pair {
             max_control_line: 4096,
             max_pending: 64 << 20,
             max_subscriptions: None,
+            max_sub_tokens: None,
             max_connections: 100,
             closed_records: 10,
             ping_interval: 1 << 60,
@@ -127,8 +128,9 @@ impl Pair {
             auth_timeout: 1 << 60,
             no_fast_producer_stall: false,
             directory: Arc::new(Directory::new(&Options::default())),
+            info: Arc::new(info),
         };
-        let shared = Arc::new(Shared::new(info, 2));
+        let shared = Arc::new(Shared::new(2));
         // Few slots, so that the rings have been round before the count begins.
         let links = peers::mesh(2, 16, 1 << 20).into_iter().enumerate();
         let shards = links.map(|(cpu, links)| {
