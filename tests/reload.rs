@@ -522,7 +522,7 @@ fn pump_through(server: &Server, disturb: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let pump = scope.spawn(|| {
-            let (mut publisher, mut writer) = (publisher.ignoring_pings(), None);
+            let mut publisher = publisher;
             let mut next = 0_usize;
             while !stop.load(Ordering::Relaxed) {
                 let mut text = Vec::new();
@@ -531,8 +531,7 @@ fn pump_through(server: &Server, disturb: impl FnOnce()) {
                     write!(text, "PUB numbers.{} {}\r\n{digits}\r\n", number % 7, digits.len()).expect("a Vec");
                 }
                 next += BATCH;
-                let writer = writer.get_or_insert_with(|| publisher.writer());
-                writer.write_all(&text).expect("the publisher stays");
+                publisher.send(text);
                 // A round trip for each batch bounds what is under way.
                 assert_eq!(publisher.fence(), b"", "the publisher hears nothing else");
             }
