@@ -277,20 +277,15 @@ impl Server {
     ///
     /// # Errors
     /// When they cannot be used; those in use stay.
-    pub fn reload_tls(&self, options: &TlsOptions) -> Result<(), LoadError> {
-        if let Some(handshakes) = &self.handshakes {
-            handshakes.replace(load_tls(options)?);
+    pub fn reload_tls(&self, options: &Options) -> Result<(), LoadError> {
+        let load = |tls: Option<&TlsOptions>| tls.map(load_tls).transpose();
+        let clients = load(options.tls.as_ref())?;
+        let websocket = load(options.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref()))?;
+        if let Some((handshakes, context)) = self.handshakes.as_ref().zip(clients) {
+            handshakes.replace(context);
         }
-        Ok(())
-    }
-
-    /// The same for the WebSocket listener.
-    ///
-    /// # Errors
-    /// When they cannot be used; those in use stay.
-    pub fn reload_websocket_tls(&self, options: &TlsOptions) -> Result<(), LoadError> {
-        if let Some(upgrades) = &self.upgrades {
-            upgrades.replace(load_tls(options)?);
+        if let Some((upgrades, context)) = self.upgrades.as_ref().zip(websocket) {
+            upgrades.replace(context);
         }
         Ok(())
     }

@@ -522,7 +522,7 @@ fn pump_through(server: &Server, disturb: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let pump = scope.spawn(|| {
-            let (mut publisher, mut writer) = (publisher.ignoring_pings(), None);
+            let mut publisher = publisher;
             let mut next = 0_usize;
             while !stop.load(Ordering::Relaxed) {
                 let mut text = Vec::new();
@@ -531,8 +531,7 @@ fn pump_through(server: &Server, disturb: impl FnOnce()) {
                     write!(text, "PUB numbers.{} {}\r\n{digits}\r\n", number % 7, digits.len()).expect("a Vec");
                 }
                 next += BATCH;
-                let writer = writer.get_or_insert_with(|| publisher.writer());
-                writer.write_all(&text).expect("the publisher stays");
+                publisher.send(text);
                 // A round trip for each batch bounds what is under way.
                 assert_eq!(publisher.fence(), b"", "the publisher hears nothing else");
             }
@@ -660,16 +659,15 @@ fn without_a_file_nothing_is_reloaded() {
 }
 
 /// The log moves to another file, and a file that cannot be opened refuses the reload. (The reference goes on without
-/// a log.) The ports file moves as well.
+/// a log.)
 #[test]
-fn the_log_and_the_ports_file_move() {
-    if skip_on_peer("the_log_and_the_ports_file_move") {
+fn the_log_moves() {
+    if skip_on_peer("the_log_moves") {
         return;
     }
     let config = Config::new("debug: false\n");
     let files = tempfile::tempdir().expect("a directory");
     let in_dir = |name: &str| files.path().join(name).display().to_string();
-    // `--ports_file_dir` of the harness would win over the file.
     let server = config.server().start();
     let said = config.reload(&server, "log_file: \"/nonexistent/log\"\nping_max: 5\n");
     assert!(said.contains("Failed to reload server configuration: error opening file"), "{said}");
@@ -699,4 +697,47 @@ fn the_signal_flag_reloads() {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     server.await_stderr("Reloaded: ping_max = 5");
     server.await_stderr("Reloaded server configuration (sha256:");
+}
+
+/// The ports file moves to another directory, and goes when none is wanted any more. The harness gives its own directory
+/// as a flag, which would win over the file, so this server is started without it.
+#[test]
+fn the_ports_file_moves() {
+    if skip_on_peer("the_ports_file_moves") {
+        return;
+    }
+    struct Ended(std::process::Child);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            // It may have ended already, which is as good.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let text = |dir: &std::path::Path| {
+        format!("listen: \"127.0.0.1:-1\"\nleat {{ ring_depth: 64 }}\nports_file_dir: \"{}\"\n", dir.display())
+    };
+    let config = Config::new(&text(first.path()));
+    let server = std::process::Command::new(env!("CARGO_BIN_EXE_leat"))
+        .args(["-c", config.path()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the server starts");
+    let server = Ended(server);
+    let name = format!("nats-server_{}.ports", server.0.id());
+    let reload = |text: &str| {
+        config.rewrite(text);
+        let pid = libc::pid_t::try_from(server.0.id()).expect("a process id");
+        // SAFETY: kill has no memory effects; the process is our child and not yet reaped.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
+    };
+    let is_in = |dir: &tempfile::TempDir| dir.path().join(&name).exists();
+    wait_until("the ports file is there", PATIENCE, || is_in(&first));
+    let before = std::fs::read(first.path().join(&name)).expect("the ports file");
+    reload(&text(second.path()));
+    wait_until("it has moved", PATIENCE, || is_in(&second) && !is_in(&first));
+    assert_eq!(std::fs::read(second.path().join(&name)).expect("the ports file"), before);
+    reload("listen: \"127.0.0.1:-1\"\nleat { ring_depth: 64 }\n");
+    wait_until("it has gone", PATIENCE, || !is_in(&second));
 }

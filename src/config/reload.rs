@@ -45,6 +45,9 @@ impl std::error::Error for NotReloadable {}
 /// # Errors
 /// The first change that needs a restart; then nothing is to be applied.
 pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> {
+    if let Some(refusal) = switched_tls(old, new) {
+        return Err(refusal);
+    }
     let mut lines = Vec::new();
     for change in server::changes(old, new) {
         let KeyChange { field, old: old_value, new: new_value, .. } = change;
@@ -54,6 +57,20 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> 
         lines.extend(applied(change.key, &new_value, old, new).into_iter().map(Change));
     }
     Ok(lines)
+}
+
+/// Certificates and settings of TLS are live, whether there is TLS is not: a listener that has begun in clear would go on
+/// so, while the log says otherwise. Nor can the way change in which handshakes begin.
+fn switched_tls(old: &Options, new: &Options) -> Option<NotReloadable> {
+    let has = |tls: Option<&TlsOptions>| if tls.is_some() { "enabled" } else { "disabled" }.to_owned();
+    let first = |options: &Options| format!("{:?}", options.tls.as_ref().map(|tls| tls.handshake_first));
+    let all = [
+        ("TLS", has(old.tls.as_ref()), has(new.tls.as_ref())),
+        ("Websocket TLS", has(websocket_tls(old)), has(websocket_tls(new))),
+        ("TLSHandshakeFirst", first(old), first(new)),
+    ];
+    let (field, old, new) = all.into_iter().find(|(_, old, new)| old != new)?;
+    Some(NotReloadable { field, old, new })
 }
 
 /// The lines about a changed key, in the words of the reference.
@@ -211,7 +228,6 @@ mod tests {
                 &["Reloaded: authorization nkey users"],
             ),
             (|o| o.access.accounts = vec![crate::config::accounts::Account::default()], &["Reloaded: accounts"]),
-            (|o| o.tls = Some(TlsOptions::default()), &["Reloaded: tls = enabled"]),
             (
                 |o| (o.max_connections, o.debug) = (1, true),
                 &["Reloaded: debug = true", "Reloaded: max_connections = 1"],
@@ -247,17 +263,37 @@ mod tests {
         }
     }
 
-    /// TLS of the WebSocket listener is live, and the rest of it is not.
+    /// TLS of the listeners can be changed, but neither begun nor ended, and nothing else of the WebSocket listener can.
     #[test]
-    fn websocket_changes() {
-        let listener = |tls: bool, port| WebsocketOptions {
-            port: Some(PortSpec::Fixed(port)),
-            tls: tls.then(TlsOptions::default),
-            ..WebsocketOptions::default()
+    fn changes_of_tls() {
+        let tls = |verify| TlsOptions { verify, ..TlsOptions::default() };
+        let listener = |tls, port| {
+            Some(WebsocketOptions { port: Some(PortSpec::Fixed(port)), tls, ..WebsocketOptions::default() })
         };
-        let options = |listener| Options { websocket: Some(listener), ..Options::default() };
-        assert_eq!(diff(&options(listener(true, 1)), &options(listener(false, 1))).map(|changes| changes.len()), Ok(1));
-        let refusal = diff(&options(listener(true, 1)), &options(listener(true, 2))).unwrap_err();
+        let options = |tls, websocket| Options { tls, websocket, ..Options::default() };
+        let enabled = Ok("Reloaded: tls = enabled");
+        let cases = [
+            (options(Some(tls(false)), None), options(Some(tls(true)), None), enabled),
+            (options(None, None), options(Some(tls(true)), None), Err("TLS: old=disabled, new=enabled")),
+            (options(Some(tls(true)), None), options(None, None), Err("TLS: old=enabled, new=disabled")),
+            (
+                options(Some(tls(true)), listener(Some(tls(false)), 1)),
+                options(Some(tls(true)), listener(Some(tls(true)), 1)),
+                enabled,
+            ),
+            (
+                options(None, listener(Some(tls(false)), 1)),
+                options(None, listener(None, 1)),
+                Err("Websocket TLS: old=enabled, new=disabled"),
+            ),
+        ];
+        for (old, new, expected) in cases {
+            let outcome = diff(&old, &new).map_err(|refusal| refusal.to_string());
+            let lines = outcome.map(|changes| changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            let refusal = |text| format!("config reload not supported for {text}");
+            assert_eq!(lines, expected.map(str::to_owned).map_err(refusal));
+        }
+        let refusal = diff(&options(None, listener(None, 1)), &options(None, listener(None, 2))).unwrap_err();
         assert_eq!(refusal.field, "Websocket");
     }
 }

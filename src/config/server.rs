@@ -432,7 +432,7 @@ const ACCESS: &[Key<Options>] = &[
     )
     .compared(Compare {
         differ: |old, new| old.tls != new.tls || reload::websocket_tls(old) != reload::websocket_tls(new),
-        show: |options| if options.tls.is_some() { "enabled".to_owned() } else { "disabled".to_owned() },
+        show: |_| "enabled".to_owned(),
     })
     .live(),
     switch!(&["allow_non_tls"], "false", "Take connections in clear beside those with TLS", allow_non_tls)

@@ -25,7 +25,7 @@ impl Running {
         let log = logging.prepare(&LogConfig::from(&*self.options), &LogConfig::from(&options));
         let log = log.map_err(|error| error.to_string())?;
 
-        self.load_certificates(&options)?;
+        self.server.reload_tls(&options).map_err(|error| error.to_string())?;
         logging.change(log);
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -42,14 +42,6 @@ impl Running {
         let now = InForce { options: self.options.clone(), info: self.server.info().clone(), since: SystemTime::now() };
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
-    }
-
-    /// Reads the files of certificates; those who connect from now on get what they say.
-    fn load_certificates(&self, options: &Options) -> Result<(), String> {
-        let clients = options.tls.iter().map(|tls| self.server.reload_tls(tls));
-        let websocket = options.websocket.iter().filter_map(|websocket| websocket.tls.as_ref());
-        let all = clients.chain(websocket.map(|tls| self.server.reload_websocket_tls(tls)));
-        all.collect::<Result<(), _>>().map_err(|error| error.to_string())
     }
 
     /// Writes the files that tell other programs of this one, where they are wanted now. Failure is logged: clients do
