@@ -185,7 +185,7 @@ impl Sockets {
         let Some(Socket { link: Link::Greeting(stream, opening), .. }) = socket.take() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let place = Place { shard: self.shard as u16, slot, generation };
+        let place = Place { shard: self.shard, slot, generation };
         let link = Link::Away(handshakes.begin(stream, place, opening));
         *socket = Some(Socket { link, generation, read_on: false });
         Ok(())
