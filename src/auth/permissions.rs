@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 use crate::config::permissions as config;
 use crate::subject::{has_wildcard, is_same, is_subset, matches};
 
@@ -126,7 +124,7 @@ impl Verdict {
 }
 
 /// Verdicts that a connection remembers.
-const VERDICTS: usize = 128;
+const VERDICTS: usize = 256;
 /// Replies that a connection may owe at once; the oldest are forgotten.
 const REPLIES_MAX: usize = 4096;
 
@@ -143,38 +141,45 @@ pub struct Permits {
 /// Remembered verdicts.
 #[derive(Debug, Default)]
 struct Memo {
-    /// By hash of the subject; empty until the first one.
+    /// At [`slot_of`] the subject or beside it; empty until the first one.
     verdicts: Vec<Option<(Box<[u8]>, bool)>>,
-    /// Slot of the last verdict.
-    last: usize,
 }
 
 impl Memo {
     #[inline]
     fn get(&mut self, subject: &[u8], decide: impl FnOnce() -> bool) -> bool {
-        match self.verdicts.get(self.last) {
-            Some(Some((known, verdict))) if is_same(known, subject) => *verdict,
-            _ => self.look_up(subject, decide),
+        let known = |entry: &Option<(Box<[u8]>, bool)>| match entry {
+            Some((known, verdict)) if is_same(known, subject) => Some(*verdict),
+            _ => None,
+        };
+        let slot = slot_of(subject);
+        match self.verdicts.get(slot).and_then(known).or_else(|| self.verdicts.get(slot ^ 1).and_then(known)) {
+            Some(verdict) => verdict,
+            None => self.learn(subject, slot, decide()),
         }
     }
 
+    /// The newest of two subjects with the same slots stands first, the other one moves on.
     #[inline(never)]
-    fn look_up(&mut self, subject: &[u8], decide: impl FnOnce() -> bool) -> bool {
+    fn learn(&mut self, subject: &[u8], slot: usize, verdict: bool) -> bool {
         if self.verdicts.is_empty() {
             self.verdicts.resize_with(VERDICTS, || None);
         }
-        let hash = std::hash::BuildHasher::hash_one(&FixedState::default(), subject);
-        self.last = hash as usize % VERDICTS;
-        let slot = &mut self.verdicts[self.last];
-        match slot {
-            Some((known, verdict)) if **known == *subject => *verdict,
-            _ => {
-                let verdict = decide();
-                *slot = Some((subject.into(), verdict));
-                verdict
-            }
-        }
+        self.verdicts[slot ^ 1] = self.verdicts[slot].replace((subject.into(), verdict));
+        verdict
     }
+}
+
+/// Where a verdict about `subject` is looked for: its end tells subjects apart best, and a hash of all of it would cost
+/// more than the rest of a publish.
+#[inline]
+fn slot_of(subject: &[u8]) -> usize {
+    let tail = match subject.last_chunk() {
+        Some(tail) => u64::from_le_bytes(*tail),
+        None => subject.iter().fold(0, |tail, byte| tail << 8 | u64::from(*byte)),
+    };
+    let mixed = (tail ^ subject.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> (u64::BITS - VERDICTS.ilog2())) as usize
 }
 
 /// A reply subject that may be published to for a while.
