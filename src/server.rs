@@ -347,24 +347,8 @@ impl Server {
     }
 
     fn config(&self, options: &Options) -> Config {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
-        Config {
-            max_payload: options.max_payload,
-            max_control_line: options.max_control_line,
-            max_pending: options.max_pending,
-            max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
-            max_sub_tokens: options.max_sub_tokens.map(usize::from),
-            max_connections: options.max_connections,
-            closed_records: options.max_closed_clients.div_ceil(self.orders.len()),
-            ping_interval: nanos(options.ping_interval),
-            ping_max: options.ping_max,
-            write_deadline: nanos(options.write_deadline),
-            auth_timeout: nanos(options.auth_timeout),
-            no_fast_producer_stall: options.no_fast_producer_stall,
-            directory: self.directory.clone(),
-            info: self.info.clone(),
-            websocket_info: self.websocket_info.clone(),
-        }
+        let config = Config::new(options, self.orders.len(), self.directory.clone(), self.info.clone());
+        Config { websocket_info: self.websocket_info.clone(), ..config }
     }
 
     fn order_all(&self, mut order: impl FnMut() -> Order) {

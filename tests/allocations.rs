@@ -120,22 +120,13 @@ impl Pair {
             port: 4222,
             tls: TlsNotice::default(),
         };
+        let options = Options::default();
         let config = Config {
-            max_payload: 1 << 20,
-            max_control_line: 4096,
-            max_pending: 64 << 20,
-            max_subscriptions: None,
-            max_sub_tokens: None,
-            max_connections: 100,
             closed_records: 10,
             ping_interval: 1 << 60,
-            ping_max: 2,
             write_deadline: 1 << 60,
             auth_timeout: 1 << 60,
-            no_fast_producer_stall: false,
-            directory: Arc::new(Directory::new(&Options::default())),
-            info: Arc::new(info),
-            websocket_info: None,
+            ..Config::new(&options, 2, Arc::new(Directory::new(&options)), Arc::new(info))
         };
         let shared = Arc::new(Shared::new(2));
         // Few slots, so that the rings have been round before the count begins.

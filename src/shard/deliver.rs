@@ -226,13 +226,13 @@ impl Shard {
         message: &Message<'_>,
     ) {
         know_account(&mut self.accounts, account, true);
-        let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
         let here = (origin.shard == self.peers.shard()).then_some(origin.conn);
         let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };
         if flags.answer {
             self.answer(io, account, &publisher, message);
             return;
         }
+        let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
         let mut taken = 0;
         if flags.plain {
             taken += self.local.deliver_to_all(&route.plain, message, &publisher);

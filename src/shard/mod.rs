@@ -34,6 +34,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
@@ -49,6 +50,7 @@ use self::crossing::Awaited;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::{Directory, Grant};
+use crate::config::Options;
 use crate::monitor::{ConnSnapshot, Counters};
 use crate::wire::errors::CloseReason;
 use crate::wire::info::ServerInfo;
@@ -86,6 +88,31 @@ pub struct Config {
     pub info: Arc<ServerInfo>,
     /// What INFO says of it to clients of the WebSocket listener.
     pub websocket_info: Option<Arc<ServerInfo>>,
+}
+
+impl Config {
+    /// What `options` say to each of `shards` shards.
+    #[must_use]
+    pub fn new(options: &Options, shards: usize, directory: Arc<Directory>, info: Arc<ServerInfo>) -> Self {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
+        Self {
+            max_payload: options.max_payload,
+            max_control_line: options.max_control_line,
+            max_pending: options.max_pending,
+            max_subscriptions: (options.max_subscriptions > 0).then_some(options.max_subscriptions),
+            max_sub_tokens: options.max_sub_tokens.map(usize::from),
+            max_connections: options.max_connections,
+            closed_records: options.max_closed_clients.div_ceil(shards),
+            ping_interval: nanos(options.ping_interval),
+            ping_max: options.ping_max,
+            write_deadline: nanos(options.write_deadline),
+            auth_timeout: nanos(options.auth_timeout),
+            no_fast_producer_stall: options.no_fast_producer_stall,
+            directory,
+            info,
+            websocket_info: None,
+        }
+    }
 }
 
 /// What all shards share: counters touched at accept and close only.

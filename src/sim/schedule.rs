@@ -106,28 +106,20 @@ const HOUR: u64 = 3_600_000_000_000;
 impl Run {
     fn new(seed: u64, scenario: &Scenario) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED);
+        let options = Options::default();
+        let info = ServerInfo {
+            server_id: "S".to_owned(),
+            server_name: "S".to_owned(),
+            host: "h".to_owned(),
+            port: 1,
+            tls: TlsNotice::default(),
+        };
         let config = Config {
-            max_payload: 1 << 20,
-            max_control_line: 4096,
-            max_pending: 64 << 20,
-            max_subscriptions: None,
-            max_sub_tokens: None,
-            max_connections: 1000,
             closed_records: 2,
             ping_interval: HOUR,
-            ping_max: 2,
             write_deadline: HOUR,
             auth_timeout: HOUR,
-            no_fast_producer_stall: false,
-            directory: Arc::new(Directory::new(&Options::default())),
-            info: Arc::new(ServerInfo {
-                server_id: "S".to_owned(),
-                server_name: "S".to_owned(),
-                host: "h".to_owned(),
-                port: 1,
-                tls: TlsNotice::default(),
-            }),
-            websocket_info: None,
+            ..Config::new(&options, scenario.shards, Arc::new(Directory::new(&options)), Arc::new(info))
         };
         let shared = Arc::new(Shared::new(scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);

@@ -3,8 +3,7 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
 
 use crate::wire::connect::Connect;
@@ -153,7 +152,7 @@ fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted
     if key.is_empty() {
         return Err(Refusal::new(400, "key missing"));
     }
-    if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
+    if !BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) {
         return Err(Refusal::new(400, "invalid websocket key"));
     }
     if !has_word(request, "Sec-WebSocket-Version", "13") {
@@ -163,7 +162,7 @@ fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted
         .map_err(|what| Refusal::new(403, format!("origin not allowed: {what}")))?;
 
     let unmasked = first("Nats-No-Masking") == "true";
-    let hash = STANDARD.encode(Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize());
+    let hash = BASE64.encode(&Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize());
     let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {hash}\r\n"
     );
