@@ -253,6 +253,7 @@ pub mod control;
 pub mod host;
 pub mod io;
 pub mod launch;
+pub mod log;
 pub mod logging;
 pub mod monitor;
 pub mod ring;
