@@ -1,0 +1,212 @@
+//! Checkpoints: snapshots of everything that control records have built up, so that opening a log reads only what came
+//! after them.
+//!
+//! A checkpoint is written while work goes on. Each stream's snapshot is taken and appended in one step, at its own
+//! place in the log; it stands for everything that was appended for that stream before that place. When all of them are
+//! flushed, a [`Kind::CheckpointEnd`] record tells where they are, and from where recovery walks through the log: from the
+//! first batch that was not flushed when the checkpoint began, as snapshots know the messages of such batches but not their
+//! places. When that record is flushed, the checkpoint is complete, and every batch head names it from then on.
+//!
+//! Two complete checkpoints are kept. Nothing from the older one's beginning on is recycled, so that its control
+//! records are there too if the newer one should turn out to be damaged.
+
+use super::durable::{Durable, Pending};
+use super::ids::{Incarnation, Position};
+use super::run::{Kind, PlacedRun};
+use super::varint;
+
+/// A snapshot is cut into chunks of this size.
+pub const CHUNK_BYTES: usize = 128 << 10;
+/// Least bytes of log between two checkpoints, unless they are asked for.
+const INTERVAL_BYTES: u64 = 64 << 20;
+/// A checkpoint is written when the log has grown by this many times the size of the last one.
+const INTERVAL_SIZES: u64 = 4;
+
+/// What a [`Kind::CheckpointEnd`] record says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointEnd {
+    /// Where recovery begins to walk.
+    pub floor: Option<Position>,
+    /// The complete checkpoint before this one.
+    pub previous: Option<Position>,
+    /// No incarnation has this number or a greater one yet, as far as the checkpoint knows.
+    pub next_incarnation: u64,
+    /// The same of transactions.
+    pub next_transaction: u64,
+    /// The chunks of each snapshot: the batches they lie in, in order.
+    pub snapshots: Vec<(Incarnation, Vec<Position>)>,
+}
+
+impl CheckpointEnd {
+    /// As on disk.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in [
+            self.floor.map_or(0, Position::to_bits),
+            self.previous.map_or(0, Position::to_bits),
+            self.next_incarnation,
+            self.next_transaction,
+            self.snapshots.len() as u64,
+        ] {
+            varint::put(&mut out, number);
+        }
+        for (stream, chunks) in &self.snapshots {
+            varint::put(&mut out, stream.get());
+            varint::put(&mut out, chunks.len() as u64);
+            for chunk in chunks {
+                varint::put(&mut out, chunk.to_bits());
+            }
+        }
+        out
+    }
+
+    /// The reverse of [`CheckpointEnd::encode`]; `None` if it is not one.
+    #[must_use]
+    pub fn decode(mut content: &[u8]) -> Option<Self> {
+        let input = &mut content;
+        let mut end = Self {
+            floor: Position::from_bits(varint::take(input)?),
+            previous: Position::from_bits(varint::take(input)?),
+            next_incarnation: varint::take(input)?,
+            next_transaction: varint::take(input)?,
+            snapshots: Vec::new(),
+        };
+        for _ in 0..varint::take(input)? {
+            let stream = Incarnation::new(varint::take(input)?)?;
+            let mut chunks = Vec::new();
+            for _ in 0..varint::take(input)? {
+                chunks.push(Position::from_bits(varint::take(input)?)?);
+            }
+            end.snapshots.push((stream, chunks));
+        }
+        input.is_empty().then_some(end)
+    }
+}
+
+/// A chunk of a snapshot: its number, the number of chunks, and its share.
+pub(super) fn chunks(snapshot: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let count = snapshot.len().div_ceil(CHUNK_BYTES).max(1);
+    (0..count).map(move |index| {
+        let share = &snapshot[index * CHUNK_BYTES..snapshot.len().min((index + 1) * CHUNK_BYTES)];
+        let mut chunk = Vec::with_capacity(share.len() + 8);
+        varint::put(&mut chunk, index as u64);
+        varint::put(&mut chunk, count as u64);
+        chunk.extend_from_slice(share);
+        chunk
+    })
+}
+
+/// The reverse of [`chunks`] for one of them.
+pub(super) fn parse_chunk(mut chunk: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let index = varint::take(&mut chunk)?;
+    let count = varint::take(&mut chunk)?;
+    (index < count).then_some((index, count, chunk))
+}
+
+/// A complete checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    /// The batch of its [`CheckpointEnd`].
+    pub(super) end: Position,
+    pub(super) floor: Position,
+}
+
+#[derive(Debug)]
+struct Writing {
+    content: CheckpointEnd,
+    /// The last snapshot; `None` while there are more to come.
+    last: Option<Pending>,
+    /// The end record has been appended.
+    ended: bool,
+    bytes: u64,
+}
+
+/// The checkpoints of a log.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    last: Option<Checkpoint>,
+    previous: Option<Checkpoint>,
+    writing: Option<Writing>,
+    /// Bytes of the snapshots of the last one.
+    bytes: u64,
+    /// Bytes written to the log since the last one began.
+    since: u64,
+}
+
+impl Checkpoints {
+    /// What recovery has found; `since` bytes have been written after the last one.
+    pub(super) fn recovered(last: Option<Checkpoint>, previous: Option<Checkpoint>, bytes: u64, since: u64) -> Self {
+        Self { last, previous, writing: None, bytes, since }
+    }
+
+    /// What batch heads name.
+    pub(super) fn latest(&self) -> Option<Position> {
+        self.last.map(|checkpoint| checkpoint.end)
+    }
+
+    /// Nothing from here on may be recycled. `None` while there are not two checkpoints: then nothing may.
+    pub(super) fn floor(&self) -> Option<Position> {
+        self.previous.map(|checkpoint| checkpoint.floor)
+    }
+
+    /// Whether it is time for the next one.
+    pub(super) fn due(&self, segment_bytes: u64) -> bool {
+        let interval = INTERVAL_BYTES.min(segment_bytes).max(self.bytes * INTERVAL_SIZES);
+        self.writing.is_none() && self.since >= interval
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    pub(super) fn begin(&mut self, floor: Position) {
+        let content = CheckpointEnd { floor: Some(floor), previous: self.latest(), ..CheckpointEnd::default() };
+        self.writing = Some(Writing { content, last: None, ended: false, bytes: 0 });
+        self.since = 0;
+    }
+
+    /// The last snapshot has been appended.
+    pub(super) fn all_appended(&mut self, last: Pending) {
+        if let Some(writing) = &mut self.writing {
+            writing.last = Some(last);
+        }
+    }
+
+    /// The end record, when all snapshots are flushed; to be appended at once.
+    pub(super) fn end(&mut self, proof: &Durable, next_incarnation: u64, next_transaction: u64) -> Option<Vec<u8>> {
+        let writing = self.writing.as_mut()?;
+        if writing.ended || !writing.last.is_some_and(|last| proof.covers(last)) {
+            return None;
+        }
+        writing.ended = true;
+        (writing.content.next_incarnation, writing.content.next_transaction) = (next_incarnation, next_transaction);
+        Some(writing.content.encode())
+    }
+
+    /// Takes note of what has been flushed.
+    pub(super) fn flushed(&mut self, bytes: u64, runs: &[PlacedRun]) {
+        self.since += bytes;
+        let Some(writing) = &mut self.writing else { return };
+        for run in runs {
+            match run.kind {
+                Kind::Snapshot => {
+                    writing.bytes += u64::from(run.content_bytes);
+                    // The chunks of a snapshot are appended in one step.
+                    match writing.content.snapshots.last_mut().filter(|(stream, _)| *stream == run.stream) {
+                        Some((_, chunks)) => chunks.push(run.position),
+                        None => writing.content.snapshots.push((run.stream, vec![run.position])),
+                    }
+                }
+                Kind::CheckpointEnd => {
+                    let floor = writing.content.floor.unwrap_or(run.position);
+                    self.previous = self.last.replace(Checkpoint { end: run.position, floor });
+                    self.bytes = writing.bytes;
+                    self.writing = None;
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}

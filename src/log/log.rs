@@ -1,0 +1,706 @@
+//! The log of a shard as a state machine: what is appended, when it is written, and what a failure means.
+//!
+//! # Group commit
+//!
+//! What a turn appends goes to the *open* batch. [`Log::end_turn`] closes it and asks for one write and one flush of
+//! everything that is closed, unless a commit is in flight; then the next one starts as soon as that returns, with all
+//! that has come meanwhile. No timer delays a commit (but see [`Options::commit_delay_ns`]): under load the flush itself
+//! is what batches are collected for.
+//!
+//! # Failures
+//!
+//! A failed write or flush proves nothing about what is on disk, and a second flush would prove nothing either: the
+//! kernel may have dropped the pages. So the segment ends where the last successful flush has proven it, and
+//! everything after that is written again, from memory, into a fresh segment, whose header says where the previous
+//! one ends; recovery ignores what follows there. As batches are padded to blocks, no block holds both proven and
+//! unproven records. Nothing is acknowledged until the fresh segment has been flushed, and [`Log::fault`] tells of it
+//! meanwhile. If the fresh segment fails too the log tries again with another one, at most once per second; what may wait
+//! in memory is bounded ([`Log::has_room`]).
+//!
+//! # Space
+//!
+//! Files are made ready ahead of need, one at a time. When the disk is full, messages are refused ([`Refused::Full`])
+//! unless they fit into the segment that is being written; the [`RESERVED_SEGMENTS`] are for everything else. When a
+//! file can be made ready again, because space has come back or a segment was recycled, messages are taken again.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::aligned::AlignedBuf;
+use super::batch::{BatchBuilder, Head};
+use super::checkpoint::Checkpoints;
+use super::durable::{Durable, Pending};
+use super::ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
+use super::message::Message;
+use super::request::{DiskFault, Outcome, Request, RequestId};
+use super::run::{Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
+use super::segment::{self, Footer, SegmentHeader};
+use super::segments::{RESERVED_SEGMENTS, Segment, Segments, Sizes};
+
+/// How a log is to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Sizes of segments.
+    pub sizes: Sizes,
+    /// Most bytes that the files of the log may take.
+    pub bytes_max: u64,
+    /// Appended but not flushed: above this [`Log::has_room`] says no.
+    pub unflushed_max: usize,
+    /// How long the first record of a batch waits for company. Zero is right unless flushes are very dear.
+    pub commit_delay_ns: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { sizes: Sizes::default(), bytes_max: u64::MAX, unflushed_max: 64 << 20, commit_delay_ns: 0 }
+    }
+}
+
+/// A batch is closed when it has this size, and the next one opened.
+const BATCH_BYTES: usize = 512 << 10;
+/// One commit takes so many bytes at most: while it is on its way nothing else is acknowledged.
+const COMMIT_BYTES: usize = 8 << 20;
+/// An idle log tells on disk how far it is flushed after this time, so that later damage to the last batch cannot pass
+/// for a torn tail.
+const MARK_NS: i64 = 100_000_000;
+/// Builders and buffers kept for the next commits.
+const KEPT_BUFFERS: usize = 16;
+/// After a failure in a fresh segment the next one is tried after this time.
+const RETRY_NS: i64 = 1_000_000_000;
+
+/// Why something was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No space is left for messages.
+    Full,
+}
+
+/// What has happened to the log.
+#[derive(Debug)]
+pub enum Event {
+    /// A commit has been flushed.
+    Flushed {
+        /// What may be acknowledged now.
+        proof: Durable,
+        /// The runs that were written, in order.
+        runs: Vec<PlacedRun>,
+        /// The batches, to be read from memory for a while.
+        batches: Vec<(Position, Bytes)>,
+    },
+    /// A read has ended.
+    Read {
+        /// As returned by [`Log::read`].
+        id: RequestId,
+        /// What was read, or why not.
+        outcome: Result<Bytes, DiskFault>,
+    },
+    /// A write or a flush has failed: nothing is acknowledged until [`Event::Healed`].
+    Faulted(DiskFault),
+    /// Everything that was appended before the fault is flushed, in another segment.
+    Healed,
+    /// Messages are refused for want of space, or no longer.
+    Space {
+        /// Whether there is none.
+        full: bool,
+    },
+}
+
+/// A written batch for readers in memory.
+struct Image(Arc<AlignedBuf>);
+
+impl AsRef<[u8]> for Image {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A closed batch that is not flushed yet, and the buffer that it is laid out in.
+#[derive(Debug)]
+struct Closed {
+    builder: BatchBuilder,
+    /// What was appended to it; `None` for batches of the log's own.
+    pending: Option<Pending>,
+}
+
+/// A commit in flight.
+#[derive(Debug)]
+struct Commit {
+    id: RequestId,
+    batches: Vec<Closed>,
+    runs: Vec<PlacedRun>,
+    images: Vec<(Position, Arc<AlignedBuf>)>,
+    /// It begins a segment.
+    fresh: bool,
+    /// It ends a segment.
+    seals: bool,
+    /// Bytes of records of messages in it.
+    records: u64,
+    /// What the log is like if it succeeds.
+    after: Tail,
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    segment: SegmentNo,
+    end: u32,
+    /// The number of the next batch.
+    next_batch: BatchNo,
+    /// CRC of the head of the last one.
+    chain: u32,
+}
+
+/// One log.
+#[derive(Debug)]
+pub struct Log {
+    id: LogId,
+    store: [u8; 16],
+    options: Options,
+    open: BatchBuilder,
+    /// What is appended now is in this one.
+    open_pending: Pending,
+    /// When the open batch was begun, and how urgent it is.
+    open_since: Option<(Time, Urgency)>,
+    closed: VecDeque<Closed>,
+    /// Bytes in `open`, `closed` and the commit in flight.
+    unflushed: usize,
+    commit: Option<Commit>,
+    /// Up to where everything is proven.
+    tail: Tail,
+    proven: Durable,
+    /// Whether a batch on disk says that the last commit was flushed.
+    marked: bool,
+    last_commit: Time,
+    pub(super) segments: Segments,
+    /// There is no segment to write to, as at the beginning, after a seal and after a fault.
+    between_segments: bool,
+    footer: Footer,
+    fault: Option<DiskFault>,
+    retry_at: Option<Time>,
+    refusing: bool,
+    pub(super) checkpoints: Checkpoints,
+    next_request: u64,
+    removing: Vec<(RequestId, Slot)>,
+    builders: Vec<BatchBuilder>,
+    buffers: Vec<Arc<AlignedBuf>>,
+    next_incarnation: u64,
+    next_transaction: u64,
+}
+
+/// A segment of an open log, as [`Log::segments`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// Its file.
+    pub slot: Slot,
+    /// Size of the file.
+    pub bytes: u32,
+    /// Where its batches end.
+    pub end: u32,
+    /// Bytes of records of messages that are probably live.
+    pub live: u64,
+}
+
+/// What a log is made from: nothing, or what recovery has found.
+#[derive(Debug)]
+pub(super) struct Beginnings {
+    pub(super) segments: Segments,
+    pub(super) segment: Option<SegmentNo>,
+    pub(super) end: u32,
+    pub(super) next_batch: BatchNo,
+    pub(super) chain: u32,
+    pub(super) footer: Footer,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) next_incarnation: u64,
+    pub(super) next_transaction: u64,
+}
+
+impl Log {
+    /// An empty log.
+    #[must_use]
+    pub fn create(id: LogId, store: [u8; 16], options: Options) -> Self {
+        let beginnings = Beginnings {
+            segments: Segments::new(options.sizes, options.bytes_max),
+            segment: None,
+            end: 0,
+            next_batch: BatchNo(1),
+            chain: 0,
+            footer: Footer::default(),
+            checkpoints: Checkpoints::default(),
+            next_incarnation: 1,
+            next_transaction: 1,
+        };
+        Self::begin(id, store, options, beginnings)
+    }
+
+    pub(super) fn begin(id: LogId, store: [u8; 16], options: Options, from: Beginnings) -> Self {
+        let tail = Tail {
+            segment: from.segment.unwrap_or(SegmentNo(0)),
+            end: from.end,
+            next_batch: from.next_batch,
+            chain: from.chain,
+        };
+        Self {
+            id,
+            store,
+            options,
+            open: BatchBuilder::default(),
+            open_pending: Pending::FIRST,
+            open_since: None,
+            closed: VecDeque::new(),
+            unflushed: 0,
+            commit: None,
+            tail,
+            proven: Durable::proven(Pending::NONE),
+            // Recovery has found the end by itself; from now on the disk says so.
+            marked: from.next_batch == BatchNo(1),
+            last_commit: 0,
+            segments: from.segments,
+            between_segments: from.segment.is_none(),
+            footer: from.footer,
+            fault: None,
+            retry_at: None,
+            refusing: false,
+            checkpoints: from.checkpoints,
+            next_request: 0,
+            removing: Vec::new(),
+            builders: Vec::new(),
+            buffers: Vec::new(),
+            next_incarnation: from.next_incarnation,
+            next_transaction: from.next_transaction,
+        }
+    }
+
+    /// Which log of its store this is.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// A number that no stream of this log has had.
+    pub fn new_incarnation(&mut self) -> Incarnation {
+        let number = self.next_incarnation;
+        self.next_incarnation += 1;
+        Incarnation::new(number).expect("counted from one")
+    }
+
+    /// A number for a transaction.
+    pub fn new_transaction(&mut self) -> u64 {
+        let number = self.next_transaction;
+        self.next_transaction += 1;
+        number
+    }
+
+    /// What is wrong with the disk; nothing is acknowledged meanwhile.
+    #[must_use]
+    pub fn fault(&self) -> Option<DiskFault> {
+        self.fault
+    }
+
+    /// Whether messages are refused for want of space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.refusing
+    }
+
+    /// Whether more may be appended. Whoever feeds the log waits while it says no; what is appended all the same is taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.unflushed < self.options.unflushed_max
+    }
+
+    /// Tells how many bytes are free on the file system.
+    pub fn set_free_space(&mut self, bytes: u64) {
+        self.segments.set_free(bytes);
+    }
+
+    /// Bytes of all files of the log.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.segments.total_bytes()
+    }
+
+    /// What has been appended so far is flushed when this is.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        if self.open.is_empty() { self.last_closed() } else { self.open_pending }
+    }
+
+    fn last_closed(&self) -> Pending {
+        let closed = self.closed.iter().rev().find_map(|closed| closed.pending);
+        let flying = || self.commit.as_ref()?.batches.iter().rev().find_map(|closed| closed.pending);
+        closed.or_else(flying).unwrap_or(Pending::NONE)
+    }
+
+    /// Appends a message.
+    ///
+    /// `first_live` is the first sequence number of the stream at this moment.
+    ///
+    /// # Errors
+    /// When there is no space for messages; nothing has changed then.
+    pub fn message(
+        &mut self,
+        now: Time,
+        stream: Incarnation,
+        first_live: u64,
+        message: &Message<'_>,
+    ) -> Result<Pending, Refused> {
+        let size = message.subject.len() + message.reply.len() + message.headers.len() + message.payload.len();
+        self.admit(size)?;
+        let before = self.open.bytes();
+        self.open.message(stream, first_live, message);
+        Ok(self.appended(now, before, Urgency::Now))
+    }
+
+    /// Appends a live message of a segment that is being cleaned. Goes on when the disk is full.
+    pub fn moved(
+        &mut self,
+        now: Time,
+        stream: Incarnation,
+        birth: Position,
+        first_live: u64,
+        message: &Message<'_>,
+    ) -> Pending {
+        let before = self.open.bytes();
+        self.open.moved(stream, birth, first_live, message);
+        self.appended(now, before, Urgency::RideAlong)
+    }
+
+    /// Appends a control record. Goes on when the disk is full.
+    pub fn control(
+        &mut self,
+        now: Time,
+        stream: Incarnation,
+        kind: Kind,
+        content: &[u8],
+        urgency: Urgency,
+    ) -> Pending {
+        let before = self.open.bytes();
+        self.open.control(stream, kind, content);
+        self.appended(now, before, urgency)
+    }
+
+    fn appended(&mut self, now: Time, before: usize, urgency: Urgency) -> Pending {
+        self.unflushed += self.open.bytes() - before;
+        let (since, so_far) = self.open_since.unwrap_or((now, urgency));
+        self.open_since = Some((since, so_far.max(urgency)));
+        let pending = self.open_pending;
+        if self.open.bytes() >= BATCH_BYTES {
+            self.close_open();
+        }
+        pending
+    }
+
+    /// While files cannot be made ready, messages only get what is left of the segment that is being written, and of
+    /// spare ones beyond the reserve.
+    fn admit(&mut self, size: usize) -> Result<(), Refused> {
+        if !self.segments.out_of_space || self.segments.spares() > RESERVED_SEGMENTS {
+            return Ok(());
+        }
+        let segment = (!self.between_segments).then(|| self.segments.in_use.get(&self.tail.segment)).flatten();
+        let end = self.commit.as_ref().map_or(self.tail.end, |commit| commit.after.end);
+        let left = segment.map_or(0, |segment| segment.bytes.saturating_sub(end)) as usize;
+        // What is appended may be padded, and its directory and the segment's footer take something too.
+        let wanted = self.unflushed + size + 4 * BLOCK_BYTES + self.footer.blocks_bytes();
+        if wanted > left { Err(Refused::Full) } else { Ok(()) }
+    }
+
+    fn close_open(&mut self) {
+        let builder = mem::replace(&mut self.open, self.builders.pop().unwrap_or_default());
+        self.closed.push_back(Closed { builder, pending: Some(self.open_pending) });
+        self.open_pending = self.open_pending.next();
+        self.open_since = None;
+    }
+
+    /// When [`Log::end_turn`] is to be called at the latest, whatever else happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let ready = self.commit.is_none();
+        let open = self.open_since.filter(|_| ready).map(|since| self.due(since));
+        let mark = (ready && !self.marked && self.open_since.is_none()).then_some(self.last_commit + MARK_NS);
+        [open, mark].into_iter().flatten().min().map(|due| due.max(self.retry_at.unwrap_or(due))).or(self.retry_at)
+    }
+
+    fn due(&self, (since, urgency): (Time, Urgency)) -> Time {
+        match urgency {
+            Urgency::Now => since.saturating_add(self.options.commit_delay_ns),
+            Urgency::RideAlong => since.saturating_add(RIDE_ALONG_NS),
+        }
+    }
+
+    /// Asks for what is to be done now: the last step of a turn.
+    pub fn end_turn(&mut self, now: Time, requests: &mut Vec<Request>) {
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.retry_at = None;
+        self.prepare_ahead(now, requests);
+        if self.commit.is_some() {
+            return;
+        }
+        if self.open_since.is_some_and(|since| now >= self.due(since)) {
+            self.close_open();
+        }
+        if self.closed.is_empty() {
+            if self.marked || self.open_since.is_some() || now < self.last_commit + MARK_NS || self.fault.is_some() {
+                return;
+            }
+            self.closed.push_back(Closed { builder: self.builders.pop().unwrap_or_default(), pending: None });
+        }
+        self.start_commit(now, requests);
+    }
+
+    /// Whether another file should be made ready: one for the rest of the segment that is being written, and the reserve.
+    fn prepare_ahead(&mut self, now: Time, requests: &mut Vec<Request>) {
+        if self.segments.is_preparing() {
+            return;
+        }
+        if self.segments.spares() <= RESERVED_SEGMENTS {
+            let id = self.request_id();
+            if let Some(spare) = self.segments.next_to_prepare(id) {
+                requests.push(Request::Prepare { id, slot: spare.slot, bytes: spare.bytes });
+            } else {
+                self.retry_at.get_or_insert(now + RETRY_NS);
+            }
+        } else if let Some(spare) = self.segments.take_surplus(RESERVED_SEGMENTS + 2) {
+            let id = self.request_id();
+            self.removing.push((id, spare.slot));
+            requests.push(Request::Remove { id, slot: spare.slot });
+        }
+    }
+
+    pub(super) fn request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    /// Lays out what is closed behind the tail and asks for it to be written.
+    fn start_commit(&mut self, now: Time, requests: &mut Vec<Request>) {
+        let fresh = self.between_segments;
+        let mut after = self.tail;
+        let mut data = Vec::new();
+        if fresh {
+            let Some((no, spare)) = self.segments.begin() else { return };
+            self.between_segments = false;
+            self.footer.clear();
+            data.push(Arc::new(self.segment_header(now, no, spare.bytes)));
+            (after.segment, after.end) = (no, BLOCK_BYTES as u32);
+        }
+        let offset = if fresh { 0 } else { after.end };
+        let size = self.segments.in_use.get(&after.segment).map_or(0, |segment| segment.bytes);
+        let mut commit = Commit {
+            id: self.request_id(),
+            batches: Vec::new(),
+            runs: Vec::new(),
+            images: Vec::new(),
+            fresh,
+            seals: false,
+            records: 0,
+            after,
+        };
+        let mut bytes = 0;
+        while let Some(closed) = self.closed.pop_front() {
+            let need = closed.builder.sealed_bytes();
+            if after.end as usize + need + BLOCK_BYTES > size as usize {
+                self.closed.push_front(closed);
+                commit.seals = true;
+                break;
+            }
+            bytes += need;
+            self.lay_out(now, closed, &mut after, &mut commit, &mut data);
+            if bytes >= COMMIT_BYTES {
+                break;
+            }
+        }
+        if commit.seals {
+            let builder = self.seal_batch((size - after.end) as usize);
+            self.lay_out(now, Closed { builder, pending: None }, &mut after, &mut commit, &mut data);
+        }
+        commit.after = after;
+        let slot = self.segments.in_use.get(&after.segment).map_or(Slot(0), |segment| segment.slot);
+        requests.push(Request::Commit { id: commit.id, slot, offset, data });
+        self.commit = Some(commit);
+    }
+
+    /// Where the first batch that is not flushed will be, or anything after it.
+    pub(super) fn walk_from(&self) -> Position {
+        let end = if self.between_segments { u32::MAX } else { self.tail.end };
+        Position::new(self.tail.segment.max(SegmentNo(1)), end)
+    }
+
+    fn segment_header(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
+        SegmentHeader {
+            log: self.id,
+            store: self.store,
+            segment: no,
+            bytes,
+            first_batch: self.tail.next_batch,
+            previous: (self.tail.segment.0 != 0).then_some((self.tail.segment, self.tail.end)),
+            created: now,
+            chain: self.tail.chain,
+        }
+        .encode()
+    }
+
+    /// The batch that ends a segment, with the footer if there is room for it.
+    fn seal_batch(&mut self, room: usize) -> BatchBuilder {
+        let mut builder = self.builders.pop().unwrap_or_default();
+        builder.control(Incarnation::LOG, Kind::Seal, &self.footer.encode());
+        if builder.sealed_bytes() > room {
+            builder.clear();
+            builder.control(Incarnation::LOG, Kind::Seal, &Footer::default().encode());
+        }
+        builder
+    }
+
+    fn lay_out(
+        &mut self,
+        now: Time,
+        closed: Closed,
+        after: &mut Tail,
+        commit: &mut Commit,
+        data: &mut Vec<Arc<AlignedBuf>>,
+    ) {
+        let head = Head {
+            log: self.id,
+            store: self.store,
+            segment: after.segment,
+            offset: after.end,
+            batch: after.next_batch,
+            // Of the batches before this commit.
+            flushed_upto: BatchNo(self.tail.next_batch.0 - 1),
+            time: now,
+            checkpoint: self.checkpoints.latest(),
+            chain: after.chain,
+        };
+        let mut image = self.buffer();
+        let sealed = closed.builder.seal(&head, Arc::get_mut(&mut image).expect("nobody else has a free buffer"));
+        let position = Position::new(after.segment, after.end);
+        for run in &sealed.runs {
+            self.footer.add(run);
+            if run.kind == Kind::Messages {
+                commit.records += u64::from(run.content_bytes);
+            }
+        }
+        data.push(Arc::clone(&image));
+        after.end += sealed.bytes;
+        after.next_batch = after.next_batch.next();
+        after.chain = sealed.head_crc;
+        commit.runs.extend(sealed.runs);
+        commit.images.push((position, image));
+        commit.batches.push(closed);
+    }
+
+    fn buffer(&mut self) -> Arc<AlignedBuf> {
+        // A buffer is free again when no reader has it in memory any more.
+        let free = self.buffers.iter().position(|buffer| Arc::strong_count(buffer) == 1);
+        free.map(|index| self.buffers.swap_remove(index)).unwrap_or_default()
+    }
+
+    /// Takes note of how a request ended.
+    pub fn completed(&mut self, now: Time, id: RequestId, outcome: Outcome, events: &mut Vec<Event>) {
+        if let Some(commit) = self.commit.take_if(|commit| commit.id == id) {
+            match outcome {
+                Outcome::Failed(fault) => self.commit_failed(now, commit, fault, events),
+                Outcome::Done | Outcome::Read(_) => self.commit_flushed(now, commit, events),
+            }
+        } else if let Some(index) = self.removing.iter().position(|(removing, _)| *removing == id) {
+            // A file that could not be removed stays unused until the next start.
+            self.removing.swap_remove(index);
+        } else {
+            match outcome {
+                Outcome::Read(bytes) => events.push(Event::Read { id, outcome: Ok(bytes) }),
+                Outcome::Done => drop(self.segments.prepared(id, true)),
+                Outcome::Failed(fault) => {
+                    if self.segments.prepared(id, false).is_none() {
+                        events.push(Event::Read { id, outcome: Err(fault) });
+                    } else {
+                        self.preparing_failed(now, fault, events);
+                    }
+                }
+            }
+            self.tell_space(events);
+        }
+    }
+
+    fn preparing_failed(&mut self, now: Time, fault: DiskFault, events: &mut Vec<Event>) {
+        self.retry_at = Some(now + RETRY_NS);
+        if fault == DiskFault::Full {
+            self.segments.out_of_space = true;
+        } else if self.fault.is_none() && self.between_segments {
+            // There is nowhere to write to.
+            self.fault = Some(fault);
+            events.push(Event::Faulted(fault));
+        }
+    }
+
+    fn tell_space(&mut self, events: &mut Vec<Event>) {
+        let full = self.segments.out_of_space && self.segments.spares() <= RESERVED_SEGMENTS;
+        if full != mem::replace(&mut self.refusing, full) {
+            events.push(Event::Space { full });
+        }
+    }
+
+    fn commit_flushed(&mut self, now: Time, commit: Commit, events: &mut Vec<Event>) {
+        self.tail = commit.after;
+        self.last_commit = now;
+        self.marked = commit.batches.iter().all(|closed| closed.pending.is_none());
+        let written = commit.images.iter().map(|(_, image)| image.len() as u64).sum();
+        if let Some(segment) = self.segments.in_use.get_mut(&self.tail.segment) {
+            segment.end = self.tail.end;
+            segment.records += commit.records;
+            segment.sealed = commit.seals;
+        }
+        self.between_segments = commit.seals;
+        for Closed { mut builder, pending } in commit.batches {
+            if let Some(pending) = pending {
+                self.proven = Durable::proven(pending);
+            }
+            self.unflushed = self.unflushed.saturating_sub(builder.bytes());
+            builder.clear();
+            if self.builders.len() < KEPT_BUFFERS {
+                self.builders.push(builder);
+            }
+        }
+        let mut batches = Vec::with_capacity(commit.images.len());
+        for (position, image) in commit.images {
+            batches.push((position, Bytes::from_owner(Image(Arc::clone(&image)))));
+            if self.buffers.len() < KEPT_BUFFERS {
+                self.buffers.push(image);
+            }
+        }
+        self.checkpoints.flushed(written, &commit.runs);
+        let end = self.checkpoints.end(&self.proven, self.next_incarnation, self.next_transaction);
+        if let Some(end) = end {
+            self.control(now, Incarnation::LOG, Kind::CheckpointEnd, &end, Urgency::Now);
+        }
+        events.push(Event::Flushed { proof: self.proven, runs: commit.runs, batches });
+        if self.fault.take().is_some() {
+            events.push(Event::Healed);
+        }
+    }
+
+    fn commit_failed(&mut self, now: Time, commit: Commit, fault: DiskFault, events: &mut Vec<Event>) {
+        let no = commit.after.segment;
+        if commit.fresh {
+            // Nothing in it was ever proven.
+            self.segments.recycle(no, true);
+            self.retry_at = Some(now + RETRY_NS);
+        } else if let Some(segment) = self.segments.in_use.get_mut(&no) {
+            segment.sealed = true;
+        }
+        self.between_segments = true;
+        for closed in commit.batches.into_iter().rev() {
+            if closed.pending.is_some() {
+                self.closed.push_front(closed);
+            }
+        }
+        if self.fault.replace(fault).is_none() {
+            events.push(Event::Faulted(fault));
+        }
+    }
+}
