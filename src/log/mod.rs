@@ -1,11 +1,32 @@
 //! The segmented append-only log of a shard: decisions and bytes, no I/O.
 
+pub mod aligned;
+pub mod batch;
+pub mod builder;
 pub mod durable;
+pub mod entry;
+mod field;
+pub mod flaw;
+pub mod fragment;
 pub mod ids;
 pub mod message;
+pub mod record;
 pub mod run;
+pub mod segment;
+pub mod varint;
 
+pub use aligned::AlignedBuf;
+pub use batch::{BATCH_BYTES_MAX, BATCH_HEAD_BYTES, Batch, Expect, Head, Next, Run, parse, parse_directory};
+pub use builder::{BatchBuilder, RECORD_BYTES_MAX, RUN_BYTES, Sealed};
 pub use durable::{Durable, Pending, Waiting};
+pub use entry::{ENTRY_BYTES, Part, RunEntry, Transaction};
+pub use flaw::{Defect, Flaw};
+pub use fragment::{Assembler, Fragment, fragments, needs_fragments};
 pub use ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
 pub use message::Message;
+pub use record::{FragmentNo, Record, Records, control_records, encode_ranges, messages, ranges, records};
 pub use run::{Detail, Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
+pub use segment::{Seal, SegmentHead, StoreId, StreamSummary};
+
+#[cfg(test)]
+mod format_tests;
