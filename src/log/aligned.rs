@@ -16,7 +16,7 @@ const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && align_of::<Block>() =
 ///
 /// Grows like a `Vec` and keeps its memory when it is cleared, so that a buffer which goes round between the log and the
 /// disk allocates nothing once it has its size. All memory is initialised; what lies beyond the length is old content.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct AlignedBuf {
     blocks: Vec<Block>,
     len: usize,
@@ -66,6 +66,11 @@ impl AlignedBuf {
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         self.len = 0;
+    }
+
+    /// Shortens it to `bytes`; nothing happens if it is not longer.
+    pub fn truncate(&mut self, bytes: usize) {
+        self.len = self.len.min(bytes);
     }
 
     /// Makes room for `more` bytes beyond the length.

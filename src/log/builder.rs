@@ -25,7 +25,7 @@ use super::varint::{self, VARINT_BYTES_MAX};
 pub const RUN_BYTES: usize = 64 << 10;
 
 /// Most bytes of one record's content, beside its head: a larger message is split, control records are made smaller.
-pub const RECORD_BYTES_MAX: usize = 1 << 20;
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
 
 /// Contents begin at multiples of this.
 const ALIGN: usize = 8;

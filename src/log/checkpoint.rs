@@ -31,8 +31,6 @@ pub struct CheckpointEnd {
     pub previous: Option<Position>,
     /// No incarnation has this number or a greater one yet, as far as the checkpoint knows.
     pub next_incarnation: u64,
-    /// The same of transactions.
-    pub next_transaction: u64,
     /// The chunks of each snapshot: the batches they lie in, in order.
     pub snapshots: Vec<(Incarnation, Vec<Position>)>,
 }
@@ -46,16 +44,15 @@ impl CheckpointEnd {
             self.floor.map_or(0, Position::to_bits),
             self.previous.map_or(0, Position::to_bits),
             self.next_incarnation,
-            self.next_transaction,
             self.snapshots.len() as u64,
         ] {
-            varint::put(&mut out, number);
+            varint::push(&mut out, number);
         }
         for (stream, chunks) in &self.snapshots {
-            varint::put(&mut out, stream.get());
-            varint::put(&mut out, chunks.len() as u64);
+            varint::push(&mut out, stream.get());
+            varint::push(&mut out, chunks.len() as u64);
             for chunk in chunks {
-                varint::put(&mut out, chunk.to_bits());
+                varint::push(&mut out, chunk.to_bits());
             }
         }
         out
@@ -69,7 +66,6 @@ impl CheckpointEnd {
             floor: Position::from_bits(varint::take(input)?),
             previous: Position::from_bits(varint::take(input)?),
             next_incarnation: varint::take(input)?,
-            next_transaction: varint::take(input)?,
             snapshots: Vec::new(),
         };
         for _ in 0..varint::take(input)? {
@@ -90,8 +86,8 @@ pub(super) fn chunks(snapshot: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     (0..count).map(move |index| {
         let share = &snapshot[index * CHUNK_BYTES..snapshot.len().min((index + 1) * CHUNK_BYTES)];
         let mut chunk = Vec::with_capacity(share.len() + 8);
-        varint::put(&mut chunk, index as u64);
-        varint::put(&mut chunk, count as u64);
+        varint::push(&mut chunk, index as u64);
+        varint::push(&mut chunk, count as u64);
         chunk.extend_from_slice(share);
         chunk
     })
@@ -117,8 +113,8 @@ struct Writing {
     content: CheckpointEnd,
     /// The last snapshot; `None` while there are more to come.
     last: Option<Pending>,
-    /// The end record has been appended.
-    ended: bool,
+    /// The end record.
+    end: Option<Pending>,
     bytes: u64,
 }
 
@@ -162,7 +158,7 @@ impl Checkpoints {
 
     pub(super) fn begin(&mut self, floor: Position) {
         let content = CheckpointEnd { floor: Some(floor), previous: self.latest(), ..CheckpointEnd::default() };
-        self.writing = Some(Writing { content, last: None, ended: false, bytes: 0 });
+        self.writing = Some(Writing { content, last: None, end: None, bytes: 0 });
         self.since = 0;
     }
 
@@ -174,38 +170,41 @@ impl Checkpoints {
     }
 
     /// The end record, when all snapshots are flushed; to be appended at once.
-    pub(super) fn end(&mut self, proof: &Durable, next_incarnation: u64, next_transaction: u64) -> Option<Vec<u8>> {
+    pub(super) fn end(&mut self, proof: &Durable, next_incarnation: u64) -> Option<Vec<u8>> {
         let writing = self.writing.as_mut()?;
-        if writing.ended || !writing.last.is_some_and(|last| proof.covers(last)) {
+        if writing.end.is_some() || !writing.last.is_some_and(|last| proof.covers(last)) {
             return None;
         }
-        writing.ended = true;
-        (writing.content.next_incarnation, writing.content.next_transaction) = (next_incarnation, next_transaction);
+        writing.content.next_incarnation = next_incarnation;
         Some(writing.content.encode())
     }
 
-    /// Takes note of what has been flushed.
+    /// What [`Checkpoints::end`] has returned was appended.
+    pub(super) fn end_appended(&mut self, pending: Pending) {
+        if let Some(writing) = &mut self.writing {
+            writing.end = Some(pending);
+        }
+    }
+
+    /// What was appended under `pending` is flushed in the batch at `position`.
+    pub(super) fn ended_at(&mut self, pending: Pending, position: Position) {
+        if let Some(writing) = self.writing.take_if(|writing| writing.end == Some(pending)) {
+            let floor = writing.content.floor.unwrap_or(position);
+            self.previous = self.last.replace(Checkpoint { end: position, floor });
+            self.bytes = writing.bytes;
+        }
+    }
+
+    /// Takes note of what has been flushed: so many bytes, and these runs of streams.
     pub(super) fn flushed(&mut self, bytes: u64, runs: &[PlacedRun]) {
         self.since += bytes;
         let Some(writing) = &mut self.writing else { return };
-        for run in runs {
-            match run.kind {
-                Kind::Snapshot => {
-                    writing.bytes += u64::from(run.content_bytes);
-                    // The chunks of a snapshot are appended in one step.
-                    match writing.content.snapshots.last_mut().filter(|(stream, _)| *stream == run.stream) {
-                        Some((_, chunks)) => chunks.push(run.position),
-                        None => writing.content.snapshots.push((run.stream, vec![run.position])),
-                    }
-                }
-                Kind::CheckpointEnd => {
-                    let floor = writing.content.floor.unwrap_or(run.position);
-                    self.previous = self.last.replace(Checkpoint { end: run.position, floor });
-                    self.bytes = writing.bytes;
-                    self.writing = None;
-                    return;
-                }
-                _ => {}
+        for run in runs.iter().filter(|run| run.kind == Kind::Snapshot) {
+            writing.bytes += u64::from(run.content_bytes);
+            // The chunks of a snapshot are appended in one step.
+            match writing.content.snapshots.last_mut().filter(|(stream, _)| *stream == run.stream) {
+                Some((_, chunks)) => chunks.push(run.position),
+                None => writing.content.snapshots.push((run.stream, vec![run.position])),
             }
         }
     }

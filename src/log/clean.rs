@@ -48,14 +48,14 @@ impl Log {
     /// Appends a snapshot of everything that has been appended for that incarnation so far.
     pub fn snapshot(&mut self, now: Time, of: Incarnation, snapshot: &[u8]) {
         for chunk in checkpoint::chunks(snapshot) {
-            self.control(now, of, Kind::Snapshot, &chunk, Urgency::RideAlong);
+            self.control(now, Some(of), Kind::Snapshot, &chunk, Urgency::RideAlong);
         }
     }
 
     /// All snapshots have been appended; the checkpoint becomes complete by itself. `urgency` is how soon.
     pub fn end_checkpoint(&mut self, now: Time, urgency: Urgency) {
         // Something has to be flushed even if there was nothing to take a snapshot of.
-        let last = self.control(now, Incarnation::LOG, Kind::Mark, &[], urgency);
+        let last = self.control(now, None, Kind::Mark, &[], urgency);
         self.checkpoints.all_appended(last);
     }
 

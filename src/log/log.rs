@@ -25,20 +25,26 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::aligned::AlignedBuf;
-use super::batch::{BatchBuilder, Head};
+use super::batch::{self, Head, Next};
+use super::builder::BatchBuilder;
 use super::checkpoint::Checkpoints;
 use super::durable::{Durable, Pending};
+use super::entry::{Part, Transaction};
+use super::footer::Footer;
+use super::fragment::{fragments, needs_fragments};
 use super::ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
 use super::message::Message;
 use super::request::{DiskFault, Outcome, Request, RequestId};
 use super::run::{Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
-use super::segment::{self, Footer, SegmentHeader};
-use super::segments::{RESERVED_SEGMENTS, Segment, Segments, Sizes};
+use super::segment::{Seal, SegmentHead, StoreId};
+use super::segments::{RESERVED_SEGMENTS, Segments, Sizes};
 
 /// How a log is to work.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +72,10 @@ const COMMIT_BYTES: usize = 8 << 20;
 /// An idle log tells on disk how far it is flushed after this time, so that later damage to the last batch cannot pass
 /// for a torn tail.
 const MARK_NS: i64 = 100_000_000;
+/// Ranges of one removal record.
+const REMOVAL_RANGES: usize = 10_000;
+/// Room for the batch that ends a segment, without its footer.
+const SEAL_ROOM: usize = BLOCK_BYTES;
 /// Builders and buffers kept for the next commits.
 const KEPT_BUFFERS: usize = 16;
 /// After a failure in a fresh segment the next one is tried after this time.
@@ -85,8 +95,10 @@ pub enum Event {
     Flushed {
         /// What may be acknowledged now.
         proof: Durable,
-        /// The runs that were written, in order.
+        /// The runs of streams that were written, in order.
         runs: Vec<PlacedRun>,
+        /// Which of `runs` belong to transactions, by their index. They count when the transaction is complete.
+        parts: Vec<(usize, Part)>,
         /// The batches, to be read from memory for a while.
         batches: Vec<(Position, Bytes)>,
     },
@@ -117,27 +129,49 @@ impl AsRef<[u8]> for Image {
     }
 }
 
-/// A closed batch that is not flushed yet, and the buffer that it is laid out in.
+/// A batch that is closed but not flushed.
 #[derive(Debug)]
 struct Closed {
-    builder: BatchBuilder,
+    body: Body,
     /// What was appended to it; `None` for batches of the log's own.
     pending: Option<Pending>,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Never laid out.
+    Filled(BatchBuilder),
+    /// Laid out for a place where writing it has failed.
+    Laid(Laid),
+}
+
+/// A batch as it is written.
+#[derive(Debug)]
+struct Laid {
+    image: Arc<AlignedBuf>,
+    position: Position,
+    runs: Vec<PlacedRun>,
+    parts: Vec<(usize, Part)>,
+}
+
+impl Closed {
+    fn bytes(&self) -> usize {
+        match &self.body {
+            Body::Filled(builder) => builder.bytes(),
+            Body::Laid(laid) => laid.image.len(),
+        }
+    }
 }
 
 /// A commit in flight.
 #[derive(Debug)]
 struct Commit {
     id: RequestId,
-    batches: Vec<Closed>,
-    runs: Vec<PlacedRun>,
-    images: Vec<(Position, Arc<AlignedBuf>)>,
+    batches: Vec<(Laid, Option<Pending>)>,
     /// It begins a segment.
     fresh: bool,
     /// It ends a segment.
     seals: bool,
-    /// Bytes of records of messages in it.
-    records: u64,
     /// What the log is like if it succeeds.
     after: Tail,
 }
@@ -147,17 +181,15 @@ struct Commit {
 struct Tail {
     segment: SegmentNo,
     end: u32,
-    /// The number of the next batch.
-    next_batch: BatchNo,
-    /// CRC of the head of the last one.
-    chain: u32,
+    /// What the next batch is.
+    next: Next,
 }
 
 /// One log.
 #[derive(Debug)]
 pub struct Log {
     id: LogId,
-    store: [u8; 16],
+    store: StoreId,
     options: Options,
     open: BatchBuilder,
     /// What is appended now is in this one.
@@ -165,8 +197,8 @@ pub struct Log {
     /// When the open batch was begun, and how urgent it is.
     open_since: Option<(Time, Urgency)>,
     closed: VecDeque<Closed>,
-    /// Bytes in `open`, `closed` and the commit in flight.
-    unflushed: usize,
+    /// Bytes in `closed` and the commit in flight.
+    closed_bytes: usize,
     commit: Option<Commit>,
     /// Up to where everything is proven.
     tail: Tail,
@@ -185,9 +217,11 @@ pub struct Log {
     next_request: u64,
     removing: Vec<(RequestId, Slot)>,
     builders: Vec<BatchBuilder>,
-    buffers: Vec<Arc<AlignedBuf>>,
+    /// Written batches, oldest first; free again when no reader has them in memory any more.
+    buffers: VecDeque<Arc<AlignedBuf>>,
     next_incarnation: u64,
-    next_transaction: u64,
+    /// Begun since the log was opened.
+    transactions: u64,
 }
 
 /// A segment of an open log, as [`Log::segments`] tells it.
@@ -211,39 +245,30 @@ pub(super) struct Beginnings {
     pub(super) segments: Segments,
     pub(super) segment: Option<SegmentNo>,
     pub(super) end: u32,
-    pub(super) next_batch: BatchNo,
-    pub(super) chain: u32,
+    pub(super) next: Next,
     pub(super) footer: Footer,
     pub(super) checkpoints: Checkpoints,
     pub(super) next_incarnation: u64,
-    pub(super) next_transaction: u64,
 }
 
 impl Log {
     /// An empty log.
     #[must_use]
-    pub fn create(id: LogId, store: [u8; 16], options: Options) -> Self {
+    pub fn create(id: LogId, store: StoreId, options: Options) -> Self {
         let beginnings = Beginnings {
             segments: Segments::new(options.sizes, options.bytes_max),
             segment: None,
             end: 0,
-            next_batch: BatchNo(1),
-            chain: 0,
+            next: Next { batch: BatchNo(1), chain: 0, epoch: 1 },
             footer: Footer::default(),
             checkpoints: Checkpoints::default(),
             next_incarnation: 1,
-            next_transaction: 1,
         };
         Self::begin(id, store, options, beginnings)
     }
 
-    pub(super) fn begin(id: LogId, store: [u8; 16], options: Options, from: Beginnings) -> Self {
-        let tail = Tail {
-            segment: from.segment.unwrap_or(SegmentNo(0)),
-            end: from.end,
-            next_batch: from.next_batch,
-            chain: from.chain,
-        };
+    pub(super) fn begin(id: LogId, store: StoreId, options: Options, from: Beginnings) -> Self {
+        let tail = Tail { segment: from.segment.unwrap_or(SegmentNo(0)), end: from.end, next: from.next };
         Self {
             id,
             store,
@@ -252,12 +277,12 @@ impl Log {
             open_pending: Pending::FIRST,
             open_since: None,
             closed: VecDeque::new(),
-            unflushed: 0,
+            closed_bytes: 0,
             commit: None,
             tail,
             proven: Durable::proven(Pending::NONE),
             // Recovery has found the end by itself; from now on the disk says so.
-            marked: from.next_batch == BatchNo(1),
+            marked: from.next.batch == BatchNo(1),
             last_commit: 0,
             segments: from.segments,
             between_segments: from.segment.is_none(),
@@ -269,9 +294,9 @@ impl Log {
             next_request: 0,
             removing: Vec::new(),
             builders: Vec::new(),
-            buffers: Vec::new(),
+            buffers: VecDeque::new(),
             next_incarnation: from.next_incarnation,
-            next_transaction: from.next_transaction,
+            transactions: 0,
         }
     }
 
@@ -288,11 +313,11 @@ impl Log {
         Incarnation::new(number).expect("counted from one")
     }
 
-    /// A number for a transaction.
-    pub fn new_transaction(&mut self) -> u64 {
-        let number = self.next_transaction;
-        self.next_transaction += 1;
-        number
+    fn new_transaction(&mut self) -> Transaction {
+        // Every opening of a log has an epoch of its own.
+        self.transactions += 1;
+        let number = u64::from(self.tail.next.epoch) << 40 | self.transactions;
+        Transaction(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 
     /// What is wrong with the disk; nothing is acknowledged meanwhile.
@@ -310,7 +335,11 @@ impl Log {
     /// Whether more may be appended. Whoever feeds the log waits while it says no; what is appended all the same is taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.unflushed < self.options.unflushed_max
+        self.unflushed() < self.options.unflushed_max
+    }
+
+    fn unflushed(&self) -> usize {
+        self.closed_bytes + self.open.bytes()
     }
 
     /// Tells how many bytes are free on the file system.
@@ -332,13 +361,11 @@ impl Log {
 
     fn last_closed(&self) -> Pending {
         let closed = self.closed.iter().rev().find_map(|closed| closed.pending);
-        let flying = || self.commit.as_ref()?.batches.iter().rev().find_map(|closed| closed.pending);
+        let flying = || self.commit.as_ref()?.batches.iter().rev().find_map(|(_, pending)| *pending);
         closed.or_else(flying).unwrap_or(Pending::NONE)
     }
 
-    /// Appends a message.
-    ///
-    /// `first_live` is the first sequence number of the stream at this moment.
+    /// Appends a message. `first_live` is the first sequence number of the stream at this moment.
     ///
     /// # Errors
     /// When there is no space for messages; nothing has changed then.
@@ -348,12 +375,36 @@ impl Log {
         stream: Incarnation,
         first_live: u64,
         message: &Message<'_>,
+    ) -> Result<(Pending, u32), Refused> {
+        self.admit(body_bytes(message))?;
+        if needs_fragments(message) {
+            return Ok(self.fragments(now, stream, first_live, None, message, Urgency::Now));
+        }
+        let bytes = self.open.message(stream, first_live, message);
+        Ok((self.appended(now, Urgency::Now), bytes))
+    }
+
+    /// Appends messages that count together or not at all, also after a crash. `record_bytes` gets one number for each.
+    ///
+    /// # Errors
+    /// As [`Log::message`].
+    pub fn group(
+        &mut self,
+        now: Time,
+        stream: Incarnation,
+        first_live: u64,
+        messages: &[Message<'_>],
+        record_bytes: &mut Vec<u32>,
     ) -> Result<Pending, Refused> {
-        let size = message.subject.len() + message.reply.len() + message.headers.len() + message.payload.len();
-        self.admit(size)?;
-        let before = self.open.bytes();
-        self.open.message(stream, first_live, message);
-        Ok(self.appended(now, before, Urgency::Now))
+        self.admit(messages.iter().map(body_bytes).sum())?;
+        let transaction = self.new_transaction();
+        let mut pending = self.pending();
+        for (index, message) in messages.iter().enumerate() {
+            let part = Part { transaction, commits: index + 1 == messages.len() };
+            record_bytes.push(self.open.part(stream, first_live, part, message));
+            pending = self.appended(now, Urgency::Now);
+        }
+        Ok(pending)
     }
 
     /// Appends a live message of a segment that is being cleaned. Goes on when the disk is full.
@@ -364,28 +415,63 @@ impl Log {
         birth: Position,
         first_live: u64,
         message: &Message<'_>,
-    ) -> Pending {
-        let before = self.open.bytes();
-        self.open.moved(stream, birth, first_live, message);
-        self.appended(now, before, Urgency::RideAlong)
+    ) -> (Pending, u32) {
+        if needs_fragments(message) {
+            return self.fragments(now, stream, first_live, Some(birth), message, Urgency::RideAlong);
+        }
+        let bytes = self.open.moved(stream, birth, first_live, message);
+        (self.appended(now, Urgency::RideAlong), bytes)
     }
 
-    /// Appends a control record. Goes on when the disk is full.
-    pub fn control(
+    fn fragments(
         &mut self,
         now: Time,
         stream: Incarnation,
+        first_live: u64,
+        birth: Option<Position>,
+        message: &Message<'_>,
+        urgency: Urgency,
+    ) -> (Pending, u32) {
+        let transaction = self.new_transaction();
+        let (mut pending, mut bytes) = (self.pending(), 0);
+        for fragment in fragments(message) {
+            bytes += self.open.fragment(stream, first_live, birth, transaction, &fragment);
+            pending = self.appended(now, urgency);
+        }
+        (pending, bytes)
+    }
+
+    /// Appends removed ranges of sequence numbers. Goes on when the disk is full.
+    pub fn removal(
+        &mut self,
+        now: Time,
+        stream: Incarnation,
+        first_live: u64,
+        ranges: &[RangeInclusive<u64>],
+        urgency: Urgency,
+    ) -> Pending {
+        let mut pending = self.pending();
+        for part in ranges.chunks(REMOVAL_RANGES) {
+            self.open.removal(stream, first_live, part);
+            pending = self.appended(now, urgency);
+        }
+        pending
+    }
+
+    /// Appends a control record, of a stream or of the log itself. Goes on when the disk is full.
+    pub fn control(
+        &mut self,
+        now: Time,
+        stream: Option<Incarnation>,
         kind: Kind,
         content: &[u8],
         urgency: Urgency,
     ) -> Pending {
-        let before = self.open.bytes();
         self.open.control(stream, kind, content);
-        self.appended(now, before, urgency)
+        self.appended(now, urgency)
     }
 
-    fn appended(&mut self, now: Time, before: usize, urgency: Urgency) -> Pending {
-        self.unflushed += self.open.bytes() - before;
+    fn appended(&mut self, now: Time, urgency: Urgency) -> Pending {
         let (since, so_far) = self.open_since.unwrap_or((now, urgency));
         self.open_since = Some((since, so_far.max(urgency)));
         let pending = self.open_pending;
@@ -404,14 +490,15 @@ impl Log {
         let segment = (!self.between_segments).then(|| self.segments.in_use.get(&self.tail.segment)).flatten();
         let end = self.commit.as_ref().map_or(self.tail.end, |commit| commit.after.end);
         let left = segment.map_or(0, |segment| segment.bytes.saturating_sub(end)) as usize;
-        // What is appended may be padded, and its directory and the segment's footer take something too.
-        let wanted = self.unflushed + size + 4 * BLOCK_BYTES + self.footer.blocks_bytes();
+        // What is appended may be padded, and its directory and the end of the segment take something too.
+        let wanted = self.closed_bytes + self.open.bytes_with(size) + 4 * BLOCK_BYTES;
         if wanted > left { Err(Refused::Full) } else { Ok(()) }
     }
 
     fn close_open(&mut self) {
         let builder = mem::replace(&mut self.open, self.builders.pop().unwrap_or_default());
-        self.closed.push_back(Closed { builder, pending: Some(self.open_pending) });
+        self.closed_bytes += builder.bytes();
+        self.closed.push_back(Closed { body: Body::Filled(builder), pending: Some(self.open_pending) });
         self.open_pending = self.open_pending.next();
         self.open_since = None;
     }
@@ -449,7 +536,8 @@ impl Log {
             if self.marked || self.open_since.is_some() || now < self.last_commit + MARK_NS || self.fault.is_some() {
                 return;
             }
-            self.closed.push_back(Closed { builder: self.builders.pop().unwrap_or_default(), pending: None });
+            self.closed
+                .push_back(Closed { body: Body::Filled(self.builders.pop().unwrap_or_default()), pending: None });
         }
         self.start_commit(now, requests);
     }
@@ -487,42 +575,38 @@ impl Log {
             let Some((no, spare)) = self.segments.begin() else { return };
             self.between_segments = false;
             self.footer.clear();
-            data.push(Arc::new(self.segment_header(now, no, spare.bytes)));
+            data.push(Arc::new(self.segment_head(now, no, spare.bytes)));
             (after.segment, after.end) = (no, BLOCK_BYTES as u32);
         }
         let offset = if fresh { 0 } else { after.end };
-        let size = self.segments.in_use.get(&after.segment).map_or(0, |segment| segment.bytes);
-        let mut commit = Commit {
-            id: self.request_id(),
-            batches: Vec::new(),
-            runs: Vec::new(),
-            images: Vec::new(),
-            fresh,
-            seals: false,
-            records: 0,
-            after,
-        };
+        let file = self.segments.in_use.get(&after.segment).map(|segment| (segment.slot, segment.bytes));
+        let Some((slot, size)) = file else { return };
+        let id = self.request_id();
+        let mut commit = Commit { id, batches: Vec::new(), fresh, seals: false, after };
         let mut bytes = 0;
         while let Some(closed) = self.closed.pop_front() {
-            let need = closed.builder.sealed_bytes();
-            if after.end as usize + need + BLOCK_BYTES > size as usize {
+            let need = closed.bytes();
+            if after.end as usize + need + SEAL_ROOM > size as usize {
                 self.closed.push_front(closed);
                 commit.seals = true;
                 break;
             }
             bytes += need;
-            self.lay_out(now, closed, &mut after, &mut commit, &mut data);
+            let laid = self.lay_out(now, closed.body, &mut after);
+            data.push(Arc::clone(&laid.image));
+            commit.batches.push((laid, closed.pending));
             if bytes >= COMMIT_BYTES {
                 break;
             }
         }
         if commit.seals {
-            let builder = self.seal_batch((size - after.end) as usize);
-            self.lay_out(now, Closed { builder, pending: None }, &mut after, &mut commit, &mut data);
+            let seal = Body::Filled(self.seal_batch((size - after.end) as usize));
+            let laid = self.lay_out(now, seal, &mut after);
+            data.push(Arc::clone(&laid.image));
+            commit.batches.push((laid, None));
         }
         commit.after = after;
-        let slot = self.segments.in_use.get(&after.segment).map_or(Slot(0), |segment| segment.slot);
-        requests.push(Request::Commit { id: commit.id, slot, offset, data });
+        requests.push(Request::Commit { id, slot, offset, data });
         self.commit = Some(commit);
     }
 
@@ -532,73 +616,75 @@ impl Log {
         Position::new(self.tail.segment.max(SegmentNo(1)), end)
     }
 
-    fn segment_header(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
-        SegmentHeader {
+    fn segment_head(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
+        let mut block = AlignedBuf::new();
+        let head = SegmentHead {
             log: self.id,
             store: self.store,
             segment: no,
-            bytes,
-            first_batch: self.tail.next_batch,
+            bytes: bytes.into(),
+            first: self.tail.next,
             previous: (self.tail.segment.0 != 0).then_some((self.tail.segment, self.tail.end)),
             created: now,
-            chain: self.tail.chain,
-        }
-        .encode()
+        };
+        head.encode(&mut block);
+        block
     }
 
     /// The batch that ends a segment, with the footer if there is room for it.
     fn seal_batch(&mut self, room: usize) -> BatchBuilder {
         let mut builder = self.builders.pop().unwrap_or_default();
-        builder.control(Incarnation::LOG, Kind::Seal, &self.footer.encode());
-        if builder.sealed_bytes() > room {
-            builder.clear();
-            builder.control(Incarnation::LOG, Kind::Seal, &Footer::default().encode());
+        for record in self.footer.records() {
+            builder.control(None, Kind::Seal, &record);
+        }
+        if builder.bytes() > room {
+            builder = BatchBuilder::default();
+            builder.control(None, Kind::Seal, &Seal::Footer(Vec::new()).encode());
         }
         builder
     }
 
-    fn lay_out(
-        &mut self,
-        now: Time,
-        closed: Closed,
-        after: &mut Tail,
-        commit: &mut Commit,
-        data: &mut Vec<Arc<AlignedBuf>>,
-    ) {
+    fn lay_out(&mut self, now: Time, body: Body, after: &mut Tail) -> Laid {
+        let position = Position::new(after.segment, after.end);
         let head = Head {
             log: self.id,
-            store: self.store,
-            segment: after.segment,
-            offset: after.end,
-            batch: after.next_batch,
+            store_tag: self.store.tag(),
+            position,
+            batch: after.next.batch,
             // Of the batches before this commit.
-            flushed_upto: BatchNo(self.tail.next_batch.0 - 1),
+            flushed_upto: BatchNo(self.tail.next.batch.0 - 1),
             time: now,
             checkpoint: self.checkpoints.latest(),
-            chain: after.chain,
+            chain: after.next.chain,
+            epoch: after.next.epoch,
         };
-        let mut image = self.buffer();
-        let sealed = closed.builder.seal(&head, Arc::get_mut(&mut image).expect("nobody else has a free buffer"));
-        let position = Position::new(after.segment, after.end);
-        for run in &sealed.runs {
-            self.footer.add(run);
-            if run.kind == Kind::Messages {
-                commit.records += u64::from(run.content_bytes);
+        let (laid, head_crc) = match body {
+            Body::Filled(mut builder) => {
+                let mut image = self.buffer();
+                let sealed = builder.seal(&head, Arc::make_mut(&mut image));
+                if self.builders.len() < KEPT_BUFFERS {
+                    self.builders.push(builder);
+                }
+                (Laid { image, position, runs: sealed.runs, parts: sealed.parts }, sealed.head_crc)
             }
-        }
-        data.push(Arc::clone(&image));
-        after.end += sealed.bytes;
-        after.next_batch = after.next_batch.next();
-        after.chain = sealed.head_crc;
-        commit.runs.extend(sealed.runs);
-        commit.images.push((position, image));
-        commit.batches.push(closed);
+            Body::Laid(mut laid) => {
+                let head_crc = batch::place_again(&head, &mut Arc::make_mut(&mut laid.image)[..]);
+                laid.position = position;
+                laid.runs.iter_mut().for_each(|run| run.position = position);
+                (laid, head_crc)
+            }
+        };
+        laid.runs.iter().for_each(|run| self.footer.add(run));
+        after.end += laid.image.len() as u32;
+        after.next = Next { batch: after.next.batch.next(), chain: head_crc, epoch: after.next.epoch };
+        laid
     }
 
     fn buffer(&mut self) -> Arc<AlignedBuf> {
-        // A buffer is free again when no reader has it in memory any more.
-        let free = self.buffers.iter().position(|buffer| Arc::strong_count(buffer) == 1);
-        free.map(|index| self.buffers.swap_remove(index)).unwrap_or_default()
+        match self.buffers.front() {
+            Some(oldest) if Arc::strong_count(oldest) == 1 => self.buffers.pop_front().unwrap_or_default(),
+            _ => Arc::default(),
+        }
     }
 
     /// Takes note of how a request ended.
@@ -631,10 +717,9 @@ impl Log {
         self.retry_at = Some(now + RETRY_NS);
         if fault == DiskFault::Full {
             self.segments.out_of_space = true;
-        } else if self.fault.is_none() && self.between_segments {
+        } else if self.between_segments && self.segments.spares() == 0 {
             // There is nowhere to write to.
-            self.fault = Some(fault);
-            events.push(Event::Faulted(fault));
+            self.faulted(fault, events);
         }
     }
 
@@ -645,40 +730,47 @@ impl Log {
         }
     }
 
+    fn faulted(&mut self, fault: DiskFault, events: &mut Vec<Event>) {
+        if self.fault.replace(fault).is_none() {
+            events.push(Event::Faulted(fault));
+        }
+    }
+
     fn commit_flushed(&mut self, now: Time, commit: Commit, events: &mut Vec<Event>) {
         self.tail = commit.after;
         self.last_commit = now;
-        self.marked = commit.batches.iter().all(|closed| closed.pending.is_none());
-        let written = commit.images.iter().map(|(_, image)| image.len() as u64).sum();
-        if let Some(segment) = self.segments.in_use.get_mut(&self.tail.segment) {
-            segment.end = self.tail.end;
-            segment.records += commit.records;
-            segment.sealed = commit.seals;
-        }
+        self.marked = commit.batches.iter().all(|(_, pending)| pending.is_none());
         self.between_segments = commit.seals;
-        for Closed { mut builder, pending } in commit.batches {
+        let (mut runs, mut parts, mut batches) = (Vec::new(), Vec::new(), Vec::with_capacity(commit.batches.len()));
+        let mut written = 0;
+        for (laid, pending) in commit.batches {
             if let Some(pending) = pending {
                 self.proven = Durable::proven(pending);
+                self.closed_bytes -= laid.image.len();
+                self.checkpoints.ended_at(pending, laid.position);
             }
-            self.unflushed = self.unflushed.saturating_sub(builder.bytes());
-            builder.clear();
-            if self.builders.len() < KEPT_BUFFERS {
-                self.builders.push(builder);
-            }
+            written += laid.image.len() as u64;
+            parts.extend(laid.parts.into_iter().map(|(index, part)| (runs.len() + index, part)));
+            runs.extend(laid.runs);
+            batches.push((laid.position, Bytes::from_owner(Image(Arc::clone(&laid.image)))));
+            self.buffers.push_back(laid.image);
         }
-        let mut batches = Vec::with_capacity(commit.images.len());
-        for (position, image) in commit.images {
-            batches.push((position, Bytes::from_owner(Image(Arc::clone(&image)))));
-            if self.buffers.len() < KEPT_BUFFERS {
-                self.buffers.push(image);
-            }
+        // The oldest are in memory longest; what readers still hold is theirs.
+        while self.buffers.len() > KEPT_BUFFERS {
+            self.buffers.pop_front();
         }
-        self.checkpoints.flushed(written, &commit.runs);
-        let end = self.checkpoints.end(&self.proven, self.next_incarnation, self.next_transaction);
-        if let Some(end) = end {
-            self.control(now, Incarnation::LOG, Kind::CheckpointEnd, &end, Urgency::Now);
+        if let Some(segment) = self.segments.in_use.get_mut(&self.tail.segment) {
+            let records = runs.iter().filter(|run| run.kind == Kind::Messages).map(|run| u64::from(run.content_bytes));
+            segment.records += records.sum::<u64>();
+            segment.end = self.tail.end;
+            segment.sealed = commit.seals;
         }
-        events.push(Event::Flushed { proof: self.proven, runs: commit.runs, batches });
+        self.checkpoints.flushed(written, &runs);
+        if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation) {
+            let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
+            self.checkpoints.end_appended(pending);
+        }
+        events.push(Event::Flushed { proof: self.proven, runs, parts, batches });
         if self.fault.take().is_some() {
             events.push(Event::Healed);
         }
@@ -694,13 +786,15 @@ impl Log {
             segment.sealed = true;
         }
         self.between_segments = true;
-        for closed in commit.batches.into_iter().rev() {
-            if closed.pending.is_some() {
-                self.closed.push_front(closed);
+        for (laid, pending) in commit.batches.into_iter().rev() {
+            if pending.is_some() {
+                self.closed.push_front(Closed { body: Body::Laid(laid), pending });
             }
         }
-        if self.fault.replace(fault).is_none() {
-            events.push(Event::Faulted(fault));
-        }
+        self.faulted(fault, events);
     }
+}
+
+fn body_bytes(message: &Message<'_>) -> usize {
+    message.subject.len() + message.reply.len() + message.headers.len() + message.payload.len()
 }

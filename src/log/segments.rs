@@ -193,7 +193,11 @@ impl Segments {
     pub(super) fn recycle(&mut self, no: SegmentNo, erase: bool) {
         let Some(segment) = self.in_use.remove(&no) else { return };
         let spare = Spare { slot: segment.slot, bytes: segment.bytes };
-        if erase { self.tainted.push_back(spare) } else { self.spare.push_back(spare) }
+        if erase {
+            self.tainted.push_back(spare)
+        } else {
+            self.spare.push_back(spare)
+        }
         self.out_of_space = false;
     }
 
