@@ -10,8 +10,9 @@
 //! Two complete checkpoints are kept. Nothing from the older one's beginning on is recycled, so that its control
 //! records are there too if the newer one should turn out to be damaged.
 
+use super::batch::Next;
 use super::durable::{Durable, Pending};
-use super::ids::{Incarnation, Position};
+use super::ids::{BatchNo, Incarnation, Position, SegmentNo};
 use super::run::{Kind, PlacedRun};
 use super::varint;
 
@@ -25,12 +26,16 @@ const INTERVAL_SIZES: u64 = 4;
 /// What a [`Kind::CheckpointEnd`] record says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointEnd {
-    /// Where recovery begins to walk.
+    /// Where recovery begins to walk: a batch that had not been flushed when the checkpoint began.
     pub floor: Option<Position>,
+    /// What that batch is.
+    pub next: Option<Next>,
     /// The complete checkpoint before this one.
     pub previous: Option<Position>,
     /// No incarnation has this number or a greater one yet, as far as the checkpoint knows.
     pub next_incarnation: u64,
+    /// Segments in use: their numbers, bytes of records of messages in them, and how many of those were dead.
+    pub segments: Vec<(SegmentNo, u64, u64)>,
     /// The chunks of each snapshot: the batches they lie in, in order.
     pub snapshots: Vec<(Incarnation, Vec<Position>)>,
 }
@@ -40,20 +45,25 @@ impl CheckpointEnd {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for number in [
-            self.floor.map_or(0, Position::to_bits),
-            self.previous.map_or(0, Position::to_bits),
-            self.next_incarnation,
-            self.snapshots.len() as u64,
-        ] {
-            varint::push(&mut out, number);
+        let mut put = |number: u64| varint::push(&mut out, number);
+        let next = self.next.unwrap_or(Next { batch: BatchNo(0), chain: 0, epoch: 0 });
+        put(self.floor.map_or(0, Position::to_bits));
+        put(next.batch.0);
+        put(next.chain.into());
+        put(next.epoch.into());
+        put(self.previous.map_or(0, Position::to_bits));
+        put(self.next_incarnation);
+        put(self.segments.len() as u64);
+        for (segment, records, dead) in &self.segments {
+            put(segment.0.into());
+            put(*records);
+            put(*dead);
         }
+        put(self.snapshots.len() as u64);
         for (stream, chunks) in &self.snapshots {
-            varint::push(&mut out, stream.get());
-            varint::push(&mut out, chunks.len() as u64);
-            for chunk in chunks {
-                varint::push(&mut out, chunk.to_bits());
-            }
+            put(stream.get());
+            put(chunks.len() as u64);
+            chunks.iter().for_each(|chunk| put(chunk.to_bits()));
         }
         out
     }
@@ -62,17 +72,26 @@ impl CheckpointEnd {
     #[must_use]
     pub fn decode(mut content: &[u8]) -> Option<Self> {
         let input = &mut content;
+        let mut take = || varint::take(input);
+        let floor = Position::from_bits(take()?);
+        let (batch, chain, epoch) = (take()?, take()?, take()?);
+        let next = Next { batch: BatchNo(batch), chain: u32::try_from(chain).ok()?, epoch: u32::try_from(epoch).ok()? };
         let mut end = Self {
-            floor: Position::from_bits(varint::take(input)?),
-            previous: Position::from_bits(varint::take(input)?),
-            next_incarnation: varint::take(input)?,
+            floor,
+            next: (batch != 0).then_some(next),
+            previous: Position::from_bits(take()?),
+            next_incarnation: take()?,
+            segments: Vec::new(),
             snapshots: Vec::new(),
         };
-        for _ in 0..varint::take(input)? {
-            let stream = Incarnation::new(varint::take(input)?)?;
+        for _ in 0..take()? {
+            end.segments.push((SegmentNo(u32::try_from(take()?).ok()?), take()?, take()?));
+        }
+        for _ in 0..take()? {
+            let stream = Incarnation::new(take()?)?;
             let mut chunks = Vec::new();
-            for _ in 0..varint::take(input)? {
-                chunks.push(Position::from_bits(varint::take(input)?)?);
+            for _ in 0..take()? {
+                chunks.push(Position::from_bits(take()?)?);
             }
             end.snapshots.push((stream, chunks));
         }
@@ -131,9 +150,11 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// What recovery has found; `since` bytes have been written after the last one.
-    pub(super) fn recovered(last: Option<Checkpoint>, previous: Option<Checkpoint>, bytes: u64, since: u64) -> Self {
-        Self { last, previous, writing: None, bytes, since }
+    /// What recovery has found: the latest, the one before it, and the bytes of the latest's snapshots; and how many bytes
+    /// were written to the log since.
+    pub(super) fn recovered(found: Option<(Checkpoint, Option<Checkpoint>, u64)>, since: u64) -> Self {
+        let Some((last, previous, bytes)) = found else { return Self { since, ..Self::default() } };
+        Self { last: Some(last), previous, writing: None, bytes, since }
     }
 
     /// What batch heads name.
@@ -156,8 +177,10 @@ impl Checkpoints {
         self.writing.is_some()
     }
 
-    pub(super) fn begin(&mut self, floor: Position) {
-        let content = CheckpointEnd { floor: Some(floor), previous: self.latest(), ..CheckpointEnd::default() };
+    /// `floor` is where the log is flushed to, and `next` the batch that will follow.
+    pub(super) fn begin(&mut self, floor: Position, next: Next) {
+        let previous = self.latest();
+        let content = CheckpointEnd { floor: Some(floor), next: Some(next), previous, ..CheckpointEnd::default() };
         self.writing = Some(Writing { content, last: None, end: None, bytes: 0 });
         self.since = 0;
     }
@@ -170,12 +193,18 @@ impl Checkpoints {
     }
 
     /// The end record, when all snapshots are flushed; to be appended at once.
-    pub(super) fn end(&mut self, proof: &Durable, next_incarnation: u64) -> Option<Vec<u8>> {
+    pub(super) fn end(
+        &mut self,
+        proof: &Durable,
+        next_incarnation: u64,
+        segments: impl Iterator<Item = (SegmentNo, u64, u64)>,
+    ) -> Option<Vec<u8>> {
         let writing = self.writing.as_mut()?;
         if writing.end.is_some() || !writing.last.is_some_and(|last| proof.covers(last)) {
             return None;
         }
         writing.content.next_incarnation = next_incarnation;
+        writing.content.segments = segments.collect();
         Some(writing.content.encode())
     }
 

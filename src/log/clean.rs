@@ -42,7 +42,8 @@ impl Log {
 
     /// Begins a checkpoint, to which every stream and every other incarnation with control records adds its snapshot.
     pub fn begin_checkpoint(&mut self) {
-        self.checkpoints.begin(self.walk_from());
+        let (floor, next) = self.walk_from();
+        self.checkpoints.begin(floor, next);
     }
 
     /// Appends a snapshot of everything that has been appended for that incarnation so far.

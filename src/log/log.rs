@@ -243,32 +243,42 @@ pub struct Open {
 #[derive(Debug)]
 pub(super) struct Beginnings {
     pub(super) segments: Segments,
-    pub(super) segment: Option<SegmentNo>,
+    /// Where it ends.
+    pub(super) segment: SegmentNo,
     pub(super) end: u32,
+    /// There is no segment to go on in.
+    pub(super) between_segments: bool,
     pub(super) next: Next,
     pub(super) footer: Footer,
     pub(super) checkpoints: Checkpoints,
     pub(super) next_incarnation: u64,
 }
 
-impl Log {
-    /// An empty log.
-    #[must_use]
-    pub fn create(id: LogId, store: StoreId, options: Options) -> Self {
-        let beginnings = Beginnings {
-            segments: Segments::new(options.sizes, options.bytes_max),
-            segment: None,
+impl Beginnings {
+    /// Of a log in which nothing was ever written.
+    pub(super) fn empty(segments: Segments) -> Self {
+        Self {
+            segments,
+            segment: SegmentNo(0),
             end: 0,
+            between_segments: true,
             next: Next { batch: BatchNo(1), chain: 0, epoch: 1 },
             footer: Footer::default(),
             checkpoints: Checkpoints::default(),
             next_incarnation: 1,
-        };
-        Self::begin(id, store, options, beginnings)
+        }
+    }
+}
+
+impl Log {
+    /// An empty log.
+    #[must_use]
+    pub fn create(id: LogId, store: StoreId, options: Options) -> Self {
+        Self::begin(id, store, options, Beginnings::empty(Segments::new(options.sizes, options.bytes_max)))
     }
 
     pub(super) fn begin(id: LogId, store: StoreId, options: Options, from: Beginnings) -> Self {
-        let tail = Tail { segment: from.segment.unwrap_or(SegmentNo(0)), end: from.end, next: from.next };
+        let tail = Tail { segment: from.segment, end: from.end, next: from.next };
         Self {
             id,
             store,
@@ -285,7 +295,7 @@ impl Log {
             marked: from.next.batch == BatchNo(1),
             last_commit: 0,
             segments: from.segments,
-            between_segments: from.segment.is_none(),
+            between_segments: from.between_segments,
             footer: from.footer,
             fault: None,
             retry_at: None,
@@ -611,9 +621,8 @@ impl Log {
     }
 
     /// Where the first batch that is not flushed will be, or anything after it.
-    pub(super) fn walk_from(&self) -> Position {
-        let end = if self.between_segments { u32::MAX } else { self.tail.end };
-        Position::new(self.tail.segment.max(SegmentNo(1)), end)
+    pub(super) fn walk_from(&self) -> (Position, Next) {
+        (Position::new(self.tail.segment.max(SegmentNo(1)), self.tail.end.max(BLOCK_BYTES as u32)), self.tail.next)
     }
 
     fn segment_head(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
@@ -766,7 +775,8 @@ impl Log {
             segment.sealed = commit.seals;
         }
         self.checkpoints.flushed(written, &runs);
-        if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation) {
+        let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records, segment.dead));
+        if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
             self.checkpoints.end_appended(pending);
         }

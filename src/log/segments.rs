@@ -108,6 +108,11 @@ impl Segments {
         if clean { self.spare.push_back(spare) } else { self.tainted.push_back(spare) }
     }
 
+    /// A file that is not to be touched: its slot is never used.
+    pub(super) fn leave_alone(&mut self, slot: Slot) {
+        self.next_slot = self.next_slot.max(slot.0 + 1);
+    }
+
     pub(super) fn set_free(&mut self, bytes: u64) {
         self.free = Some(bytes);
     }
