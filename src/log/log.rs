@@ -543,7 +543,9 @@ impl Log {
             self.close_open();
         }
         if self.closed.is_empty() {
-            if self.marked || self.open_since.is_some() || now < self.last_commit + MARK_NS || self.fault.is_some() {
+            let idle = !self.marked && self.open_since.is_none() && now >= self.last_commit + MARK_NS;
+            // After a fault there may be nothing to write again, and still something to prove.
+            if !idle && self.fault.is_none() {
                 return;
             }
             self.closed

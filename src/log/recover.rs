@@ -137,7 +137,8 @@ pub enum Repair {
         /// The last one.
         last: SegmentNo,
     },
-    /// A file that is no segment of this log. It is left alone.
+    /// A file that is no segment of this log, or one whose first commit a crash has torn. It is left alone. (If it was a
+    /// segment that had been flushed, that one is missed elsewhere.)
     ForeignFile {
         /// The file.
         slot: Slot,
@@ -164,7 +165,7 @@ impl Repair {
     /// Whether something that had been acknowledged is lost or cannot be reached.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::TornTail { .. } | Self::OpenTransaction { .. })
+        !matches!(self, Self::TornTail { .. } | Self::OpenTransaction { .. } | Self::ForeignFile { .. })
     }
 }
 
@@ -260,6 +261,8 @@ struct Found {
     slot: Slot,
     file_bytes: u32,
     head: SegmentHead,
+    /// What is wrong with the head on disk; `head` is then what the first batch tells.
+    flaw: Option<Flaw>,
 }
 
 struct Opening<'a, F, V> {
@@ -367,7 +370,9 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                 }
             };
             match SegmentHead::parse(&block) {
-                Ok(head) if head.log == self.log && head.store == self.store => self.found(slot, file_bytes, head),
+                Ok(head) if head.log == self.log && head.store == self.store => {
+                    self.found(slot, file_bytes, head, None)
+                }
                 Ok(head) => {
                     let whose = if head.store == self.store { Defect::Log(head.log) } else { Defect::Store };
                     self.repairs.push(Repair::ForeignFile { slot, flaw: Flaw { offset: 0, defect: whose } });
@@ -379,8 +384,8 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
         Ok(())
     }
 
-    fn found(&mut self, slot: Slot, file_bytes: u32, head: SegmentHead) {
-        let found = Found { slot, file_bytes, head };
+    fn found(&mut self, slot: Slot, file_bytes: u32, head: SegmentHead, flaw: Option<Flaw>) {
+        let found = Found { slot, file_bytes, head, flaw };
         // Of two files with the same segment one is a copy; neither is known to be the right one, and both say the same.
         if let Some(other) = self.segments.insert(head.segment, found) {
             self.aside.push(other.slot);
@@ -393,8 +398,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
             return Err(Refusal::LaterVersion { slot, flaw });
         }
         if let Some(head) = self.head_from_batch(block, file_bytes) {
-            self.repairs.push(Repair::DamagedHead { slot, segment: head.segment, flaw });
-            self.found(slot, file_bytes, head);
+            self.found(slot, file_bytes, head, Some(flaw));
         } else if matches!(flaw.defect, Defect::Blank | Defect::Short { .. }) {
             self.spare.push(Spare { slot, bytes: file_bytes });
         } else {
@@ -439,7 +443,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
             };
             let (mut any, mut sealed, mut checkpoint) = (false, false, None);
             let mut footer = Footer::default();
-            let end = scan(self.files, found.slot, &plan, |step| match step {
+            let (end, proven) = scan(self.files, found.slot, &plan, |step| match step {
                 Step::Batch(batch) => {
                     any = true;
                     checkpoint = batch.head().checkpoint.or(checkpoint);
@@ -454,18 +458,30 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                 Step::Damaged(_) => (any, sealed) = (true, false),
                 Step::Read { .. } | Step::End(_) => {}
             });
-            match end.tail {
-                Tail::Unknown(flaw) => return Err(Refusal::LaterVersion { slot: found.slot, flaw }),
-                Tail::Unreadable => return Err(Refusal::UnreadableEnd { slot: found.slot, offset: end.offset }),
-                Tail::Torn(_) if any => self.repairs.push(Repair::TornTail { slot: found.slot, offset: end.offset }),
-                _ => {}
-            }
+            // A head that did not reach the disk is no damage: then neither was anything behind it flushed.
+            any &= found.flaw.is_none() || proven >= found.head.first.batch;
             if any {
+                match end.tail {
+                    Tail::Unknown(flaw) => return Err(Refusal::LaterVersion { slot: found.slot, flaw }),
+                    Tail::Unreadable => return Err(Refusal::UnreadableEnd { slot: found.slot, offset: end.offset }),
+                    Tail::Torn(_) => self.repairs.push(Repair::TornTail { slot: found.slot, offset: end.offset }),
+                    _ => {}
+                }
+                self.tell_heads();
                 return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
             }
             // It was begun, and nothing in it was ever flushed.
             self.segments.remove(&segment);
             self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+        }
+    }
+
+    /// Tells of damaged heads of segments that were flushed.
+    fn tell_heads(&mut self) {
+        for (segment, found) in &self.segments {
+            if let Some(flaw) = found.flaw {
+                self.repairs.push(Repair::DamagedHead { slot: found.slot, segment: *segment, flaw });
+            }
         }
     }
 
@@ -795,7 +811,14 @@ fn tell_messages(
 }
 
 /// Scans a segment; what cannot be read is passed over.
-fn scan(files: &mut impl Files, slot: Slot, plan: &Plan, mut each: impl FnMut(Step<'_>)) -> super::scan::End {
+///
+/// Returns where it ends and the last batch that is known to have been flushed.
+fn scan(
+    files: &mut impl Files,
+    slot: Slot,
+    plan: &Plan,
+    mut each: impl FnMut(Step<'_>),
+) -> (super::scan::End, BatchNo) {
     let mut scan = Scan::new(plan);
     loop {
         match scan.step() {
@@ -803,7 +826,7 @@ fn scan(files: &mut impl Files, slot: Slot, plan: &Plan, mut each: impl FnMut(St
                 Ok(bytes) => scan.supply(Bytes::from_owner(bytes)),
                 Err(_) => scan.unreadable(),
             },
-            Step::End(end) => return end,
+            Step::End(end) => return (end, scan.proven()),
             found => each(found),
         }
     }

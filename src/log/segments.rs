@@ -105,7 +105,9 @@ impl Segments {
     /// Takes over a file without batches. `clean` if it is zero-filled to its size and flushed.
     pub(super) fn found_spare(&mut self, spare: Spare, clean: bool) {
         self.next_slot = self.next_slot.max(spare.slot.0 + 1);
-        if clean { self.spare.push_back(spare) } else { self.tainted.push_back(spare) }
+        // One that a crash has left short gets a sensible size.
+        let bytes = spare.bytes.clamp(self.sizes.min, self.sizes.max);
+        if clean { self.spare.push_back(spare) } else { self.tainted.push_back(Spare { bytes, ..spare }) }
     }
 
     /// A file that is not to be touched: its slot is never used.
