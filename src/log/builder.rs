@@ -200,26 +200,18 @@ impl BatchBuilder {
         let bytes = self.bytes();
         assert!(bytes <= BATCH_BYTES_MAX, "a batch of {bytes} bytes");
         into.clear();
-        let content_end = if self.runs.len() == 1 {
-            std::mem::swap(&mut self.arena, into);
-            into.len()
-        } else {
+        let content_end = self.directory_end() + self.contents;
+        let gathers = self.runs.len() != 1;
+        if gathers {
             into.reserve(bytes);
             into.pad_to(self.directory_end());
-            self.directory_end() + self.contents
-        };
+        } else {
+            std::mem::swap(&mut self.arena, into);
+        }
         let mut sealed =
             Sealed { head_crc: 0, bytes: bytes as u32, runs: Vec::with_capacity(self.runs.len()), parts: Vec::new() };
-        let gather = self.runs.len() > 1;
         for (index, run) in self.runs.iter().enumerate() {
-            let start = if gather { into.len() } else { ROOM };
-            if gather {
-                let mut stretch = Some(self.stretches[run.first_stretch]);
-                while let Some(Stretch { start, end, next }) = stretch {
-                    into.extend_from_slice(&self.arena[start as usize..end as usize]);
-                    stretch = next.map(|next| self.stretches[next.get() as usize]);
-                }
-            }
+            let start = if gathers { self.gather(run, into) } else { ROOM };
             let content_crc = crc32fast::hash(&into[start..start + run.bytes]);
             into.pad_to(into.len().next_multiple_of(ALIGN));
             let entry = run.entry(head, start as u32, content_crc);
@@ -231,11 +223,22 @@ impl BatchBuilder {
                 sealed.runs.push(placed);
             }
         }
-        debug_assert!(into.len().next_multiple_of(BLOCK_BYTES) == bytes, "{} of {bytes} bytes", into.len());
+        assert!(into.len() == content_end, "{} bytes laid out, not {content_end}", into.len());
         into.pad_to(bytes);
         sealed.head_crc = encode_head(head, self.runs.len() as u32, content_end as u32, bytes as u32, into);
         self.reset();
         sealed
+    }
+
+    /// Appends the content of a run to `into`; returns where it begins.
+    fn gather(&self, run: &OpenRun, into: &mut AlignedBuf) -> usize {
+        let begins = into.len();
+        let mut stretch = Some(self.stretches[run.first_stretch]);
+        while let Some(Stretch { start, end, next }) = stretch {
+            into.extend_from_slice(&self.arena[start as usize..end as usize]);
+            stretch = next.map(|next| self.stretches[next.get() as usize]);
+        }
+        begins
     }
 
     fn reset(&mut self) {
@@ -411,5 +414,40 @@ impl OpenRun {
             cipher: 0,
             content_crc,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::{BatchNo, LogId};
+    use super::*;
+
+    #[test]
+    fn memory_is_kept_from_batch_to_batch() {
+        let head = Head {
+            log: LogId(0),
+            store_tag: 1,
+            position: Position::new(SegmentNo(1), 4096),
+            batch: BatchNo(2),
+            flushed_upto: BatchNo(1),
+            time: 0,
+            checkpoint: None,
+            chain: 0,
+            epoch: 1,
+        };
+        let mut builder = BatchBuilder::default();
+        let mut buffer = AlignedBuf::new();
+        let mut memory = Vec::new();
+        for round in 0..20_u64 {
+            for number in 0..1_000 {
+                let stream = Incarnation::new(1 + number % 100).expect("not zero");
+                let seq = round * 1_000 + number + 1;
+                builder.message(stream, 1, &Message { seq, subject: b"a.b", payload: &[0; 100], ..Message::default() });
+            }
+            builder.seal(&head, &mut buffer);
+            let arenas = builder.arena.capacity() + buffer.capacity();
+            memory.push((arenas, builder.stretches.capacity(), builder.runs.capacity(), builder.latest.capacity()));
+        }
+        assert!(memory[1..].iter().all(|sizes| *sizes == memory[1]), "{memory:?}");
     }
 }

@@ -23,6 +23,8 @@ pub enum Defect {
         /// Bytes that are there.
         there: u32,
     },
+    /// The device does not give the bytes.
+    Unreadable,
     /// Zeros: nothing was written here since the segment was prepared.
     Blank,
     /// Neither a batch nor the head of a segment begins here.
@@ -94,6 +96,15 @@ impl Flaw {
     }
 }
 
+impl Defect {
+    /// Whether the bytes are sound but of a version that this one cannot read: to be refused by name, not to be taken for
+    /// damage.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Version(_) | Self::Flags(_) | Self::Kind(_) | Self::Codec(_) | Self::Cipher(_))
+    }
+}
+
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "offset {}: {}", self.offset, self.defect)
@@ -106,6 +117,7 @@ impl fmt::Display for Defect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Short { needed, there } => write!(f, "{there} bytes where {needed} belong"),
+            Self::Unreadable => write!(f, "cannot be read"),
             Self::Blank => write!(f, "nothing was written here"),
             Self::Magic(found) => write!(f, "no batch and no head of a segment begins here (found {found:02x?})"),
             Self::Version(found) => write!(f, "format version {found} is not known"),
