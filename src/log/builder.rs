@@ -1,8 +1,9 @@
 //! Filling a batch.
 //!
-//! Records go, in the order of their arrival, into one buffer; a run is the list of its stretches there. Sealing gathers
-//! each run's stretches behind the directory. A batch of one run, the common one of a busy stream, needs no gathering:
-//! room for its head lies before the first record, so that a payload is copied once on its way to the disk.
+//! Records go, in the order of their arrival, into one buffer; a run is the list of its stretches there. Sealing
+//! gathers each run's stretches behind the directory. A batch of one run, the common one of a busy stream, needs no
+//! gathering: room for its head lies before the first record, so that a payload is copied once on its way to the
+//! disk.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -300,8 +301,8 @@ impl BatchBuilder {
         (head + content.len()) as u32
     }
 
-    /// The run that takes the next record of `class`: the stream's latest if it is of that class, else a new one, so that
-    /// the order of a stream's runs is the order of its records.
+    /// The run that takes the next record of `class`: the stream's latest if it is of that class, else a new one, so
+    /// that the order of a stream's runs is the order of its records.
     fn run_for(&mut self, class: Class, seq: u64, time: Time) -> usize {
         if let Some(index) = self.current
             && self.runs[index].takes(&class, seq)

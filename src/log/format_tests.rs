@@ -1,5 +1,5 @@
-//! The format's promises: what is written comes back, in order, byte for byte as documented; whatever else is on the disk
-//! is named, never believed and never fatal.
+//! The format's promises: what is written comes back, in order, byte for byte as documented; whatever else is on the
+//! disk is named, never believed and never fatal.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -125,8 +125,8 @@ fn a_large_message_comes_back_from_its_parts() {
     assert_eq!(came_back, 1);
 }
 
-/// What a batch of one message, one removal and a mark is on disk, zeros left out. Whoever has to change this changes the
-/// format: stores that exist must stay readable, so there must be a new version.
+/// What a batch of one message, one removal and a mark is on disk, zeros left out. Whoever has to change this changes
+/// the format: stores that exist must stay readable, so there must be a new version.
 const GOLDEN: &str = "\
 0000  4c424154 01000000 03008000 03000000
 0010  07000000 00200000 2a000000 00000000

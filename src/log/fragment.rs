@@ -1,7 +1,7 @@
 //! Messages too large for one record: taken apart and put together.
 //!
-//! The headers and the payload are one string of bytes, cut into pieces. Each piece is a record of its own in a run of its
-//! own; subject, reply, expiry and id go with the first.
+//! The headers and the payload are one string of bytes, cut into pieces. Each piece is a record of its own in a run
+//! of its own; subject, reply, expiry and id go with the first.
 
 use super::builder::RECORD_BYTES_MAX;
 use super::entry::{RunEntry, Transaction};

@@ -1,10 +1,10 @@
 //! The segmented append-only log of a shard: decisions and bytes, no I/O.
 //!
 //! # Layout
-//! A log is a sequence of *batches*, numbered from one without gaps, in *segments*, numbered from one. A segment is a file
-//! `log-NNN/NNNNNNNN.segment`, named after its slot; when nothing in it is wanted any more, the slot serves another
-//! segment. All integers are little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written and ignored
-//! when read. A block is 4096 bytes; segment heads and batches begin on blocks and end on them.
+//! A log is a sequence of *batches*, numbered from one without gaps, in *segments*, numbered from one. A segment is a
+//! file `log-NNN/NNNNNNNN.segment`, named after its slot; when nothing in it is wanted any more, the slot serves
+//! another segment. All integers are little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written
+//! and ignored when read. A block is 4096 bytes; segment heads and batches begin on blocks and end on them.
 //!
 //! ```text
 //! segment   | head | batch | batch | …                      a block, then batches back to back
@@ -51,8 +51,8 @@
 //!   12  4  bytes of its content             moved run was first
 //!   16  8  stream (0: the log's own)
 //! ```
-//! Flags of an entry: 1 moved by cleaning, 2 parts of a large message, 4 completes its transaction, 128 may be skipped by
-//! whoever does not know its kind or another of its flags. An entry may be longer than a reader knows; the rest is
+//! Flags of an entry: 1 moved by cleaning, 2 parts of a large message, 4 completes its transaction, 128 may be skipped
+//! by whoever does not know its kind or another of its flags. An entry may be longer than a reader knows; the rest is
 //! ignored. In the flags of headers the low eight bits must be known to a reader, the high eight need not be.
 //!
 //! ## Records
@@ -71,25 +71,25 @@
 //! bytes, extension   if flagged; skipped by whoever does not know what is in it
 //! subject, reply, headers, payload
 //! ```
-//! A record of another kind is its bytes and its content. A removal's content is ranges of sequence numbers, each as its
-//! start minus the number behind the range before (zigzag; of the first minus 0) and its last minus its first.
+//! A record of another kind is its bytes and its content. A removal's content is ranges of sequence numbers, each as
+//! its start minus the number behind the range before (zigzag; of the first minus 0) and its last minus its first.
 //! A seal's is a form and numbers, see [`Seal`].
 //!
 //! # Rules
-//! * **Order.** Runs are replayed in the order of the directory. A record joins the latest run of its stream if kind, birth
-//!   segment and transaction are the same, else it opens a new run, so that each stream's records keep their order.
-//!   Streams among each other have none within a batch.
-//! * **Size.** A run of [`RUN_BYTES`] takes no more records: a single message is found by reading and verifying about as
-//!   much, and a damaged byte spoils no more. Messages above [`RECORD_BYTES_MAX`] come in parts, cut from the string of
-//!   headers and payload, in runs of one transaction, the last of which completes it. A transaction counts when it is
-//!   complete.
-//! * **First live.** A run tells the first sequence number of its stream, so that what limits have removed stays removed
-//!   without records of its own. No flag announces it: zero says that it was not told.
+//! * **Order.** Runs are replayed in the order of the directory. A record joins the latest run of its stream if kind,
+//!   birth segment and transaction are the same, else it opens a new run, so that each stream's records keep their
+//!   order. Streams among each other have none within a batch.
+//! * **Size.** A run of [`RUN_BYTES`] takes no more records: a single message is found by reading and verifying about
+//!   as much, and a damaged byte spoils no more. Messages above [`RECORD_BYTES_MAX`] come in parts, cut from the
+//!   string of headers and payload, in runs of one transaction, the last of which completes it. A transaction counts
+//!   when it is complete.
+//! * **First live.** A run tells the first sequence number of its stream, so that what limits have removed stays
+//!   removed without records of its own. No flag announces it: zero says that it was not told.
 //! * **Birth.** A moved run holds messages that were born in one segment; its birth is the newest of theirs.
-//! * **Epochs** rise with each opening of the log and never decrease along it. So what a recovery has cut off is known for
-//!   it even where later batches lie before it in the same segment.
-//! * **Chain.** Each head repeats the checksum of the one before, across segments too, so that none can be missing or be
-//!   exchanged unnoticed. Contents are not part of it: erasing or damaging one breaks no chain.
+//! * **Epochs** rise with each opening of the log and never decrease along it. So what a recovery has cut off is
+//!   known for it even where later batches lie before it in the same segment.
+//! * **Chain.** Each head repeats the checksum of the one before, across segments too, so that none can be missing or
+//!   be exchanged unnoticed. Contents are not part of it: erasing or damaging one breaks no chain.
 //! * **Empty batches**, with or without a run of kind `Mark`, only carry `flushed_upto` on.
 //!
 //! What is damage and what a torn tail is said in [`scan`].

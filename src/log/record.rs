@@ -257,8 +257,8 @@ pub fn control_records<'a>(
     })
 }
 
-/// Appends ranges of sequence numbers to `out`: the content of a record of removals. Any order is kept; ascending ranges
-/// are short.
+/// Appends ranges of sequence numbers to `out`: the content of a record of removals. Any order is kept; ascending
+/// ranges are short.
 pub fn encode_ranges(ranges: &[RangeInclusive<u64>], out: &mut Vec<u8>) {
     let mut next = 0_u64;
     for range in ranges {
@@ -269,8 +269,8 @@ pub fn encode_ranges(ranges: &[RangeInclusive<u64>], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode_ranges`] wrote, from one control record. Ends after the first flaw, which lies at `offset` of the
-/// segment.
+/// Reads what [`encode_ranges`] wrote, from one control record. Ends after the first flaw, which lies at `offset` of
+/// the segment.
 pub fn ranges(record: &[u8], offset: u32) -> impl Iterator<Item = Result<RangeInclusive<u64>, Flaw>> {
     let (mut rest, mut next) = (record, 0_u64);
     std::iter::from_fn(move || {

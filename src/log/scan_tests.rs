@@ -293,6 +293,20 @@ fn what_a_recovery_cut_off_never_comes_back() {
 }
 
 #[test]
+fn a_number_that_the_skipped_blocks_cannot_account_for_proves_nothing() {
+    let mut segment = five();
+    let end = (segment.at, segment.next);
+    segment.at += 10 * START;
+    segment.next.batch = BatchNo(26);
+    segment.write(1, 0);
+    assert_eq!(segment.scan().tail(), (end.0, 15, None));
+    segment.at -= START;
+    segment.next.batch = BatchNo(25);
+    segment.write(1, 0);
+    assert_eq!(segment.scan().missing(), [(15, 24)], "ten batches in ten blocks");
+}
+
+#[test]
 fn a_batch_of_a_later_version_is_not_taken_for_a_torn_one() {
     let mut segment = five();
     let last = segment.block(4, 0);
