@@ -250,6 +250,35 @@ fn what_later_versions_add_is_skipped_or_refused_by_name() {
 }
 
 #[test]
+fn kinds_are_the_numbers_on_disk() {
+    let known: Vec<_> =
+        (0..=255).filter(|&number| Kind::from_number(number).is_some_and(|k| k as u8 == number)).collect();
+    assert!(known.into_iter().eq(1..=11));
+    assert!((12..=255).chain([0]).all(|number| Kind::from_number(number).is_none()));
+}
+
+#[test]
+fn the_number_of_records_is_that_of_the_entry() {
+    for count in [0, 2] {
+        let mut bytes = three_runs();
+        bytes[256 + 4] = count;
+        mend(&mut bytes);
+        let batch = parse(&bytes, &expect(&head())).expect("sound");
+        let second = batch.runs().nth(1).expect("three runs");
+        let last = second.control_records().expect("sound").last().expect("some");
+        assert_eq!(last.map_err(|flaw| flaw.defect), Err(Defect::Record), "one record, not {count}");
+    }
+    let mut bytes = three_runs();
+    bytes[128 + 4] = 2;
+    bytes[128 + 32] = 2;
+    mend(&mut bytes);
+    let batch = parse(&bytes, &expect(&head())).expect("sound");
+    let run = batch.runs().next().expect("three runs");
+    let read: Vec<_> = run.messages().expect("sound").map(|m| m.map(|m| m.seq).map_err(|flaw| flaw.defect)).collect();
+    assert_eq!(read, [Ok(1), Err(Defect::Order)]);
+}
+
+#[test]
 fn packed_or_encrypted_content_is_refused_by_name_and_the_rest_is_read() {
     for (at, named) in [(258, Defect::Codec(1)), (259, Defect::Cipher(1))] {
         let mut bytes = three_runs();

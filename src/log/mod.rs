@@ -54,6 +54,7 @@
 //! Flags of an entry: 1 moved by cleaning, 2 parts of a large message, 4 completes its transaction, 128 may be skipped
 //! by whoever does not know its kind or another of its flags. An entry may be longer than a reader knows; the rest is
 //! ignored. In the flags of headers the low eight bits must be known to a reader, the high eight need not be.
+//! A later version uses what is reserved here only under a flag, kind or version that this one does not know.
 //!
 //! ## Records
 //! Numbers of variable length ([`varint`]) unless a width is given. A message:
