@@ -14,8 +14,9 @@ const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && align_of::<Block>() =
 
 /// Bytes that begin at an address divisible by [`BLOCK_BYTES`].
 ///
-/// Grows like a `Vec` and keeps its memory when it is cleared, so that a buffer which goes round between the log and the
-/// disk allocates nothing once it has its size. All memory is initialised; what lies beyond the length is old content.
+/// Grows like a `Vec` and keeps its memory when it is cleared, so that a buffer which goes round between the log and
+/// the disk allocates nothing once it has its size. All memory is initialised; what lies beyond the length is old
+/// content.
 #[derive(Clone, Default)]
 pub struct AlignedBuf {
     blocks: Vec<Block>,
@@ -113,8 +114,8 @@ impl AlignedBuf {
     }
 
     fn memory(&self) -> &[u8] {
-        // SAFETY: a `Block` is 4096 initialised bytes without padding (checked above), so the vector's elements are that
-        // many bytes in one allocation; the lifetime and the shared access are those of `self`.
+        // SAFETY: a `Block` is 4096 initialised bytes without padding (checked above), so the vector's elements are
+        // that many bytes in one allocation; the lifetime and the shared access are those of `self`.
         unsafe { std::slice::from_raw_parts(self.blocks.as_ptr().cast::<u8>(), self.blocks.len() * BLOCK_BYTES) }
     }
 

@@ -103,8 +103,8 @@ pub fn parse<'a>(bytes: &'a [u8], expect: &Expect) -> Result<Batch<'a>, Flaw> {
     Ok(batch)
 }
 
-/// Reads a batch of which only the header and the directory, and perhaps some runs, are in `bytes`. The content of other
-/// runs is [`Defect::Short`].
+/// Reads a batch of which only the header and the directory, and perhaps some runs, are in `bytes`. The content of
+/// other runs is [`Defect::Short`].
 ///
 /// # Errors
 /// A [`Flaw`] as [`parse`]; [`Defect::Short`] tells how many bytes the header and the directory take.

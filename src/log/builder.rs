@@ -1,8 +1,9 @@
 //! Filling a batch.
 //!
-//! Records go, in the order of their arrival, into one buffer; a run is the list of its stretches there. Sealing gathers
-//! each run's stretches behind the directory. A batch of one run, the common one of a busy stream, needs no gathering:
-//! room for its head lies before the first record, so that a payload is copied once on its way to the disk.
+//! Records go, in the order of their arrival, into one buffer; a run is the list of its stretches there. Sealing
+//! gathers each run's stretches behind the directory. A batch of one run, the common one of a busy stream, needs no
+//! gathering: room for its head lies before the first record, so that a payload is copied once on its way to the
+//! disk.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -159,19 +160,6 @@ impl BatchBuilder {
         self.append_control(stream, kind, 0, content)
     }
 
-    /// Appends the removal of messages.
-    ///
-    /// # Panics
-    /// As [`BatchBuilder::control`]: 50,000 ranges always fit.
-    pub fn removal(&mut self, stream: Incarnation, first_live: u64, ranges: &[RangeInclusive<u64>]) -> u32 {
-        let mut content = std::mem::take(&mut self.scratch);
-        content.clear();
-        encode_ranges(ranges, &mut content);
-        let bytes = self.append_control(Some(stream), Kind::Removal, first_live, &content);
-        self.scratch = content;
-        bytes
-    }
-
     /// Bytes that it takes on disk as it is: whole blocks.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -200,26 +188,18 @@ impl BatchBuilder {
         let bytes = self.bytes();
         assert!(bytes <= BATCH_BYTES_MAX, "a batch of {bytes} bytes");
         into.clear();
-        let content_end = if self.runs.len() == 1 {
-            std::mem::swap(&mut self.arena, into);
-            into.len()
-        } else {
+        let content_end = self.directory_end() + self.contents;
+        let gathers = self.runs.len() != 1;
+        if gathers {
             into.reserve(bytes);
             into.pad_to(self.directory_end());
-            self.directory_end() + self.contents
-        };
+        } else {
+            std::mem::swap(&mut self.arena, into);
+        }
         let mut sealed =
             Sealed { head_crc: 0, bytes: bytes as u32, runs: Vec::with_capacity(self.runs.len()), parts: Vec::new() };
-        let gather = self.runs.len() > 1;
         for (index, run) in self.runs.iter().enumerate() {
-            let start = if gather { into.len() } else { ROOM };
-            if gather {
-                let mut stretch = Some(self.stretches[run.first_stretch]);
-                while let Some(Stretch { start, end, next }) = stretch {
-                    into.extend_from_slice(&self.arena[start as usize..end as usize]);
-                    stretch = next.map(|next| self.stretches[next.get() as usize]);
-                }
-            }
+            let start = if gathers { self.gather(run, into) } else { ROOM };
             let content_crc = crc32fast::hash(&into[start..start + run.bytes]);
             into.pad_to(into.len().next_multiple_of(ALIGN));
             let entry = run.entry(head, start as u32, content_crc);
@@ -231,11 +211,22 @@ impl BatchBuilder {
                 sealed.runs.push(placed);
             }
         }
-        debug_assert!(into.len().next_multiple_of(BLOCK_BYTES) == bytes, "{} of {bytes} bytes", into.len());
+        assert!(into.len() == content_end, "{} bytes laid out, not {content_end}", into.len());
         into.pad_to(bytes);
         sealed.head_crc = encode_head(head, self.runs.len() as u32, content_end as u32, bytes as u32, into);
         self.reset();
         sealed
+    }
+
+    /// Appends the content of a run to `into`; returns where it begins.
+    fn gather(&self, run: &OpenRun, into: &mut AlignedBuf) -> usize {
+        let begins = into.len();
+        let mut stretch = Some(self.stretches[run.first_stretch]);
+        while let Some(Stretch { start, end, next }) = stretch {
+            into.extend_from_slice(&self.arena[start as usize..end as usize]);
+            stretch = next.map(|next| self.stretches[next.get() as usize]);
+        }
+        begins
     }
 
     fn reset(&mut self) {
@@ -297,8 +288,8 @@ impl BatchBuilder {
         (head + content.len()) as u32
     }
 
-    /// The run that takes the next record of `class`: the stream's latest if it is of that class, else a new one, so that
-    /// the order of a stream's runs is the order of its records.
+    /// The run that takes the next record of `class`: the stream's latest if it is of that class, else a new one, so
+    /// that the order of a stream's runs is the order of its records.
     fn run_for(&mut self, class: Class, seq: u64, time: Time) -> usize {
         if let Some(index) = self.current
             && self.runs[index].takes(&class, seq)
@@ -411,5 +402,40 @@ impl OpenRun {
             cipher: 0,
             content_crc,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::{BatchNo, LogId};
+    use super::*;
+
+    #[test]
+    fn memory_is_kept_from_batch_to_batch() {
+        let head = Head {
+            log: LogId(0),
+            store_tag: 1,
+            position: Position::new(SegmentNo(1), 4096),
+            batch: BatchNo(2),
+            flushed_upto: BatchNo(1),
+            time: 0,
+            checkpoint: None,
+            chain: 0,
+            epoch: 1,
+        };
+        let mut builder = BatchBuilder::default();
+        let mut buffer = AlignedBuf::new();
+        let mut memory = Vec::new();
+        for round in 0..20_u64 {
+            for number in 0..1_000 {
+                let stream = Incarnation::new(1 + number % 100).expect("not zero");
+                let seq = round * 1_000 + number + 1;
+                builder.message(stream, 1, &Message { seq, subject: b"a.b", payload: &[0; 100], ..Message::default() });
+            }
+            builder.seal(&head, &mut buffer);
+            let arenas = builder.arena.capacity() + buffer.capacity();
+            memory.push((arenas, builder.stretches.capacity(), builder.runs.capacity(), builder.latest.capacity()));
+        }
+        assert!(memory[1..].iter().all(|sizes| *sizes == memory[1]), "{memory:?}");
     }
 }

@@ -173,6 +173,11 @@ impl Checkpoints {
         self.writing.is_none() && self.since >= interval
     }
 
+    /// Whether one may begin now: something was written since the last one.
+    pub(super) fn may_begin(&self) -> bool {
+        self.writing.is_none() && self.since > 0
+    }
+
     pub(super) fn is_writing(&self) -> bool {
         self.writing.is_some()
     }

@@ -7,7 +7,7 @@
 
 use super::checkpoint;
 use super::ids::{Incarnation, Position, SegmentNo, Slot, Time};
-use super::log::{Log, Open};
+use super::log::{Event, Log, Open, Retired};
 use super::request::{Request, RequestId};
 use super::run::{Kind, Urgency};
 
@@ -31,7 +31,11 @@ impl Log {
     /// Whether it is time for a checkpoint.
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {
-        self.checkpoints.due(self.segments.total_bytes() / 8)
+        let total = self.segments.total_bytes();
+        let retired = self.retired.iter().filter_map(|retired| self.segments.in_use.get(&retired.segment));
+        let retired = retired.map(|segment| u64::from(segment.bytes)).sum::<u64>();
+        let pressed = retired > 0 && (self.segments.out_of_space || retired >= total / 4);
+        self.checkpoints.due(total / 8) || pressed && self.checkpoints.may_begin()
     }
 
     /// Whether a checkpoint has begun and is not complete.
@@ -83,9 +87,16 @@ impl Log {
         self.segments.in_use.get(&no).map(|segment| segment.slot)
     }
 
-    /// Messages with records of so many bytes at that place have been removed.
-    pub fn dead(&mut self, position: Position, record_bytes: u64) {
-        if let Some(segment) = self.segments.in_use.get_mut(&position.segment()) {
+    /// The segment after this one in the order of their use, and where its batches end.
+    #[must_use]
+    pub fn segment_after(&self, no: SegmentNo) -> Option<(SegmentNo, u32)> {
+        let (no, segment) = self.segments.in_use.range(SegmentNo(no.0 + 1)..).next()?;
+        Some((*no, segment.end))
+    }
+
+    /// So many bytes of records of messages in that segment are needed no longer.
+    pub fn dead(&mut self, segment: SegmentNo, record_bytes: u64) {
+        if let Some(segment) = self.segments.in_use.get_mut(&segment) {
             segment.dead += record_bytes;
         }
     }
@@ -93,28 +104,51 @@ impl Log {
     /// The segment whose cleaning gains most, if any is worth it.
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {
-        let floor = self.checkpoints.floor()?.segment();
         let share = if self.segments.out_of_space { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
-        let candidates = self.segments.in_use.range(..floor).filter(|(_, segment)| segment.sealed);
-        let worthwhile = candidates.filter(|(_, segment)| {
-            segment.reclaimable() as f64 >= share * f64::from(segment.bytes) && segment.spared_at != Some(segment.dead)
+        let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
+            segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
         });
-        let best = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
-        let (no, segment) = best;
+        let worthwhile =
+            sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.bytes));
+        let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
         Some(Candidate { segment: *no, end: segment.end, live: segment.records.saturating_sub(segment.dead) })
     }
 
-    /// Nothing points into this segment any more, and what was moved out of it is flushed. `erase` if its content has to
-    /// be overwritten rather than merely forgotten.
-    pub fn recycle(&mut self, no: SegmentNo, erase: bool) {
-        debug_assert!(self.checkpoints.floor().is_some_and(|floor| no < floor.segment()), "checkpoints need it");
-        self.segments.recycle(no, erase);
+    fn is_retired(&self, no: SegmentNo) -> bool {
+        self.retired.iter().any(|retired| retired.segment == no)
     }
 
-    /// Cleaning has found that this segment holds more than was thought; it is left alone until more of it has died.
-    pub fn not_worth_cleaning(&mut self, no: SegmentNo, live: u64) {
+    /// Nothing points into this segment any more, and what was moved out of it is flushed. It is recycled when both
+    /// checkpoints that recovery may start from are later than everything appended so far: until then, replay may need
+    /// to know what was removed. `erase` if its content has to be overwritten rather than merely forgotten.
+    pub fn retire(&mut self, segment: SegmentNo, erase: bool) {
+        if !self.is_retired(segment) {
+            self.retired.push(Retired { segment, erase, after: self.pending(), at: None });
+        }
+    }
+
+    pub(super) fn recycle_retired(&mut self, events: &mut Vec<Event>) {
+        let (proof, tail, floor) = (self.proof(), self.tail_position(), self.checkpoints.floor());
+        for retired in &mut self.retired {
+            if retired.at.is_none() && proof.covers(retired.after) {
+                retired.at = Some(tail);
+            }
+        }
+        let Some(floor) = floor else { return };
+        let Self { retired, segments, .. } = self;
+        retired.retain(|Retired { segment, erase, at, .. }| {
+            let done = at.is_some_and(|at| at <= floor) && *segment < floor.segment();
+            if done {
+                segments.recycle(*segment, *erase);
+                events.push(Event::Recycled(*segment));
+            }
+            !done
+        });
+    }
+
+    /// Cleaning has found that it cannot empty this segment now; it is left alone until more of it has died.
+    pub fn not_worth_cleaning(&mut self, no: SegmentNo) {
         if let Some(segment) = self.segments.in_use.get_mut(&no) {
-            segment.dead = segment.records.saturating_sub(live);
             segment.spared_at = Some(segment.dead);
         }
     }

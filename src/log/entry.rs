@@ -111,8 +111,8 @@ impl RunEntry {
         put(out, 100, self.content_crc.to_le_bytes());
     }
 
-    /// Reads the entry at the front of `from`, of a batch that begins at `batch` of the segment and whose contents lie in
-    /// `contents` of the batch. `None` if this version does not know the run and may skip it.
+    /// Reads the entry at the front of `from`, of a batch that begins at `batch` of the segment and whose contents
+    /// lie in `contents` of the batch. `None` if this version does not know the run and may skip it.
     ///
     /// # Errors
     /// A [`Flaw`] at `at`, the entry's byte in the segment.

@@ -97,8 +97,8 @@ impl Flaw {
 }
 
 impl Defect {
-    /// Whether the bytes are sound but of a version that this one cannot read: to be refused by name, not to be taken for
-    /// damage.
+    /// Whether the bytes are sound but of a version that this one cannot read: to be refused by name, not to be taken
+    /// for damage.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Version(_) | Self::Flags(_) | Self::Kind(_) | Self::Codec(_) | Self::Cipher(_))

@@ -1,7 +1,7 @@
 //! Messages too large for one record: taken apart and put together.
 //!
-//! The headers and the payload are one string of bytes, cut into pieces. Each piece is a record of its own in a run of its
-//! own; subject, reply, expiry and id go with the first.
+//! The headers and the payload are one string of bytes, cut into pieces. Each piece is a record of its own in a run
+//! of its own; subject, reply, expiry and id go with the first.
 
 use super::builder::RECORD_BYTES_MAX;
 use super::entry::{RunEntry, Transaction};
@@ -50,7 +50,8 @@ pub fn fragments<'a>(m: &Message<'a>) -> impl Iterator<Item = Fragment<'a>> + us
 #[derive(Debug)]
 pub struct Assembler {
     bytes_max: usize,
-    expected: Option<(Transaction, u32)>,
+    /// The part that is next.
+    expected: Option<(Transaction, FragmentNo)>,
     first: First,
     headers: Vec<u8>,
     payload: Vec<u8>,
@@ -99,7 +100,7 @@ impl Assembler {
             }
             self.headers.clear();
             self.payload.clear();
-        } else if expected != Some((part.transaction, number.index)) || m.seq != self.first.seq {
+        } else if expected != Some((part.transaction, number)) || m.seq != self.first.seq {
             return Err(flaw);
         }
         let bytes = self.headers.len() + self.payload.len() + m.headers.len() + m.payload.len();
@@ -108,8 +109,8 @@ impl Assembler {
         }
         self.headers.extend_from_slice(m.headers);
         self.payload.extend_from_slice(m.payload);
-        let next = number.index + 1;
-        if next < number.count {
+        let next = FragmentNo { index: number.index + 1, ..number };
+        if next.index < next.count {
             self.expected = Some((part.transaction, next));
             return Ok(None);
         }

@@ -26,7 +26,6 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::num::NonZeroU64;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -72,8 +71,6 @@ const COMMIT_BYTES: usize = 8 << 20;
 /// An idle log tells on disk how far it is flushed after this time, so that later damage to the last batch cannot pass
 /// for a torn tail.
 const MARK_NS: i64 = 100_000_000;
-/// Ranges of one removal record.
-const REMOVAL_RANGES: usize = 10_000;
 /// Room for the batch that ends a segment, without its footer.
 const SEAL_ROOM: usize = BLOCK_BYTES;
 /// Builders and buffers kept for the next commits.
@@ -109,6 +106,8 @@ pub enum Event {
         /// What was read, or why not.
         outcome: Result<Bytes, DiskFault>,
     },
+    /// This segment is gone; its file may be used again.
+    Recycled(SegmentNo),
     /// A write or a flush has failed: nothing is acknowledged until [`Event::Healed`].
     Faulted(DiskFault),
     /// Everything that was appended before the fault is flushed, in another segment.
@@ -239,6 +238,18 @@ pub struct Open {
     pub live: u64,
 }
 
+/// A segment that nothing points into any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retired {
+    pub(super) segment: SegmentNo,
+    /// Its content has to be overwritten.
+    pub(super) erase: bool,
+    /// Everything that was appended before it was retired.
+    pub(super) after: Pending,
+    /// Where the log was flushed to when that was flushed.
+    pub(super) at: Option<Position>,
+}
+
 /// What a log is made from: nothing, or what recovery has found.
 #[derive(Debug)]
 pub(super) struct Beginnings {
@@ -301,6 +312,7 @@ impl Log {
             retry_at: None,
             refusing: false,
             checkpoints: from.checkpoints,
+            retired: Vec::new(),
             next_request: 0,
             removing: Vec::new(),
             builders: Vec::new(),
@@ -388,7 +400,7 @@ impl Log {
     ) -> Result<(Pending, u32), Refused> {
         self.admit(body_bytes(message))?;
         if needs_fragments(message) {
-            return Ok(self.fragments(now, stream, first_live, None, message, Urgency::Now));
+            return Ok(self.fragments(now, stream, first_live, &[], message, Urgency::Now));
         }
         let bytes = self.open.message(stream, first_live, message);
         Ok((self.appended(now, Urgency::Now), bytes))
@@ -417,17 +429,19 @@ impl Log {
         Ok(pending)
     }
 
-    /// Appends a live message of a segment that is being cleaned. Goes on when the disk is full.
+    /// Appends a live message of a segment that is being cleaned. `births` is where it was first: the batch, or for a
+    /// message in parts the batch of each. Goes on when the disk is full.
     pub fn moved(
         &mut self,
         now: Time,
         stream: Incarnation,
-        birth: Position,
+        births: &[Position],
         first_live: u64,
         message: &Message<'_>,
     ) -> (Pending, u32) {
+        let birth = births.first().copied().unwrap_or(Position::new(SegmentNo(1), 0));
         if needs_fragments(message) {
-            return self.fragments(now, stream, first_live, Some(birth), message, Urgency::RideAlong);
+            return self.fragments(now, stream, first_live, births, message, Urgency::RideAlong);
         }
         let bytes = self.open.moved(stream, birth, first_live, message);
         (self.appended(now, Urgency::RideAlong), bytes)
@@ -438,37 +452,22 @@ impl Log {
         now: Time,
         stream: Incarnation,
         first_live: u64,
-        birth: Option<Position>,
+        births: &[Position],
         message: &Message<'_>,
         urgency: Urgency,
     ) -> (Pending, u32) {
         let transaction = self.new_transaction();
         let (mut pending, mut bytes) = (self.pending(), 0);
-        for fragment in fragments(message) {
+        for (index, fragment) in fragments(message).enumerate() {
+            let birth = births.get(index).copied();
             bytes += self.open.fragment(stream, first_live, birth, transaction, &fragment);
             pending = self.appended(now, urgency);
         }
         (pending, bytes)
     }
 
-    /// Appends removed ranges of sequence numbers. Goes on when the disk is full.
-    pub fn removal(
-        &mut self,
-        now: Time,
-        stream: Incarnation,
-        first_live: u64,
-        ranges: &[RangeInclusive<u64>],
-        urgency: Urgency,
-    ) -> Pending {
-        let mut pending = self.pending();
-        for part in ranges.chunks(REMOVAL_RANGES) {
-            self.open.removal(stream, first_live, part);
-            pending = self.appended(now, urgency);
-        }
-        pending
-    }
-
-    /// Appends a control record, of a stream or of the log itself. Goes on when the disk is full.
+    /// Appends a control record of at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) bytes, of a stream or of the log
+    /// itself. Goes on when the disk is full.
     pub fn control(
         &mut self,
         now: Time,
@@ -571,6 +570,21 @@ impl Log {
             self.removing.push((id, spare.slot));
             requests.push(Request::Remove { id, slot: spare.slot });
         }
+    }
+
+    /// Whether everything is flushed and nothing is under way but the making of files.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.commit.is_none() && self.closed.is_empty() && self.open.is_empty()
+    }
+
+    /// Where everything is proven to.
+    pub(super) fn tail_position(&self) -> Position {
+        Position::new(self.tail.segment, self.tail.end)
+    }
+
+    pub(super) fn proof(&self) -> Durable {
+        self.proven
     }
 
     pub(super) fn request_id(&mut self) -> RequestId {
@@ -777,6 +791,7 @@ impl Log {
             segment.sealed = commit.seals;
         }
         self.checkpoints.flushed(written, &runs);
+        self.recycle_retired(events);
         let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records, segment.dead));
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);

@@ -238,27 +238,32 @@ fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Defect> {
     Ok(*taken)
 }
 
-/// The control records of a run, from its verified content, oldest first. Ends after the first flaw.
+/// The control records of a run, from its verified content, oldest first: as many as its entry says. Ends after the
+/// first flaw.
 pub fn control_records<'a>(
     content: &'a [u8],
     entry: &RunEntry,
 ) -> impl Iterator<Item = Result<&'a [u8], Flaw>> + use<'a> {
-    let (mut rest, total, base) = (content, content.len(), entry.offset);
+    let (mut rest, total, base, mut missing) = (content, content.len(), entry.offset, entry.count);
     std::iter::from_fn(move || {
-        if rest.is_empty() {
+        if rest.is_empty() && missing == 0 {
             return None;
         }
         let at = base.saturating_add((total - rest.len()) as u32);
-        let record = take(&mut rest).and_then(|bytes| take_slice(&mut rest, bytes));
+        let record = missing.checked_sub(1).ok_or(Defect::Record).and_then(|fewer| {
+            missing = fewer;
+            let bytes = take(&mut rest)?;
+            take_slice(&mut rest, bytes)
+        });
         Some(record.map_err(|defect| {
-            rest = &[];
+            (rest, missing) = (&[], 0);
             Flaw::new(at, defect)
         }))
     })
 }
 
-/// Appends ranges of sequence numbers to `out`: the content of a record of removals. Any order is kept; ascending ranges
-/// are short.
+/// Appends ranges of sequence numbers to `out`: the content of a record of removals. Any order is kept; ascending
+/// ranges are short.
 pub fn encode_ranges(ranges: &[RangeInclusive<u64>], out: &mut Vec<u8>) {
     let mut next = 0_u64;
     for range in ranges {
@@ -269,8 +274,8 @@ pub fn encode_ranges(ranges: &[RangeInclusive<u64>], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode_ranges`] wrote, from one control record. Ends after the first flaw, which lies at `offset` of the
-/// segment.
+/// Reads what [`encode_ranges`] wrote, from one control record. Ends after the first flaw, which lies at `offset` of
+/// the segment.
 pub fn ranges(record: &[u8], offset: u32) -> impl Iterator<Item = Result<RangeInclusive<u64>, Flaw>> {
     let (mut rest, mut next) = (record, 0_u64);
     std::iter::from_fn(move || {

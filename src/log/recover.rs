@@ -75,6 +75,9 @@ pub trait Visitor {
         messages: &mut dyn Iterator<Item = Result<(Message<'a>, u32), Flaw>>,
     );
 
+    /// A further part of a message that was told with its first: it occupies this place too.
+    fn piece(&mut self, run: &PlacedRun);
+
     /// A record of another kind.
     fn control(&mut self, run: &PlacedRun, effect: Effect, record: &[u8]);
 
@@ -788,6 +791,7 @@ impl Teller {
                         // The message is where its first part is.
                         let whole = PlacedRun { count: 1, content_bytes: record_bytes, ..*first };
                         visitor.messages(&whole, *effect, &mut std::iter::once(Ok((message, record_bytes))));
+                        runs[1..].iter().for_each(|(piece, ..)| visitor.piece(piece));
                     }
                     Err(flaw) => {
                         self.repairs.push(Repair::DamagedRun { slot: self.slot, run: *placed, flaw });

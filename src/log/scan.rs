@@ -1,16 +1,16 @@
 //! Walking the batches of a segment.
 //!
-//! A [`Scan`] asks for bytes and tells what they hold: batches in order, damage in their midst, and where the log ends. It
-//! never holds more than a batch or [`AHEAD_BYTES_MAX`], whichever is more, and passes over the contents that nobody wants
-//! without reading them.
+//! A [`Scan`] asks for bytes and tells what they hold: batches in order, damage in their midst, and where the log
+//! ends. It never holds more than a batch or [`AHEAD_BYTES_MAX`], whichever is more, and passes over the contents
+//! that nobody wants without reading them.
 //!
 //! # Where a log ends, and what is damage
-//! A crash may leave anything behind the last flush. So what cannot be read is damage only if a batch elsewhere proves,
-//! by its `flushed_upto`, that it was flushed; otherwise it is the torn tail of a crash, and the log ends before it. To
-//! know, a scan first *surveys* the segment by the heads of its batches. Where the chain of batches breaks off it goes on
-//! from block to block until it meets the head of a later one, which must belong to this very place, bear a number that
-//! the skipped blocks can account for, and an epoch that is not lower. What remains of an earlier use of the file names
-//! another segment; what an earlier recovery has cut off has a lower epoch.
+//! A crash may leave anything behind the last flush. So what cannot be read is damage only if a batch elsewhere
+//! proves, by its `flushed_upto`, that it was flushed; otherwise it is the torn tail of a crash, and the log ends
+//! before it. To know, a scan first *surveys* the segment by the heads of its batches. Where the chain of batches
+//! breaks off it goes on from block to block until it meets the head of a later one, which must belong to this very
+//! place, bear a number that the skipped blocks can account for, and an epoch that is not lower. What remains of an
+//! earlier use of the file names another segment; what an earlier recovery has cut off has a lower epoch.
 //!
 //! A batch that nothing proves to be flushed counts only if all its contents are sound. Of proven batches the contents
 //! are left to whoever asks for them: a damaged run does not hide the others.
@@ -24,9 +24,11 @@ use super::flaw::{Defect, Flaw};
 use super::ids::{BLOCK_BYTES, BatchNo, LogId, Position, SegmentNo};
 
 /// Most bytes that are read at once, but for larger batches.
-pub const AHEAD_BYTES_MAX: u32 = 1 << 20;
-/// What is read after contents were passed over.
+pub const AHEAD_BYTES_MAX: u32 = 4 << 20;
+/// What is read first, and again when contents were passed over.
 const AHEAD_BYTES_MIN: u32 = 16 << 10;
+/// Fewer bytes are not worth passing over: reading on is faster than another read elsewhere.
+const PASS_BYTES_MIN: u32 = 256 << 10;
 const BLOCK: u32 = BLOCK_BYTES as u32;
 
 /// What is to be scanned.
@@ -212,7 +214,8 @@ impl Scan {
     pub fn step(&mut self) -> Step<'_> {
         match self.advance() {
             Told::Read(request) => {
-                let read_on = self.window_at + self.window.len() as u32 >= request.offset;
+                let passed = request.offset.saturating_sub(self.window_at + self.window.len() as u32);
+                let read_on = passed < PASS_BYTES_MIN;
                 self.ahead = if read_on { AHEAD_BYTES_MAX.min(self.ahead * 2) } else { AHEAD_BYTES_MIN };
                 self.asked = request;
                 Step::Read { offset: request.offset, bytes: request.bytes }

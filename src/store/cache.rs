@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::log::{
-    Assembler, Batch, Expect, Flaw, Incarnation, Kind, LogId, Message, Position, RECORD_BYTES_MAX, Run, SegmentNo, Time,
-    parse, parse_directory,
+    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, LogId, Message, Position, RECORD_BYTES_MAX, Run,
+    SegmentNo, Time, parse, parse_directory,
 };
 
 /// A message in a decoded run: where its parts are.
@@ -39,9 +39,16 @@ pub(super) struct DecodedRun {
     pub(super) last_seq: u64,
     bytes: Bytes,
     places: Box<[Place]>,
+    /// Of a message in parts: where each part was first.
+    births: Option<Box<[Position]>>,
 }
 
 impl DecodedRun {
+    /// Where the parts of its one message were first, if it is in parts.
+    pub(super) fn births(&self) -> Option<&[Position]> {
+        self.births.as_deref()
+    }
+
     /// The index of the first message whose number is not below `seq`.
     pub(super) fn index_of(&self, seq: u64) -> usize {
         self.places.partition_point(|place| place.seq < seq)
@@ -100,11 +107,15 @@ impl DecodedRun {
             });
         }
         let (first_seq, last_seq) = (run.entry.first_seq, run.entry.last_seq);
-        Ok(Self { position, first_seq, last_seq, bytes, places: places.into() })
+        Ok(Self { position, first_seq, last_seq, bytes, places: places.into(), births: None })
     }
 
-    /// A large message that was in parts.
-    fn whole(message: &Message<'_>, position: Position, record_bytes: u32) -> Self {
+    /// A message that is kept in memory.
+    pub(super) fn in_memory(message: &Message<'_>) -> Self {
+        Self::whole(message, Position::new(SegmentNo(0), 0), 0, None)
+    }
+
+    fn whole(message: &Message<'_>, position: Position, record_bytes: u32, births: Option<Box<[Position]>>) -> Self {
         let mut bytes = Vec::new();
         let mut add = |part: &[u8]| {
             let start = bytes.len() as u32;
@@ -122,7 +133,7 @@ impl DecodedRun {
             record_bytes,
         };
         let (first_seq, last_seq) = (message.seq, message.seq);
-        Self { position, first_seq, last_seq, bytes: bytes.into(), places: Box::new([place]) }
+        Self { position, first_seq, last_seq, bytes: bytes.into(), places: Box::new([place]), births }
     }
 }
 
@@ -212,33 +223,36 @@ impl Cache {
     }
 
     /// Goes forward from the batch at `from` to the first run of `stream` that ends at or behind `seq`, and decodes it.
-    /// `end` is where the segment's batches end.
-    pub(super) fn look(&mut self, stream: Incarnation, seq: u64, from: Position, end: u32) -> Looked {
+    /// `end` is where the segment's batches end; `after` tells which segment follows another and where that ends.
+    pub(super) fn look(
+        &mut self,
+        stream: Incarnation,
+        seq: u64,
+        from: Position,
+        end: u32,
+        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
+    ) -> Looked {
         let mut position = from;
         loop {
             if position.offset() >= end {
                 return Looked::End;
             }
-            let Some((bytes, chunk)) = self.at(position) else {
-                return Looked::Missing(position, READ_BYTES.min(end - position.offset()));
+            let bytes = match self.batch(position, end) {
+                Ok(bytes) => bytes,
+                Err(looked) => return looked,
             };
-            let expect = Expect { log: self.log, store_tag: self.store_tag, position, next: None };
-            let batch = match parse(&bytes, &expect) {
+            let batch = match parse(&bytes, &self.expect(position)) {
                 Ok(batch) => batch,
-                Err(flaw) => match batch_bytes(&bytes, &expect) {
-                    // The chunk ends within the batch.
-                    Some(whole) if whole as usize > bytes.len() => return Looked::Missing(position, whole.max(READ_BYTES)),
-                    _ => return Looked::Damaged { position, upto: None, flaw },
-                },
+                Err(flaw) => return Looked::Damaged { position, upto: None, flaw },
             };
             let found = batch.runs().find(|run| {
                 run.entry.kind == Kind::Messages && run.entry.stream == Some(stream) && run.entry.last_seq >= seq
             });
             if let Some(run) = found {
                 if run.entry.fragment {
-                    return self.assemble(stream, run.entry.first_seq, position, end);
+                    return self.assemble(stream, run.entry.first_seq, position, end, after);
                 }
-                return match DecodedRun::decode(&run, position, &chunk) {
+                return match DecodedRun::decode(&run, position, &bytes) {
                     Ok(run) => Looked::Run(self.keep(stream, run)),
                     Err(flaw) => Looked::Damaged { position, upto: Some(run.entry.last_seq), flaw },
                 };
@@ -247,23 +261,31 @@ impl Cache {
         }
     }
 
-    /// Puts a message together whose first part lies in the batch at `from`.
-    fn assemble(&mut self, stream: Incarnation, seq: u64, from: Position, end: u32) -> Looked {
+    /// Puts a message together whose first part lies in the batch at `from`. Its parts may go on in later segments.
+    fn assemble(
+        &mut self,
+        stream: Incarnation,
+        seq: u64,
+        from: Position,
+        mut end: u32,
+        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
+    ) -> Looked {
         let mut assembler = Assembler::new(usize::MAX);
-        let (mut position, mut record_bytes) = (from, 0);
+        let (mut position, mut record_bytes, mut births) = (from, 0, Vec::new());
+        let damaged = |flaw| Looked::Damaged { position: from, upto: Some(seq), flaw };
         loop {
-            let Some((bytes, _)) = self.at(position) else {
-                // The parts follow each other closely: read what is missing at once.
-                return Looked::Missing(position, (4 * READ_BYTES).min(end.saturating_sub(position.offset())));
+            if position.offset() >= end {
+                let Some((segment, next_end)) = after(position.segment()) else { return Looked::End };
+                (position, end) = (Position::new(segment, BLOCK_BYTES as u32), next_end);
+            }
+            let bytes = match self.batch(position, end) {
+                Ok(bytes) => bytes,
+                Err(Looked::Damaged { flaw, .. }) => return damaged(flaw),
+                Err(looked) => return looked,
             };
-            let expect = Expect { log: self.log, store_tag: self.store_tag, position, next: None };
-            let damaged = |flaw| Looked::Damaged { position: from, upto: Some(seq), flaw };
-            let batch = match parse(&bytes, &expect) {
+            let batch = match parse(&bytes, &self.expect(position)) {
                 Ok(batch) => batch,
-                Err(flaw) => match batch_bytes(&bytes, &expect) {
-                    Some(whole) if whole as usize > bytes.len() => return Looked::Missing(position, whole.max(READ_BYTES)),
-                    _ => return damaged(flaw),
-                },
+                Err(flaw) => return damaged(flaw),
             };
             for run in batch.runs() {
                 if run.entry.stream != Some(stream) || !run.entry.fragment || run.entry.first_seq != seq {
@@ -273,6 +295,7 @@ impl Cache {
                     Ok(records) => records,
                     Err(flaw) => return damaged(flaw),
                 };
+                births.push(run.entry.birth.unwrap_or(position));
                 for record in records {
                     let added = record.and_then(|record| {
                         record_bytes += record.bytes;
@@ -281,7 +304,7 @@ impl Cache {
                     match added {
                         Ok(None) => {}
                         Ok(Some(message)) => {
-                            let run = DecodedRun::whole(&message, from, record_bytes);
+                            let run = DecodedRun::whole(&message, from, record_bytes, Some(births.into()));
                             return Looked::Run(self.keep(stream, run));
                         }
                         Err(flaw) => return damaged(flaw),
@@ -289,10 +312,45 @@ impl Cache {
                 }
             }
             position = Position::new(position.segment(), position.offset() + batch.bytes());
-            if position.offset() >= end {
-                return Looked::End;
-            }
         }
+    }
+
+    /// The bytes of the batch at `position`, whole, in a segment whose batches end at `end`.
+    pub(super) fn batch(&mut self, position: Position, end: u32) -> Result<Bytes, Looked> {
+        let left = end.saturating_sub(position.offset());
+        let Some(bytes) = self.at(position) else {
+            return Err(Looked::Missing(position, READ_BYTES.min(left)));
+        };
+        match parse_directory(&bytes, &self.expect(position)) {
+            Ok(batch) if batch.bytes() as usize <= bytes.len() => Ok(bytes.slice(..batch.bytes() as usize)),
+            // The chunk ends within the batch.
+            Ok(batch) => Err(Looked::Missing(position, batch.bytes().max(READ_BYTES).min(left))),
+            Err(Flaw { defect: Defect::Short { needed, .. }, .. }) if needed <= left => {
+                Err(Looked::Missing(position, needed.next_multiple_of(BLOCK_BYTES as u32).max(READ_BYTES).min(left)))
+            }
+            Err(flaw) => Err(Looked::Damaged { position, upto: None, flaw }),
+        }
+    }
+
+    /// Decodes the run of messages at an index of a batch's directory, for cleaning. `None` if there are no more; an error
+    /// for one that holds no messages, cannot be read, or is not the first part of its message.
+    pub(super) fn run_of(
+        &mut self,
+        batch: &Bytes,
+        position: Position,
+        index: usize,
+    ) -> Option<Result<(Incarnation, Arc<DecodedRun>), NotMessages>> {
+        let batch_of = parse(batch, &self.expect(position)).ok()?;
+        let run = batch_of.runs().nth(index)?;
+        let (Kind::Messages, Some(stream), false) = (run.entry.kind, run.entry.stream, run.entry.fragment) else {
+            return Some(Err(NotMessages { fragment: run.entry.stream.filter(|_| run.entry.fragment), seq: run.entry.first_seq }));
+        };
+        let decoded = DecodedRun::decode(&run, position, batch);
+        Some(decoded.map(|run| (stream, Arc::new(run))).map_err(|_| NotMessages { fragment: None, seq: 0 }))
+    }
+
+    fn expect(&self, position: Position) -> Expect {
+        Expect { log: self.log, store_tag: self.store_tag, position, next: None }
     }
 
     fn keep(&mut self, stream: Incarnation, run: DecodedRun) -> Arc<DecodedRun> {
@@ -307,8 +365,8 @@ impl Cache {
         run
     }
 
-    /// The bytes in memory from `position` on, and the chunk that they are part of.
-    fn at(&mut self, position: Position) -> Option<(Bytes, Bytes)> {
+    /// The bytes in memory from `position` on.
+    fn at(&mut self, position: Position) -> Option<Bytes> {
         self.clock += 1;
         let (start, chunk) = self.chunks.range_mut(..=position).next_back()?;
         if start.segment() != position.segment() {
@@ -319,7 +377,7 @@ impl Cache {
             return None;
         }
         chunk.used = self.clock;
-        Some((chunk.bytes.slice(within..), chunk.bytes.clone()))
+        Some(chunk.bytes.slice(within..))
     }
 
     /// Lets go of the older half of everything when there is too much.
@@ -339,9 +397,13 @@ impl Cache {
     }
 }
 
-/// The size that a batch claims whose head is sound.
-fn batch_bytes(bytes: &[u8], expect: &Expect) -> Option<u32> {
-    parse_directory(bytes, expect).ok().map(|batch: Batch<'_>| batch.bytes())
+/// A run that cleaning does not move as such.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotMessages {
+    /// The stream, if it is a part of a message.
+    pub(super) fragment: Option<Incarnation>,
+    /// The number of that message.
+    pub(super) seq: u64,
 }
 
 const _: () = assert!(RECORD_BYTES_MAX <= READ_BYTES as usize);

@@ -1,8 +1,10 @@
 //! Checkpoints, cleaning, and a clean stop.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::cache::Looked;
+use super::cache::{DecodedRun, Looked, NotMessages};
+use super::reads::Fetched;
 use super::{Stopping, Store, StreamSlot, Wake, encode_meta, reads};
 use crate::log::clean::Candidate;
 use crate::log::{Incarnation, Kind, Pending, Position, SegmentNo, Time, Urgency, varint};
@@ -204,7 +206,16 @@ impl Store {
             let size = batch.len();
             for index in 0.. {
                 let Some(outcome) = self.cache.run_of(&batch, position, index) else { break };
-                let Ok((of, run)) = outcome else { continue };
+                let (of, run) = match outcome {
+                    Ok(found) => found,
+                    Err(NotMessages { fragment: Some(of), seq }) => match self.whole(of, seq) {
+                        Some(run) => (of, run),
+                        // It is being read, or is not needed.
+                        None if self.cleaner.awake => continue,
+                        None => return,
+                    },
+                    Err(_) => continue,
+                };
                 if let Some(pending) = self.move_run(now, of, &run, position) {
                     moved = Some(pending);
                 }
@@ -222,20 +233,35 @@ impl Store {
         }
     }
 
+    /// A message one part of which has been met, unless it has been moved or is not needed. While it is read, the
+    /// cleaner sleeps.
+    fn whole(&mut self, of: Incarnation, seq: u64) -> Option<Arc<DecodedRun>> {
+        let place = self.streams.get(&of)?.stream.place_of(seq)?;
+        match self.fetch(of, seq, Some(place), None, Wake::Cleaner) {
+            Fetched::Run(run) => Some(run).filter(|run| run.find(seq).is_some()),
+            Fetched::Lost(_) => None,
+            Fetched::Wait => {
+                self.cleaner.awake = false;
+                None
+            }
+        }
+    }
+
     /// Appends again what is needed of a run, if the stream's index points to it.
     fn move_run(
         &mut self,
         now: Time,
         of: Incarnation,
-        run: &super::cache::DecodedRun,
+        run: &DecodedRun,
         position: Position,
     ) -> Option<Pending> {
         let slot = self.streams.get(&of)?;
         let mut pending = None;
         for index in 0.. {
             let Some((message, _)) = run.get(index) else { break };
-            let here = slot.stream.place_of(message.seq).is_some_and(|place| place.segment() == position.segment());
-            if !here {
+            // A message in parts is moved whole, from whichever segment one of them lies in.
+            let here = |place: Position| place.segment() == position.segment() || run.births().is_some();
+            if !slot.stream.place_of(message.seq).is_some_and(here) {
                 continue;
             }
             let first_live = slot.stream.first_seq().min(message.seq);

@@ -58,6 +58,8 @@ impl Visitor for Collected {
         }
     }
 
+    fn piece(&mut self, _: &PlacedRun) {}
+
     fn control(&mut self, run: &PlacedRun, effect: Effect, record: &[u8]) {
         if effect == Effect::Whole && run.kind == Kind::Consumer {
             self.entries.push(Entry::Control { stream: run.stream.get(), text: record.to_vec() });
