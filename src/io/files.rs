@@ -167,6 +167,11 @@ impl ReadFiles for LogDirectory {
         buffer.truncate(filled);
         Ok(buffer)
     }
+
+    fn flush(&mut self, slot: Slot) -> Result<(), DiskFault> {
+        let file = self.open_file(slot, false).map_err(|error| fault(&error))?;
+        file.sync_all().map_err(|error| fault(&error))
+    }
 }
 
 /// Work for the thread beside the shard.

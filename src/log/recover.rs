@@ -8,6 +8,8 @@
 //! 4. From where the checkpoint says, all batches are walked in order and their runs told to the [`Visitor`]. Damage is
 //!    told with what is known of it: nothing ends there, and no number is given twice.
 //!
+//! 5. The last segment is flushed, as what is read back may never have been.
+//!
 //! Nothing is written. Opening the same bytes again finds the same.
 
 use std::collections::{BTreeMap, HashMap};
@@ -44,6 +46,12 @@ pub trait Files {
     /// # Errors
     /// When they cannot be read.
     fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault>;
+
+    /// Flushes a file: that a batch can be read does not prove that it survives the next power cut.
+    ///
+    /// # Errors
+    /// When nothing is known about it.
+    fn flush(&mut self, slot: Slot) -> Result<(), DiskFault>;
 }
 
 /// How a run counts that is found behind the beginning of a checkpoint.
@@ -222,6 +230,13 @@ pub enum Refusal {
         /// What is not known.
         flaw: Flaw,
     },
+    /// The end of the log cannot be flushed.
+    Unflushable {
+        /// The file.
+        slot: Slot,
+        /// Why not.
+        fault: DiskFault,
+    },
     /// A block at the end of the log cannot be read: whether the log goes on there is not known.
     UnreadableEnd {
         /// The file.
@@ -238,6 +253,7 @@ impl fmt::Display for Refusal {
             Self::LaterVersion { slot, flaw } => {
                 write!(f, "{:08}.segment was written by a later version: {flaw}", slot.0)
             }
+            Self::Unflushable { slot, fault } => write!(f, "{:08}.segment cannot be flushed: {fault}", slot.0),
             Self::UnreadableEnd { slot, offset } => {
                 write!(f, "{:08}.segment cannot be read at {offset}, where the log ends or goes on", slot.0)
             }
@@ -323,6 +339,7 @@ pub fn recover<F: Files, V: Visitor>(
     let (content, checkpoints, mut next_incarnation) = opening.restore(&end);
     let walked = opening.walk(content.as_ref(), &end);
     next_incarnation = next_incarnation.max(walked.greatest_incarnation + 1);
+    opening.flush(&end)?;
     opening.fill(&mut table, Some(&end));
     let known = content.iter().flat_map(|content| &content.segments);
     for (no, records, dead) in known {
@@ -674,6 +691,11 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
         }
         self.repairs.append(&mut teller.repairs);
         teller.walked
+    }
+
+    fn flush(&mut self, end: &End) -> Result<(), Refusal> {
+        let Some(found) = self.segments.get(&end.segment) else { return Ok(()) };
+        self.files.flush(found.slot).map_err(|fault| Refusal::Unflushable { slot: found.slot, fault })
     }
 
     /// Hands the files to the log.

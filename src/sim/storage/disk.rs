@@ -256,4 +256,8 @@ impl Files for Disk {
     fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault> {
         self.files.get(&slot).map(|file| file.read(offset as usize, bytes)).ok_or(DiskFault::Missing)
     }
+
+    fn flush(&mut self, slot: Slot) -> Result<(), DiskFault> {
+        self.files.get_mut(&slot).map(File::flush).ok_or(DiskFault::Missing)
+    }
 }
