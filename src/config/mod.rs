@@ -9,6 +9,7 @@
 //! applied. Each block of the file has a module with its types and its table.
 
 pub mod accounts;
+pub mod address;
 pub mod authorization;
 pub mod duration;
 pub mod exports;
@@ -29,6 +30,7 @@ pub mod tls;
 pub mod values;
 pub mod websocket;
 
+pub use address::{ListenAddress, host_and_port};
 pub use load::{ConfigError, Loaded, load};
 pub use options::{Options, PortSpec, Secret, SecretOrigin};
 pub use reload::{Change, NotReloadable, diff};

@@ -375,7 +375,7 @@ const ACCESS: &[Key<Options>] = &[
             let block = authorization::block(item, map, reading);
             (options.user, options.pass, options.auth_token) = (block.user, block.pass, block.token);
             if let Some(timeout) = block.timeout {
-                options.auth_timeout = timeout;
+                options.auth_timeout = Some(timeout);
             }
             options.access.users = block.users;
             options.access.default_permissions = block.default_permissions;
@@ -432,7 +432,7 @@ const ACCESS: &[Key<Options>] = &[
     )
     .compared(Compare {
         differ: |old, new| old.tls != new.tls || reload::websocket_tls(old) != reload::websocket_tls(new),
-        show: |_| "enabled".to_owned(),
+        show: |_| String::new(),
     })
     .live(),
     switch!(&["allow_non_tls"], "false", "Take connections in clear beside those with TLS", allow_non_tls)
@@ -545,6 +545,17 @@ const CORES: &[Key<Options>] = &[Key::block(
 )];
 
 const LEAT: &[Key<Options>] = &[
+    Key::<Options>::other(
+        &["also_listen"],
+        "array of ports or \"host:port\"",
+        "[ \"10.0.0.1:4222\", \"[fd00::1]:4222\" ]",
+        "More addresses to listen on for clients",
+        |options, item, _| {
+            options.also_listen = read::addresses(item.node)?;
+            Ok(())
+        },
+    )
+    .compared(compare!(also_listen)),
     Key::<Options>::other(
         &["cores"],
         "number or list",

@@ -71,10 +71,13 @@ impl WebsocketOptions {
             (self.no_auth_user.is_some(), "no_auth_user of websocket"),
             (self.jwt_cookie.is_some(), "jwt_cookie"),
             (self.tls.as_ref().is_some_and(|tls| tls.verify_and_map), "verify_and_map of websocket"),
+            (
+                self.tls.as_ref().is_some_and(|tls| tls.connection_rate_limit.is_some()),
+                "connection_rate_limit of websocket",
+            ),
         ]
         .into_iter()
         .filter_map(|(is_asked, what)| is_asked.then_some(what))
-        .chain(self.tls.iter().flat_map(TlsOptions::unenforced))
         .collect()
     }
 }

@@ -59,23 +59,20 @@ struct Socket {
     read_on: bool,
 }
 
-/// What a look at the poller has found beside connections.
+/// What a look at the poller has found beside connections: listeners that may have connections, a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The listener for clients may have connections.
-    pub(super) clients: bool,
-    /// The listener for WebSocket may have connections.
-    pub(super) websocket: bool,
+pub(super) struct Found(u32);
+
+impl Found {
+    /// Whether this is one of them.
+    pub(super) fn has(self, listener: ListenerNumber) -> bool {
+        self.0 & (1 << listener.0) != 0
+    }
 }
 
-/// What a listener is for.
+/// A watched listening socket. There are at most 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listening {
-    /// Clients that speak the protocol as it is.
-    Clients,
-    /// Clients that speak it inside WebSocket.
-    WebSocket,
-}
+pub(super) struct ListenerNumber(u8);
 
 /// Sockets by slot, their readiness, the clock, and the doorbells of all shards.
 pub(super) struct Sockets {
@@ -86,8 +83,8 @@ pub(super) struct Sockets {
     handshakes: Option<Handshakes>,
     /// Records just read, of whichever connection.
     scratch: Vec<u8>,
-    /// The listeners for clients and for WebSocket, while there are any.
-    listeners: [Option<RawFd>; 2],
+    /// Watched listening sockets, by their numbers.
+    listeners: Vec<RawFd>,
     shard: u16,
     logins: Logins,
     bells: Arc<[Doorbell]>,
@@ -95,7 +92,7 @@ pub(super) struct Sockets {
 }
 
 const BELL: Token = Token(1 << 62);
-/// Listeners have the tokens from here on, in the order of [`Listening`].
+/// Listeners have the tokens from here on, in the order of their numbers.
 const LISTENERS: u64 = 2 << 62;
 const GENERATION_MASK: u32 = (1 << 30) - 1;
 
@@ -124,7 +121,7 @@ impl Sockets {
             events: Vec::new(),
             handshakes,
             scratch: Vec::new(),
-            listeners: [None; 2],
+            listeners: Vec::new(),
             shard,
             logins,
             bells,
@@ -133,17 +130,23 @@ impl Sockets {
     }
 
     /// Watches a listening socket.
-    pub(super) fn listen(&mut self, what: Listening, listener: RawFd) -> io::Result<()> {
-        self.listeners[what as usize] = Some(listener);
-        self.poller.watch(listener, Token(LISTENERS + what as u64))
+    pub(super) fn listen(&mut self, listener: RawFd) -> io::Result<ListenerNumber> {
+        let number = self.listeners.len() as u8;
+        assert!(u32::from(number) < u32::BITS, "the number of addresses is bounded when options are checked");
+        self.poller.watch(listener, Token(LISTENERS + u64::from(number)))?;
+        self.listeners.push(listener);
+        Ok(ListenerNumber(number))
+    }
+
+    /// Uses these threads for the handshakes that begin from now on.
+    pub(super) fn set_handshakes(&mut self, handshakes: Handshakes) {
+        self.handshakes = Some(handshakes);
     }
 
     /// No longer watches the listening sockets, which may then be closed.
     pub(super) fn stop_listening(&mut self) -> io::Result<()> {
-        for (number, listener) in self.listeners.iter_mut().enumerate() {
-            if listener.take().is_some() {
-                self.poller.forget(Token(LISTENERS + number as u64))?;
-            }
+        for number in 0..std::mem::take(&mut self.listeners).len() {
+            self.poller.forget(Token(LISTENERS + number as u64))?;
         }
         Ok(())
     }
@@ -222,11 +225,9 @@ impl Sockets {
                 BELL => self.bells[usize::from(self.shard)].descriptor(),
                 Token(bits) if bits >= LISTENERS => {
                     let number = (bits - LISTENERS) as usize;
-                    let Some(listener) = self.listeners.get(number).copied().flatten() else { continue };
-                    let ready =
-                        if number == Listening::Clients as usize { &mut found.clients } else { &mut found.websocket };
-                    *ready = true;
-                    listener
+                    let Some(listener) = self.listeners.get(number) else { continue };
+                    found.0 |= 1 << number;
+                    *listener
                 }
                 Token(bits) => {
                     let (slot, generation) = (bits as u32, (bits >> 32) as u32);

@@ -6,7 +6,6 @@
 //! disk.
 
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -17,7 +16,7 @@ use super::entry::{ENTRY_BYTES, Part, RunEntry, Transaction};
 use super::fragment::Fragment;
 use super::ids::{BLOCK_BYTES, Incarnation, Position, SegmentNo, Time};
 use super::message::Message;
-use super::record::{Before, FragmentNo, RECORD_HEAD_BYTES_MAX, encode, encode_ranges};
+use super::record::{Before, FragmentNo, RECORD_HEAD_BYTES_MAX, encode};
 use super::run::{Kind, PlacedRun};
 use super::varint::{self, VARINT_BYTES_MAX};
 

@@ -213,6 +213,8 @@ pub struct Log {
     retry_at: Option<Time>,
     refusing: bool,
     pub(super) checkpoints: Checkpoints,
+    /// Segments that nothing points into any more, until both checkpoints know it.
+    pub(super) retired: Vec<Retired>,
     next_request: u64,
     removing: Vec<(RequestId, Slot)>,
     builders: Vec<BatchBuilder>,

@@ -1,6 +1,6 @@
 //! Birth, ageing and death of connections: accept, pings, deadlines, closing, lame duck, drain.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -38,7 +38,8 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
     if greeting != Greeting::AfterHandshake {
-        shard.greet(slot);
+        let is_told_later = greeting == Greeting::BeforeHandshake && shard.config.proxy_protocol;
+        shard.greet(slot, (!is_told_later).then_some(peer.ip()));
     }
     if is_full {
         shard.close(io, slot, CloseReason::MaximumConnections);
@@ -51,9 +52,9 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
 }
 
 impl Shard {
-    /// Sends the INFO that every client gets first.
-    pub(super) fn greet(&mut self, slot: u32) {
-        let line = self.info_line(slot, false);
+    /// Sends the INFO that every client gets first, with the client's own address if that is known already.
+    pub(super) fn greet(&mut self, slot: u32, client_ip: Option<IpAddr>) {
+        let line = self.info(slot, client_ip, false);
         self.say(slot, &line);
     }
 
@@ -73,6 +74,10 @@ impl Shard {
 
     /// INFO for one client; `answers_connect` adds the account.
     pub(super) fn info_line(&self, slot: u32, answers_connect: bool) -> Vec<u8> {
+        self.info(slot, Some(self.local.conns[slot as usize].peer.ip()), answers_connect)
+    }
+
+    fn info(&self, slot: u32, client_ip: Option<IpAddr>, answers_connect: bool) -> Vec<u8> {
         let conn = &self.local.conns[slot as usize];
         let directory = &self.config.directory;
         let account = &directory.accounts()[conn.account as usize];
@@ -80,7 +85,7 @@ impl Shard {
         let asks = directory.is_required() && (conn.pings.started || directory.without_connect().is_none());
         let facts = ClientFacts {
             client_id: conn.cid,
-            client_ip: conn.peer.ip(),
+            client_ip,
             lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
             auth_required: asks,
             tls_first: conn.tls.as_ref().is_some_and(|tls| tls.first),
@@ -185,7 +190,8 @@ impl Shard {
                     "{label} - Slow Consumer Detected: WriteDeadline of {deadline:?} exceeded with {pending} total bytes."
                 );
             }
-            CloseReason::ClientClosed | CloseReason::ServerShutdown => {}
+            // Of those that are throttled the log tells together.
+            CloseReason::ClientClosed | CloseReason::ServerShutdown | CloseReason::ConnectionThrottled => {}
             _ => {
                 if let Some(text) = reason.error_text() {
                     tracing::error!("{label} - {text}");

@@ -80,6 +80,8 @@ pub struct Config {
     pub write_deadline: u64,
     /// Time for CONNECT to come when credentials are needed.
     pub auth_timeout: u64,
+    /// Connections of the listener for clients begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Drop messages at a raised stall gate instead of slowing the publisher down.
     pub no_fast_producer_stall: bool,
     /// Who may connect.
@@ -106,7 +108,8 @@ impl Config {
             ping_interval: nanos(options.ping_interval),
             ping_max: options.ping_max,
             write_deadline: nanos(options.write_deadline),
-            auth_timeout: nanos(options.auth_timeout),
+            auth_timeout: nanos(options.auth_timeout()),
+            proxy_protocol: options.proxy_protocol,
             no_fast_producer_stall: options.no_fast_producer_stall,
             directory,
             info,

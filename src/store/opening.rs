@@ -8,8 +8,8 @@ use super::upkeep::{OF_SET, OF_STREAM};
 use super::{CREATE, ConsumerKey, ConsumerSlot, DELTA, END, Options, Store, StreamSlot, Wake, decode_meta};
 use crate::consumer::Consumer;
 use crate::log::recover::{Effect, Files, Refusal, Repair, Visitor, recover};
-use crate::log::{Flaw, Incarnation, Kind, LogId, Message, Pending, PlacedRun, SegmentNo, StoreId, Time, Urgency, ranges, varint};
-use crate::stream::{Appended, Full, Sink, Stream};
+use crate::log::{Flaw, Incarnation, Kind, LogId, Message, Pending, PlacedRun, SegmentNo, StoreId, Time, Urgency, varint};
+use crate::stream::{Appended, Full, Removal, Sink, Stream};
 
 /// A store that was opened.
 #[derive(Debug)]
@@ -127,9 +127,8 @@ impl Opening {
             }
             Kind::Removal => {
                 let slot = self.streams.get_mut(&of)?;
-                let removed = ranges(record)?;
-                slot.stream.replay_removal(&removed, &mut self.sink);
-                for range in removed {
+                slot.stream.replay_removal(record, &mut self.sink).ok()?;
+                for range in Removal::decode(record).ok()?.ranges {
                     for entry in slot.consumers.values_mut() {
                         entry.consumer.removed(*range.start(), *range.end());
                         entry.consumer.drain_events().for_each(drop);
@@ -209,7 +208,7 @@ impl Visitor for Opening {
             && effect == Effect::Whole
             && let Some(slot) = self.streams.get_mut(&run.stream)
         {
-            slot.stream.replay_removal(&[run.first_seq..=run.last_seq], &mut self.sink);
+            slot.stream.replay_lost(run.last_seq);
         }
     }
 }
@@ -236,7 +235,7 @@ impl Sink for ReplaySink {
         Err(Full)
     }
 
-    fn removal(&mut self, _: &[RangeInclusive<u64>], _: Urgency) -> Result<Pending, Full> {
+    fn removal(&mut self, _: &[u8], _: Urgency) -> Result<Pending, Full> {
         Err(Full)
     }
 

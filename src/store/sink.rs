@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ConsumerSlot;
 use super::cache::DecodedRun;
-use crate::log::{Incarnation, Log, Message, Pending, SegmentNo, Time, Urgency};
+use crate::log::{Incarnation, Kind, Log, Message, Pending, SegmentNo, Time, Urgency};
 use crate::stream::{Appended, Durability, Full, Sink, Stream};
 
 /// The parts of a stream that are free while its records are appended.
@@ -25,7 +25,6 @@ pub(super) struct LogSink<'a> {
     memory: &'a mut BTreeMap<u64, Arc<DecodedRun>>,
     removed: Vec<RangeInclusive<u64>>,
     expired: Option<&'a mut Vec<(Incarnation, Vec<u8>, u64)>>,
-    first_live: u64,
 }
 
 impl<'a> LogSink<'a> {
@@ -36,7 +35,7 @@ impl<'a> LogSink<'a> {
         durability: Durability,
         memory: &'a mut BTreeMap<u64, Arc<DecodedRun>>,
     ) -> Self {
-        Self { log, now, of, durability, memory, removed: Vec::new(), expired: None, first_live: 0 }
+        Self { log, now, of, durability, memory, removed: Vec::new(), expired: None }
     }
 
     /// Notes the subjects whose last message has expired.
@@ -97,11 +96,8 @@ impl Sink for LogSink<'_> {
         Ok(self.promise(pending))
     }
 
-    fn removal(&mut self, ranges: &[RangeInclusive<u64>], urgency: Urgency) -> Result<Pending, Full> {
-        if self.durability == Durability::Memory {
-            return Ok(Pending::NONE);
-        }
-        let pending = self.log.removal(self.now, self.of, self.first_live, ranges, urgency);
+    fn removal(&mut self, content: &[u8], urgency: Urgency) -> Result<Pending, Full> {
+        let pending = self.log.control(self.now, Some(self.of), Kind::Removal, content, urgency);
         Ok(self.promise(pending))
     }
 

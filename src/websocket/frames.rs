@@ -272,6 +272,7 @@ pub fn close_code(reason: CloseReason) -> u16 {
         | CloseReason::SlowConsumerDeadline
         | CloseReason::MaximumConnections
         | CloseReason::MaximumAccountConnections
+        | CloseReason::ConnectionThrottled
         | CloseReason::MaximumControlLine => 1008,
         CloseReason::UnknownOperation | CloseReason::ParseError | CloseReason::InvalidProtocol => 1002,
         CloseReason::MaximumPayload => 1009,

@@ -39,6 +39,8 @@ pub enum CloseReason {
     ReadError,
     /// The socket failed while writing.
     WriteError,
+    /// Too many TLS handshakes lately.
+    ConnectionThrottled,
     /// The TLS handshake failed or took too long.
     TlsHandshakeFailure,
     /// The server stops.
@@ -61,6 +63,7 @@ impl CloseReason {
             Self::MaximumConnections => Some("maximum connections exceeded"),
             Self::MaximumAccountConnections => Some("maximum account active connections exceeded"),
             Self::InvalidProtocol => Some("invalid client protocol"),
+            Self::ConnectionThrottled => Some("Connection throttling is active. Please try again later."),
             Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
             _ => None,
         }
@@ -78,7 +81,7 @@ impl CloseReason {
             Self::StaleConnection => "Stale Connection",
             Self::MaximumPayload => "Maximum Message Payload Exceeded",
             Self::MaximumControlLine => "Maximum Control Line Exceeded",
-            Self::MaximumConnections => "Maximum Connections Exceeded",
+            Self::MaximumConnections | Self::ConnectionThrottled => "Maximum Connections Exceeded",
             Self::MaximumAccountConnections => "Maximum Account Connections Exceeded",
             Self::InvalidProtocol => "Bad Client Protocol Version",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
