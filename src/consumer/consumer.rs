@@ -105,8 +105,8 @@ pub struct Consumer {
 impl Consumer {
     /// A consumer that has delivered nothing.
     ///
-    /// The caller then tells how many messages there are for it with [`Consumer::set_num_pending`], and appends a
-    /// [`Consumer::snapshot`] to the log unless it lives in memory.
+    /// The caller then tells how many messages there are for it with [`Consumer::set_num_pending`], and appends
+    /// [`Consumer::first_record`] to the log unless it lives in memory. Nothing is delivered before that is on disk.
     ///
     /// # Errors
     /// The configuration is not valid.
@@ -225,7 +225,7 @@ impl Consumer {
         self.events.drain(..)
     }
 
-    /// A delta or snapshot is on disk: numbers reserved in it may be used. Returns whether deliveries have waited for it.
+    /// What a mark stands for is on disk: numbers reserved in it may be used. Returns whether deliveries have waited for it.
     pub fn flushed(&mut self, mark: Mark) -> bool {
         let waited = self.next_consumer_seq > self.reserved_durable;
         if mark.epoch == self.changes.epoch {

@@ -124,7 +124,9 @@ impl Consumer {
         }
     }
 
-    /// The message that [`Consumer::next`] wanted has been found. If the answer is [`Step::Send`], it counts as delivered.
+    /// The message that [`Consumer::next`] has just wanted was found. If the answer is [`Step::Send`], it counts as delivered.
+    ///
+    /// After a read, `next` is asked again first: what it wants may be another message by then.
     pub fn deliver(&mut self, now: Time, to: Target, found: &Found) -> Step {
         let queued = self.ledger.find(found.seq).filter(|place| self.ledger.get(*place).is_queued());
         let is_new = match self.each.front() {
@@ -170,12 +172,13 @@ impl Consumer {
         Step::Send(Delivery { consumer_seq, deliveries, num_pending: self.num_pending })
     }
 
-    /// There is no matching message that could be delivered.
+    /// There is no matching message that could be delivered, whatever was counted. `next` is asked again.
     pub fn dry(&mut self) {
         self.num_pending = 0;
     }
 
-    /// No message up to and including `seq` is left to be delivered for the first time: a search may go on behind it.
+    /// No message up to and including `seq` is left to be delivered for the first time: a search goes on behind it. Not
+    /// recorded before the next delivery; without the record the search is made again.
     pub fn passed(&mut self, seq: u64) {
         while self.each.front().is_some_and(|first| *first <= seq) {
             self.each.pop_front();
@@ -183,7 +186,6 @@ impl Consumer {
         }
         if self.each.is_empty() && seq >= self.next_seq {
             self.next_seq = seq + 1;
-            // Recorded with the next delivery: until then a search from further back finds the same.
         }
     }
 
@@ -235,9 +237,13 @@ impl Consumer {
     fn may_number(&mut self) -> bool {
         if self.next_consumer_seq + RESERVED_BLOCK / 2 > self.reserved && self.changes.recording {
             self.reserved = self.next_consumer_seq + RESERVED_BLOCK;
-            self.changes.reserve(self.next_consumer_seq > self.reserved_durable);
+            self.changes.reserve();
         }
-        self.next_consumer_seq <= self.reserved_durable
+        let may = self.next_consumer_seq <= self.reserved_durable;
+        if !may {
+            self.changes.hurry();
+        }
+        may
     }
 
     fn taker_new(&self) -> Option<Target> {

@@ -2,10 +2,10 @@
 //!
 //! An array with holes: first deliveries come in order, so a message is appended at the back, found by its distance from
 //! the front (or by bisection where numbers have gaps), and becomes a hole when it is acknowledged; holes at the front are
-//! dropped and the array is packed when a third of it is holes. Deadlines lie in the entries; for every 64 entries the
+//! dropped and the array is packed when there are more holes than a quarter of the rest. Deadlines lie in the entries; for every 64 entries the
 //! earliest is noted, so that looking for what is due reads an eighth of a byte per entry.
 //!
-//! Bytes per entry: 32.125, × 1.5 while the array grows, × 4/3 with holes: at most 64.25 and 48 as a rule.
+//! Bytes per entry: 32.125, × 1.5 while the array grows, × 1.25 with holes: 60.2 at most.
 
 use std::collections::VecDeque;
 
@@ -304,7 +304,7 @@ impl Ledger {
             }
         }
         let holes = self.entries.len() - self.live;
-        if holes > 64 && holes > self.live / 3 {
+        if holes > 64 && holes > self.live / 4 {
             self.pack();
         }
     }

@@ -125,8 +125,8 @@ impl Members {
             return holder;
         }
         self.choose(choice, |member| member.presence == Presence::Ready && member.pending < member.credit)
-            .or_else(|| if overrun || owner == NOBODY { self.choose(choice, there) } else { holder })
-            .or(holder)
+            .or_else(|| holder.filter(|_| !overrun))
+            .or_else(|| self.choose(choice, there))
     }
 
     fn choose(&self, choice: Choice, may: impl Fn(&Member) -> bool) -> Option<MemberId> {

@@ -30,7 +30,7 @@ use super::ledger::{Entry, NEVER, NOBODY};
 use crate::log::{Time, Urgency};
 
 /// How many numbers of deliveries are reserved at a time.
-pub const RESERVED_BLOCK: u64 = 4096;
+pub const RESERVED_BLOCK: u64 = if cfg!(test) { 16 } else { 4096 };
 
 const VERSION: u8 = 1;
 const CONFIG: u64 = 1;
@@ -136,9 +136,13 @@ impl Changes {
         self.note(CONFIG);
     }
 
-    pub(super) fn reserve(&mut self, urgent: bool) {
-        self.urgent |= urgent;
+    pub(super) fn reserve(&mut self) {
         self.note(RESERVED);
+    }
+
+    /// Deliveries wait for a reservation.
+    pub(super) fn hurry(&mut self) {
+        self.urgent |= self.parts & RESERVED != 0;
     }
 
     pub(super) fn delivered(&mut self, seq: u64, consumer_seq: u64) {
@@ -164,12 +168,17 @@ impl Changes {
     }
 
     pub(super) fn acknowledged(&mut self, seq: u64) {
+        self.acknowledged_range(seq, seq);
+    }
+
+    /// Only messages that have been delivered may be in such a range.
+    pub(super) fn acknowledged_range(&mut self, first: u64, last: u64) {
         if !self.note(ACKNOWLEDGED) {
             return;
         }
         match self.acknowledged.last_mut() {
-            Some((_, last)) if *last + 1 == seq => *last = seq,
-            _ => self.acknowledged.push((seq, seq)),
+            Some((_, before)) if *before + 1 == first => *before = last,
+            _ => self.acknowledged.push((first, last)),
         }
     }
 
@@ -180,10 +189,20 @@ impl Changes {
         self.note(RESET | DELIVERED | FLOOR);
     }
 
-    /// The changes so far are not worth anything after a cut, which is recorded with the whole state that it leaves.
+    /// What is not recorded yet of messages behind `last` is not to be: others with their numbers may come.
     pub(super) fn cut(&mut self, last: u64) {
         self.cut = last;
-        self.note(CUT);
+        self.note(CUT | DELIVERED | FLOOR);
+        self.delivered.retain_mut(|run| {
+            run.len = run.len.min((last + 1).saturating_sub(run.seq));
+            run.len > 0
+        });
+        self.repeated.retain(|(seq, _)| *seq <= last);
+        self.exhausted.retain(|seq| *seq <= last);
+        self.acknowledged.retain_mut(|range| {
+            range.1 = range.1.min(last);
+            range.0 <= range.1
+        });
     }
 
     fn forget(&mut self) {
@@ -264,9 +283,18 @@ impl Consumer {
         self.mark()
     }
 
-    /// Adds the whole state to `out`. What is to be recorded stays so. What it returns goes to [`Consumer::flushed`] when
-    /// those bytes are on disk. Gives back memory that is not needed.
-    pub fn snapshot(&mut self, out: &mut Vec<u8>) -> Mark {
+    /// Adds the first record of a new consumer to `out`. What it returns goes to [`Consumer::flushed`] when those bytes are
+    /// on disk.
+    pub fn first_record(&mut self, out: &mut Vec<u8>) -> Mark {
+        self.snapshot(out);
+        self.changes.forget();
+        self.changes.parts = 0;
+        self.mark()
+    }
+
+    /// Adds the whole state to `out`: for a checkpoint. What is to be recorded stays so, as the checkpoint may not be
+    /// completed. Gives back memory that is not needed.
+    pub fn snapshot(&mut self, out: &mut Vec<u8>) {
         let each = if self.each.is_empty() { 0 } else { EACH };
         let parts = CONFIG | WHOLE | DELIVERED | FLOOR | RESERVED | ENTRIES | REPEATED | EXHAUSTED | each;
         self.begin(parts, out);
@@ -289,13 +317,12 @@ impl Consumer {
         put_pairs(repeated.map(|entry| (entry.seq, u64::from(entry.deliveries))), out);
         put_list(self.exhausted.iter(), self.exhausted.len() as usize, out);
         self.shrink();
-        self.mark()
     }
 
     /// Adds the last record of a clean stop to `out`: numbers that were reserved and not used are free again. Nothing is
     /// delivered any more.
     pub fn stop(&mut self, out: &mut Vec<u8>) {
-        self.reserved = self.delivered.consumer_seq;
+        self.reserved = self.next_consumer_seq - 1;
         self.changes.note(RESERVED);
         self.take_delta(out);
         self.changes.recording = false;
@@ -325,11 +352,11 @@ impl Consumer {
         if parts & CONFIG != 0 {
             let config: Config = serde_json::from_slice(reader.bytes()?).map_err(|_| Flaw::Config)?;
             config.validate().map_err(|_| Flaw::Config)?;
-            *self = if parts & WHOLE != 0 {
-                Self::blank(config)
+            if parts & WHOLE != 0 {
+                *self = Self::blank(config);
             } else {
-                Self { config, ..std::mem::replace(self, Self::blank(Config::default())) }
-            };
+                self.config = config;
+            }
             self.paused_until = self.config.pause_until;
         }
         if parts & RESET != 0 {
@@ -375,23 +402,29 @@ impl Consumer {
         self.replay_entries(&runs, &exhausted, &acknowledged)?;
         for (seq, count) in repeated {
             if let Some(place) = self.ledger.find(seq) {
-                self.ledger.get_mut(place).deliveries = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+                let entry = self.ledger.get_mut(place);
+                self.repeated -= u64::from(entry.deliveries > 1);
+                entry.deliveries = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+                self.repeated += u64::from(entry.deliveries > 1);
             }
         }
         for seq in exhausted {
             if let Some(place) = self.ledger.find(seq) {
-                self.ledger.remove(place);
+                let entry = self.ledger.remove(place);
+                self.account_removed(&entry);
             }
             self.exhausted.insert(seq);
         }
         for (first, last) in acknowledged {
-            self.ledger.remove_range(first, last, |_| {});
+            let mut ledger = std::mem::take(&mut self.ledger);
+            ledger.remove_range(first, last, |entry| self.account_removed(&entry));
+            self.ledger = ledger;
             self.exhausted.remove_range(first..=last);
         }
         Ok(())
     }
 
-    /// Its life in memory begins after [`Consumer::restore`] and [`Consumer::replay`].
+    /// Its life in memory begins, after [`Consumer::restore`] and [`Consumer::replay`] and before anything else.
     ///
     /// `stored` tells when a message that waits for its acknowledgement was stored, or an earlier time; it is asked with
     /// [`RestartDeadline::FromStored`] only. What it does not know is due at once.
@@ -440,7 +473,7 @@ impl Consumer {
         out.push(VERSION);
         put(out, parts);
         if parts & CONFIG != 0 {
-            let json = serde_json::to_vec(&self.config).unwrap_or_default();
+            let json = serde_json::to_vec(&self.config).expect("numbers, lists and text have a form in JSON");
             put(out, json.len() as u64);
             out.extend_from_slice(&json);
         }

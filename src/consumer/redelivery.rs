@@ -21,8 +21,8 @@ impl Consumer {
         }
         self.idle_since = Some(now);
         self.paused_until = self.paused_until.filter(|until| now < *until);
-        let until = now.saturating_add(self.config.timer_slack_ns);
-        if until >= self.ledger.earliest() && now >= self.ledger.earliest() {
+        if now >= self.ledger.earliest() {
+            let until = now.saturating_add(self.config.timer_slack_ns);
             let mut due = Vec::new();
             self.ledger.queue_due(until, &mut due);
             match self.config.redelivery_order {

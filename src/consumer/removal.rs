@@ -9,10 +9,15 @@ use super::persist::RESERVED_BLOCK;
 impl Consumer {
     /// Messages `first..=last` are gone from the stream: those that wait for acknowledgement are terminated.
     ///
-    /// Those from [`Consumer::next_seq`] on that match are told with [`Consumer::unstored`].
+    /// How many of those from [`Consumer::next_seq`] on match is told with [`Consumer::unstored`].
     pub fn removed(&mut self, first: u64, last: u64) {
-        self.forget_each(|seq| (first..=last).contains(&seq));
-        self.exhausted.remove_range(first..=last);
+        self.forget_each(first, last);
+        if self.exhausted.remove_range(first..=last) > 0 {
+            self.changes.acknowledged_range(first, last.min(self.delivered.stream_seq));
+        }
+        if self.ledger.is_empty() {
+            return;
+        }
         let lowest = self.ledger.first().map(|entry| entry.seq);
         let mut ledger = mem::take(&mut self.ledger);
         ledger.remove_range(first, last, |entry| {
@@ -20,33 +25,40 @@ impl Consumer {
             self.tell_terminated(&entry, TerminatedBy::Removal);
         });
         self.ledger = ledger;
-        if lowest.is_some() && lowest != self.ledger.first().map(|entry| entry.seq) {
+        if lowest != self.ledger.first().map(|entry| entry.seq) {
             self.raise_floor();
         }
     }
 
     /// The stream begins at `first` now. Nothing is told of single messages.
     ///
-    /// Not recorded: it is said again when the store is opened. Those from [`Consumer::next_seq`] on that match are told
+    /// Not recorded for a consumer with nothing outstanding: it is said again when the store is opened. Those from [`Consumer::next_seq`] on that match are told
     /// with [`Consumer::unstored`].
     pub fn removed_below(&mut self, first: u64) {
         let Some(last) = first.checked_sub(1) else { return };
-        self.forget_each(|seq| seq <= last);
+        self.forget_each(0, last);
         self.next_seq = self.next_seq.max(first);
         self.delivered.stream_seq = self.delivered.stream_seq.max(last);
-        if self.floor.stream_seq >= last {
+        if !self.exhausted.is_empty() {
+            self.exhausted.remove_range(..=last);
+        }
+        if self.floor.stream_seq >= last && self.ledger.first().is_none_or(|entry| entry.seq > last) {
             return;
         }
-        self.exhausted.remove_range(..=last);
+        let before = self.floor.consumer_seq;
         let mut ledger = mem::take(&mut self.ledger);
         ledger.remove_range(0, last, |entry| {
             self.account_removed(&entry);
+            self.changes.acknowledged(entry.seq);
             self.floor.consumer_seq = self.floor.consumer_seq.max(entry.consumer_seq);
         });
         self.ledger = ledger;
-        self.floor.stream_seq = last;
+        self.floor.stream_seq = self.floor.stream_seq.max(last);
         if self.ledger.is_empty() {
             self.floor = self.delivered;
+        }
+        if self.floor.consumer_seq != before || self.floor != self.delivered {
+            self.changes.floor();
         }
     }
 
@@ -57,7 +69,7 @@ impl Consumer {
             return;
         }
         self.changes.cut(last);
-        self.forget_each(|seq| seq > last);
+        self.forget_each(last + 1, u64::MAX);
         self.next_seq = last + 1;
         self.exhausted.remove_range(last + 1..);
         let mut ledger = mem::take(&mut self.ledger);
@@ -90,15 +102,15 @@ impl Consumer {
         self.changes.reset(seq);
         if self.changes.recording {
             (self.reserved, self.reserved_durable) = (RESERVED_BLOCK, 0);
-            self.changes.reserve(true);
+            self.changes.reserve();
         }
     }
 
-    fn forget_each(&mut self, gone: impl Fn(u64) -> bool) {
+    fn forget_each(&mut self, first: u64, last: u64) {
         if !self.each.is_empty() {
-            let before = self.each.len();
-            self.each.retain(|seq| !gone(*seq));
-            self.num_pending = self.num_pending.saturating_sub((before - self.each.len()) as u64);
+            let gone = self.each.partition_point(|seq| *seq < first)..self.each.partition_point(|seq| *seq <= last);
+            self.num_pending = self.num_pending.saturating_sub(gone.len() as u64);
+            self.each.drain(gone);
         }
     }
 }
