@@ -1,10 +1,10 @@
 //! Acknowledgements of all kinds, and the floor below which everything is acknowledged.
 
 use super::config::AckPolicy;
-use super::consumer::{Consumer, Pair};
 use super::event::{Event, TerminatedBy};
 use super::ledger::Entry;
 use super::members::Presence;
+use super::state::{Consumer, Pair};
 use crate::log::Time;
 
 /// What an acknowledgement did.
@@ -14,8 +14,8 @@ pub enum Reply {
     Ignored,
     /// Nothing any more: the message does not wait for it. A sender who asks is told that it is done.
     Known,
-    /// What it says. It has taken effect for good when the next [`Consumer::take_delta`] is on disk: a sender who asks is told
-    /// then.
+    /// What it says. It has taken effect for good when the next [`Consumer::take_delta`] is on disk: a sender who
+    /// asks is told then.
     Done(Touched),
 }
 

@@ -1,12 +1,12 @@
 //! What is to be delivered next, to whom, and the accounts of what was.
 
 use super::config::AckPolicy;
-use super::consumer::Consumer;
 use super::event::Event;
 use super::ledger::{Entry, NOBODY};
 use super::members::MemberId;
 use super::persist::RESERVED_BLOCK;
 use super::requests::RequestId;
+use super::state::Consumer;
 use crate::log::Time;
 
 /// Who gets a message.
@@ -18,7 +18,7 @@ pub enum Target {
     Request(RequestId),
 }
 
-/// What the consumer would deliver now. Asking changes nothing: it can be asked again after a read.
+/// What the consumer would deliver now. Asking delivers nothing: it can be asked again after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// This message once more. If the stream does not hold it any longer: [`Consumer::removed`].
@@ -92,9 +92,6 @@ impl Consumer {
         if self.paused_until.is_some() || self.bucket.as_mut().is_some_and(|bucket| !bucket.allows(now)) {
             return Want::Nothing;
         }
-        if !self.may_number() {
-            return Want::Nothing;
-        }
         while let Some(&seq) = self.queue.front() {
             let Some(place) = self.ledger.find(seq).filter(|place| self.ledger.get(*place).is_queued()) else {
                 self.queue.pop_front();
@@ -105,7 +102,7 @@ impl Consumer {
                 self.give_up(place);
                 continue;
             }
-            return Want::Again { seq, to };
+            return if self.may_number() { Want::Again { seq, to } } else { Want::Nothing };
         }
         if self.num_pending == 0 {
             self.pacing = None;
@@ -118,13 +115,17 @@ impl Consumer {
             return Want::Nothing;
         }
         let Some(to) = self.taker_new() else { return Want::Nothing };
+        if !self.may_number() {
+            return Want::Nothing;
+        }
         match self.each.front() {
             Some(&seq) => Want::This { seq, to },
             None => Want::New { from: self.next_seq, to },
         }
     }
 
-    /// The message that [`Consumer::next`] has just wanted was found. If the answer is [`Step::Send`], it counts as delivered.
+    /// The message that [`Consumer::next`] has just wanted was found. If the answer is [`Step::Send`], it counts as
+    /// delivered.
     ///
     /// After a read, `next` is asked again first: what it wants may be another message by then.
     pub fn deliver(&mut self, now: Time, to: Target, found: &Found) -> Step {
@@ -177,8 +178,8 @@ impl Consumer {
         self.num_pending = 0;
     }
 
-    /// No message up to and including `seq` is left to be delivered for the first time: a search goes on behind it. Not
-    /// recorded before the next delivery; without the record the search is made again.
+    /// No message up to and including `seq` is left to be delivered for the first time: a search goes on behind it.
+    /// Recorded with the next delta or snapshot; without, the search is made again after a crash.
     pub fn passed(&mut self, seq: u64) {
         while self.each.front().is_some_and(|first| *first <= seq) {
             self.each.pop_front();
@@ -186,6 +187,7 @@ impl Consumer {
         }
         if self.each.is_empty() && seq >= self.next_seq {
             self.next_seq = seq + 1;
+            self.changes.moved_along();
         }
     }
 

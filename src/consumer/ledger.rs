@@ -1,11 +1,13 @@
 //! The messages that wait for their acknowledgement, in order of their sequence numbers.
 //!
-//! An array with holes: first deliveries come in order, so a message is appended at the back, found by its distance from
-//! the front (or by bisection where numbers have gaps), and becomes a hole when it is acknowledged; holes at the front are
-//! dropped and the array is packed when there are more holes than a quarter of the rest. Deadlines lie in the entries; for every 64 entries the
-//! earliest is noted, so that looking for what is due reads an eighth of a byte per entry.
+//! An array with holes: first deliveries come in order, so a message is appended at the back, found by its distance
+//! from the front (or by bisection where numbers have gaps), and becomes a hole when it is acknowledged; holes at the
+//! front are dropped and the array is packed when there are more holes than a quarter of the rest. Deadlines lie in
+//! the entries; for every 64 entries the earliest is noted, so that looking for what is due reads an eighth of a byte
+//! per entry.
 //!
-//! Bytes per entry: 32.125, × 1.5 while the array grows, × 1.25 with holes: 60.2 at most.
+//! Bytes per entry: 32.125, × 1.5 while the array grows, × 1.25 with holes: at most 64 (a small one
+//! keeps up to 64 holes).
 
 use std::collections::VecDeque;
 

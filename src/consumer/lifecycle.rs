@@ -1,12 +1,12 @@
 //! Members come and go, pull requests come, the configuration changes.
 
 use super::config::{Config, Invalid, OnReturn, Sharing};
-use super::consumer::Consumer;
 use super::event::Event;
 use super::ledger::NOBODY;
 use super::members::{MemberId, Presence};
 use super::pace::Bucket;
 use super::requests::{NotAccepted, PullRequest, RequestId};
+use super::state::Consumer;
 use crate::log::Time;
 
 /// There is a member already where only one may be, or there are 65,535.

@@ -1,7 +1,8 @@
 //! A consumer's records in the log: deltas and snapshots, one format.
 //!
-//! A record is a version (1), a set of parts as a number with a bit for each, and those parts in the order of their bits.
-//! Numbers are LEB128, signed ones zigzag. Lists begin with their length and hold differences to the element before.
+//! A record is a version (1), a set of parts as a number with a bit for each, and those parts in the order of their
+//! bits. Numbers are LEB128, signed ones zigzag. Lists begin with their length and hold differences to the element
+//! before.
 //!
 //! | bit | part | content |
 //! |---|---|---|
@@ -13,7 +14,7 @@
 //! | 5 | delivered | consumer and stream sequence number of the last delivery, next sequence number |
 //! | 6 | floor | consumer and stream sequence number |
 //! | 7 | reserved | highest reserved consumer sequence number |
-//! | 8 | entries | list of runs: difference of the stream's number, length, difference of the consumer's number (signed) |
+//! | 8 | entries | runs: difference of the stream's number, length, difference of the consumer's number (signed) |
 //! | 9 | repeated | list of sequence number, number of deliveries |
 //! | 10 | exhausted | list of sequence numbers |
 //! | 11 | acknowledged | list of ranges: difference, length |
@@ -23,32 +24,23 @@
 
 use std::fmt;
 
+use super::changes::{
+    ACKNOWLEDGED, ALL, CONFIG, CUT, DELIVERED, EACH, ENTRIES, EXHAUSTED, FLOOR, REPEATED, RESERVED, RESET, Run, WHOLE,
+};
 use super::codec::{Reader, put, put_signed};
 use super::config::{Config, Counts, RestartDeadline};
-use super::consumer::{Consumer, Pair};
 use super::ledger::{Entry, NEVER, NOBODY};
+use super::state::{Consumer, Pair};
 use crate::log::{Time, Urgency};
 
 /// How many numbers of deliveries are reserved at a time.
 pub const RESERVED_BLOCK: u64 = if cfg!(test) { 16 } else { 4096 };
 
 const VERSION: u8 = 1;
-const CONFIG: u64 = 1;
-const WHOLE: u64 = 1 << 1;
-const RESET: u64 = 1 << 2;
-const CUT: u64 = 1 << 3;
-const EACH: u64 = 1 << 4;
-const DELIVERED: u64 = 1 << 5;
-const FLOOR: u64 = 1 << 6;
-const RESERVED: u64 = 1 << 7;
-const ENTRIES: u64 = 1 << 8;
-const REPEATED: u64 = 1 << 9;
-const EXHAUSTED: u64 = 1 << 10;
-const ACKNOWLEDGED: u64 = 1 << 11;
-const ALL: u64 = (1 << 12) - 1;
-
 /// Entries of one run in a record that is believed.
 const RUN_MAX: u64 = 1 << 24;
+/// Numbers in a record that is believed: nobody counts so far.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// What a record reserves: handed to [`Consumer::flushed`] when the record is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,154 +84,18 @@ impl fmt::Display for Flaw {
 
 impl std::error::Error for Flaw {}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    seq: u64,
-    consumer_seq: u64,
-    len: u64,
-}
-
-/// What has happened since the last delta. Bounded by what happens in a turn.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    /// False for what lives in memory only.
-    pub(super) recording: bool,
-    /// Counts resets: what was reserved before does not count.
-    pub(super) epoch: u32,
-    parts: u64,
-    urgent: bool,
-    reset: u64,
-    cut: u64,
-    delivered: Vec<Run>,
-    repeated: Vec<(u64, u32)>,
-    exhausted: Vec<u64>,
-    acknowledged: Vec<(u64, u64)>,
-}
-
-impl Changes {
-    fn note(&mut self, part: u64) -> bool {
-        if self.recording {
-            self.parts |= part;
-        }
-        self.recording
-    }
-
-    pub(super) fn moved(&mut self) {
-        self.note(DELIVERED);
-    }
-
-    pub(super) fn floor(&mut self) {
-        self.note(FLOOR);
-    }
-
-    pub(super) fn config(&mut self) {
-        self.note(CONFIG);
-    }
-
-    pub(super) fn reserve(&mut self) {
-        self.note(RESERVED);
-    }
-
-    /// Deliveries wait for a reservation.
-    pub(super) fn hurry(&mut self) {
-        self.urgent |= self.parts & RESERVED != 0;
-    }
-
-    pub(super) fn delivered(&mut self, seq: u64, consumer_seq: u64) {
-        if !self.note(ENTRIES) {
-            return;
-        }
-        match self.delivered.last_mut() {
-            Some(run) if run.seq + run.len == seq && run.consumer_seq + run.len == consumer_seq => run.len += 1,
-            _ => self.delivered.push(Run { seq, consumer_seq, len: 1 }),
-        }
-    }
-
-    pub(super) fn again(&mut self, seq: u64, deliveries: u32) {
-        if self.note(REPEATED) {
-            self.repeated.push((seq, deliveries));
-        }
-    }
-
-    pub(super) fn exhausted(&mut self, seq: u64) {
-        if self.note(EXHAUSTED) {
-            self.exhausted.push(seq);
-        }
-    }
-
-    pub(super) fn acknowledged(&mut self, seq: u64) {
-        self.acknowledged_range(seq, seq);
-    }
-
-    /// Only messages that have been delivered may be in such a range.
-    pub(super) fn acknowledged_range(&mut self, first: u64, last: u64) {
-        if !self.note(ACKNOWLEDGED) {
-            return;
-        }
-        match self.acknowledged.last_mut() {
-            Some((_, before)) if *before + 1 == first => *before = last,
-            _ => self.acknowledged.push((first, last)),
-        }
-    }
-
-    pub(super) fn reset(&mut self, seq: u64) {
-        self.forget();
-        self.epoch += 1;
-        self.reset = seq;
-        self.note(RESET | DELIVERED | FLOOR);
-    }
-
-    /// What is not recorded yet of messages behind `last` is not to be: others with their numbers may come.
-    pub(super) fn cut(&mut self, last: u64) {
-        self.cut = last;
-        self.note(CUT | DELIVERED | FLOOR);
-        self.delivered.retain_mut(|run| {
-            run.len = run.len.min((last + 1).saturating_sub(run.seq));
-            run.len > 0
-        });
-        self.repeated.retain(|(seq, _)| *seq <= last);
-        self.exhausted.retain(|seq| *seq <= last);
-        self.acknowledged.retain_mut(|range| {
-            range.1 = range.1.min(last);
-            range.0 <= range.1
-        });
-    }
-
-    fn forget(&mut self) {
-        let config = self.parts & CONFIG;
-        self.delivered.clear();
-        self.repeated.clear();
-        self.exhausted.clear();
-        self.acknowledged.clear();
-        (self.parts, self.urgent) = (config, false);
-    }
-
-    fn shrink(&mut self) {
-        self.delivered.shrink_to_fit();
-        self.repeated.shrink_to_fit();
-        self.exhausted.shrink_to_fit();
-        self.acknowledged.shrink_to_fit();
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.delivered.capacity() * size_of::<Run>()
-            + (self.repeated.capacity() + self.acknowledged.capacity()) * size_of::<(u64, u64)>()
-            + self.exhausted.capacity() * size_of::<u64>()
-    }
-}
-
 impl Consumer {
-    /// Whether there is something to be recorded, and when: [`Urgency::Now`] if deliveries wait for it. Somebody who waits
-    /// for an acknowledgement to be final makes it urgent, too.
+    /// Whether there is something to be recorded, and when: [`Urgency::Now`] if deliveries wait for it. Somebody who
+    /// waits for an acknowledgement to be final makes it urgent, too.
     #[must_use]
     pub fn changed(&self) -> Option<Urgency> {
-        (self.changes.parts != 0).then_some(if self.changes.urgent { Urgency::Now } else { Urgency::RideAlong })
+        self.changes.urgency()
     }
 
-    /// Adds to `out` what has happened since the last call. What it returns goes to [`Consumer::flushed`] when those bytes are
-    /// on disk.
+    /// Adds to `out` what has happened since the last call. What it returns goes to [`Consumer::flushed`] when those
+    /// bytes are on disk.
     pub fn take_delta(&mut self, out: &mut Vec<u8>) -> Mark {
-        let parts = self.changes.parts;
+        let parts = self.changes.parts();
         self.begin(parts, out);
         if parts & RESET != 0 {
             put(out, self.changes.reset);
@@ -278,17 +134,15 @@ impl Consumer {
             });
             put_pairs(ranges.iter().map(|(first, last)| (*first, last - first)), out);
         }
-        self.changes.forget();
-        self.changes.parts = 0;
+        self.changes.taken();
         self.mark()
     }
 
-    /// Adds the first record of a new consumer to `out`. What it returns goes to [`Consumer::flushed`] when those bytes are
-    /// on disk.
+    /// Adds the first record of a new consumer to `out`. What it returns goes to [`Consumer::flushed`] when those
+    /// bytes are on disk.
     pub fn first_record(&mut self, out: &mut Vec<u8>) -> Mark {
         self.snapshot(out);
-        self.changes.forget();
-        self.changes.parts = 0;
+        self.changes.taken();
         self.mark()
     }
 
@@ -319,17 +173,18 @@ impl Consumer {
         self.shrink();
     }
 
-    /// Adds the last record of a clean stop to `out`: numbers that were reserved and not used are free again. Nothing is
-    /// delivered any more.
+    /// Adds the last record of a clean stop to `out`: numbers that were reserved and not used are free again. Nothing
+    /// is delivered any more.
     pub fn stop(&mut self, out: &mut Vec<u8>) {
         self.reserved = self.next_consumer_seq - 1;
-        self.changes.note(RESERVED);
+        self.changes.reserve();
         self.take_delta(out);
         self.changes.recording = false;
         self.reserved_durable = 0;
     }
 
-    /// A consumer from its snapshot. [`Consumer::replay`] of all that was recorded after it and [`Consumer::opened`] follow.
+    /// A consumer from its snapshot. [`Consumer::replay`] of all that was recorded after it and [`Consumer::opened`]
+    /// follow.
     ///
     /// # Errors
     /// The bytes are not what [`Consumer::snapshot`] has written.
@@ -360,10 +215,10 @@ impl Consumer {
             self.paused_until = self.config.pause_until;
         }
         if parts & RESET != 0 {
-            self.reset(reader.get()?);
+            self.reset(number(&mut reader)?);
         }
         if parts & CUT != 0 {
-            self.cut(reader.get()?);
+            self.cut(number(&mut reader)?);
         }
         if parts & EACH != 0 {
             let mut each = Vec::new();
@@ -372,7 +227,7 @@ impl Consumer {
         }
         if parts & DELIVERED != 0 {
             self.delivered = get_pair(&mut reader)?;
-            self.next_seq = reader.get()?.max(1);
+            self.next_seq = number(&mut reader)?.max(1);
             while self.each.front().is_some_and(|seq| *seq <= self.delivered.stream_seq) {
                 self.each.pop_front();
             }
@@ -381,7 +236,7 @@ impl Consumer {
             self.floor = get_pair(&mut reader)?;
         }
         if parts & RESERVED != 0 {
-            self.reserved = reader.get()?;
+            self.reserved = number(&mut reader)?;
         }
         let runs = if parts & ENTRIES != 0 { get_runs(&mut reader)? } else { Vec::new() };
         let mut repeated = Vec::new();
@@ -426,8 +281,8 @@ impl Consumer {
 
     /// Its life in memory begins, after [`Consumer::restore`] and [`Consumer::replay`] and before anything else.
     ///
-    /// `stored` tells when a message that waits for its acknowledgement was stored, or an earlier time; it is asked with
-    /// [`RestartDeadline::FromStored`] only. What it does not know is due at once.
+    /// `stored` tells when a message that waits for its acknowledgement was stored, or an earlier time; it is asked
+    /// with [`RestartDeadline::FromStored`] only. What it does not know is due at once.
     pub fn opened(&mut self, now: Time, mut stored: impl FnMut(u64) -> Option<Time>) {
         self.reserved = self.reserved.max(self.delivered.consumer_seq);
         self.reserved_durable = self.reserved;
@@ -519,7 +374,11 @@ fn put_pair(pair: Pair, out: &mut Vec<u8>) {
 }
 
 fn get_pair(reader: &mut Reader<'_>) -> Result<Pair, Flaw> {
-    Ok(Pair { consumer_seq: reader.get()?, stream_seq: reader.get()? })
+    Ok(Pair { consumer_seq: number(reader)?, stream_seq: number(reader)? })
+}
+
+fn number(reader: &mut Reader<'_>) -> Result<u64, Flaw> {
+    reader.get().and_then(|number| if number > NUMBER_MAX { Err(Flaw::Number) } else { Ok(number) })
 }
 
 fn put_list(list: impl Iterator<Item = u64>, len: usize, out: &mut Vec<u8>) {
@@ -579,7 +438,7 @@ fn get_runs(reader: &mut Reader<'_>) -> Result<Vec<Run>, Flaw> {
         let start = seq.checked_add(reader.get()?).ok_or(Flaw::Number)?;
         let len = reader.get()?;
         let number = consumer_seq.wrapping_add(reader.get_signed()? as u64);
-        if len > RUN_MAX || start.checked_add(len).is_none() || number == 0 || number.checked_add(len).is_none() {
+        if len > RUN_MAX || !(1..=NUMBER_MAX).contains(&start) || !(1..=NUMBER_MAX).contains(&number) {
             return Err(Flaw::Number);
         }
         runs.push(Run { seq: start, consumer_seq: number, len });

@@ -5,26 +5,16 @@ use std::mem;
 use roaring::RoaringTreemap;
 
 use super::config::RedeliveryOrder;
-use super::consumer::Consumer;
 use super::event::Event;
+use super::state::Consumer;
 use crate::log::Time;
 
 impl Consumer {
     /// Carries out what is due. [`Consumer::next`] does so, too.
     pub fn expire(&mut self, now: Time) {
-        if self.is_idle() {
-            if now >= self.inactive_at() {
-                self.inactive_told = true;
-                self.events.push(Event::Inactive);
-            }
-            return;
-        }
-        self.idle_since = Some(now);
-        self.paused_until = self.paused_until.filter(|until| now < *until);
         if now >= self.ledger.earliest() {
-            let until = now.saturating_add(self.config.timer_slack_ns);
             let mut due = Vec::new();
-            self.ledger.queue_due(until, &mut due);
+            self.ledger.queue_due(now.saturating_add(self.config.timer_slack_ns), &mut due);
             match self.config.redelivery_order {
                 RedeliveryOrder::Sequence => {} // As the ledger is.
                 RedeliveryOrder::Deadline => due.sort_unstable(),
@@ -33,7 +23,14 @@ impl Consumer {
                 self.enqueue(seq);
             }
         }
-        self.requests.expire(now, &mut self.events);
+        self.paused_until = self.paused_until.filter(|until| now < *until);
+        if !self.is_idle() {
+            self.idle_since = Some(now);
+            self.requests.expire(now, &mut self.events);
+        } else if now >= self.inactive_at() {
+            self.inactive_told = true;
+            self.events.push(Event::Inactive);
+        }
     }
 
     /// All unacknowledged messages come again, in order of their sequence numbers, before anything else.

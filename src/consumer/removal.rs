@@ -2,9 +2,9 @@
 
 use std::mem;
 
-use super::consumer::{Consumer, Pair};
 use super::event::TerminatedBy;
 use super::persist::RESERVED_BLOCK;
+use super::state::{Consumer, Pair};
 
 impl Consumer {
     /// Messages `first..=last` are gone from the stream: those that wait for acknowledgement are terminated.
@@ -32,8 +32,8 @@ impl Consumer {
 
     /// The stream begins at `first` now. Nothing is told of single messages.
     ///
-    /// Not recorded for a consumer with nothing outstanding: it is said again when the store is opened. Those from [`Consumer::next_seq`] on that match are told
-    /// with [`Consumer::unstored`].
+    /// Not recorded for a consumer with nothing outstanding: it is said again when the store is opened. Those from
+    /// [`Consumer::next_seq`] on that match are told with [`Consumer::unstored`].
     pub fn removed_below(&mut self, first: u64) {
         let Some(last) = first.checked_sub(1) else { return };
         self.forget_each(0, last);
@@ -59,6 +59,8 @@ impl Consumer {
         }
         if self.floor.consumer_seq != before || self.floor != self.delivered {
             self.changes.floor();
+        } else {
+            self.changes.floor_along();
         }
     }
 

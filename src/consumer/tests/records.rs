@@ -127,6 +127,30 @@ fn configuration_and_single_messages_are_recorded() {
 }
 
 #[test]
+fn a_list_of_single_messages_goes_on_where_it_was() {
+    let mut rig = Rig::with(Config::default(), Origin { each: vec![2, 5, 7], from: 9 }, 8);
+    let mut first = Vec::new();
+    rig.consumer.snapshot(&mut first);
+    rig.join(2);
+    assert_eq!(rig.seqs(), [2, 5]);
+    rig.consumer.ack(rig.now, 2);
+    assert_eq!(rig.step().unwrap().seq, 7);
+    let second = delta(&mut rig);
+    rig.consumer.passed(20);
+    assert_eq!(rig.consumer.changed(), None, "not worth a record alone");
+    rig.consumer.ack(rig.now, 5);
+    let third = delta(&mut rig);
+    let mut restored = Consumer::restore(&first).unwrap();
+    assert_eq!(restored.each, [2, 5, 7]);
+    restored.replay(&second).unwrap();
+    assert_eq!((restored.each_left(), restored.next_seq()), (0, 9));
+    assert_eq!(restored.ack_pending().map(|(seq, ..)| seq).collect::<Vec<_>>(), [5, 7]);
+    restored.replay(&third).unwrap();
+    assert_eq!(restored.next_seq(), 21);
+    assert_eq!(restored.info().ack_floor.stream_seq, 6);
+}
+
+#[test]
 fn a_cut_makes_room_for_other_messages_with_the_same_numbers() {
     let mut rig = Rig::new(Config::default());
     let mut records = vec![Vec::new()];
@@ -193,7 +217,9 @@ proptest! {
     /// No bytes make reading panic or take memory without bound.
     #[test]
     fn any_bytes_are_read_or_refused(
-        at in any::<u16>(), with in any::<u8>(), tail in proptest::collection::vec(any::<u8>(), 0..64), head in 0u64..4096,
+        (at, with) in any::<(u16, u8)>(),
+        tail in proptest::collection::vec(any::<u8>(), 0..64),
+        head in 0u64..4096,
     ) {
         let mut rig = Rig::new(Config::default());
         rig.join(10);
@@ -206,11 +232,19 @@ proptest! {
         let mut random = vec![1];
         crate::consumer::codec::put(&mut random, head);
         random.extend(&tail);
-        let _ = rig.consumer.replay(&random);
         let at = usize::from(at) % bytes.len();
         bytes[at] = with;
         let mut snapshot = Vec::new();
         Rig::new(Config::default()).consumer.snapshot(&mut snapshot);
-        let _ = Consumer::restore(&snapshot).unwrap().replay(&bytes);
+        for record in [&bytes, &random] {
+            let mut consumer = Consumer::restore(&snapshot).unwrap();
+            if consumer.replay(record).is_ok() {
+                consumer.opened(rig.now, |_| None);
+                consumer.join(rig.now, 10).unwrap();
+                consumer.next(rig.now);
+                consumer.ack(rig.now, 1);
+                consumer.removed_below(3);
+            }
+        }
     }
 }

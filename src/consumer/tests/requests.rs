@@ -132,6 +132,18 @@ fn who_does_not_wait_still_waits_for_acknowledgements() {
 }
 
 #[test]
+fn who_does_not_wait_gets_what_was_due_while_nobody_asked() {
+    let mut rig = rig(1);
+    rig.pull(1);
+    assert_eq!(rig.seqs(), [1]);
+    assert_eq!(rig.consumer.next_deadline(), None, "nobody to send to");
+    rig.now += 31 * SECOND;
+    let ask = PullRequest { no_wait: true, ..rig.ask(2) };
+    rig.consumer.request(rig.now, ask).unwrap();
+    assert_eq!(rig.seqs(), [1]);
+}
+
+#[test]
 fn limits_of_requests() {
     let config = Config {
         max_batch: NonZeroU32::new(5),

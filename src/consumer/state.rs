@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use roaring::RoaringTreemap;
 
+use super::changes::Changes;
 use super::config::{AckPolicy, Config, Invalid, Pace};
 use super::event::Event;
 use super::ledger::{Ledger, NEVER};
 use super::members::Members;
 use super::pace::{Bucket, Replay};
-use super::persist::{Changes, Mark, RESERVED_BLOCK};
+use super::persist::{Mark, RESERVED_BLOCK};
 use super::requests::Requests;
 use crate::log::Time;
 
@@ -225,7 +226,8 @@ impl Consumer {
         self.events.drain(..)
     }
 
-    /// What a mark stands for is on disk: numbers reserved in it may be used. Returns whether deliveries have waited for it.
+    /// What a mark stands for is on disk: numbers reserved in it may be used. Returns whether deliveries have waited
+    /// for it.
     pub fn flushed(&mut self, mark: Mark) -> bool {
         let waited = self.next_consumer_seq > self.reserved_durable;
         if mark.epoch == self.changes.epoch {
