@@ -33,6 +33,8 @@
 //! array wastes: at most 64 (`ledger.rs`). There is no timer per message. An idle durable consumer takes less than 2
 //! KiB.
 
+#![forbid(unsafe_code)]
+
 mod ack;
 mod changes;
 mod codec;
