@@ -251,6 +251,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod consumer;
 pub mod control;
 pub mod host;
 pub mod io;
