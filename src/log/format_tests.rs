@@ -14,7 +14,7 @@ use super::flaw::{Defect, Flaw};
 use super::fragment::{Assembler, fragments, needs_fragments};
 use super::ids::{BatchNo, Incarnation, LogId, Position, SegmentNo};
 use super::message::Message;
-use super::record::{control_records, encode_ranges, ranges, records};
+use super::record::{control_records, records};
 use super::run::Kind;
 use super::segment::{Seal, SegmentHead, StoreId, StreamSummary};
 
@@ -178,7 +178,7 @@ fn the_bytes_are_those_of_version_1() {
     };
     builder.message(stream(1), 2, &full);
     builder.message(stream(1), 2, &message(9, b"world"));
-    builder.removal(stream(2), 4, &[3..=3, 5..=300]);
+    builder.control(Some(stream(2)), Kind::Removal, &[5, 6, 0, 2, 0xa7, 2]);
     builder.control(None, Kind::Mark, b"stop");
     builder.seal(&head(), &mut buffer);
     assert_eq!(dump(&buffer), GOLDEN, "\n{}", dump(&buffer));
@@ -486,7 +486,6 @@ fn the_head_of_a_segment_and_its_seals_come_back() {
 enum Op {
     Message { gap: u64, step: i64, subject: u8, extras: u8, payload: Vec<u8> },
     Control(Kind, Vec<u8>),
-    Removal(Vec<(u64, u64)>),
 }
 
 fn ops() -> impl Strategy<Value = Vec<(u64, Op)>> {
@@ -495,7 +494,6 @@ fn ops() -> impl Strategy<Value = Vec<(u64, Op)>> {
         4 => (1..300_u64, any::<i64>(), 0..3_u8, any::<u8>(), bytes())
             .prop_map(|(gap, step, subject, extras, payload)| Op::Message { gap, step, subject, extras, payload }),
         1 => (prop_oneof![Just(Kind::Consumer), Just(Kind::StreamMeta)], bytes()).prop_map(|(k, b)| Op::Control(k, b)),
-        1 => prop::collection::vec((1..1000_u64, 0..9_u64), 1..5).prop_map(Op::Removal),
     ];
     prop::collection::vec((1..5_u64, op), 0..60)
 }
@@ -527,11 +525,6 @@ fn append(builder: &mut BatchBuilder, ops: &[(u64, Op)]) -> BTreeMap<u64, Vec<St
                 builder.control(Some(stream(*number)), *kind, content);
                 format!("{kind:?} {content:?}")
             }
-            Op::Removal(list) => {
-                let list: Vec<_> = list.iter().map(|&(start, more)| start..=start + more).collect();
-                builder.removal(stream(*number), 1, &list);
-                format!("{list:?}")
-            }
         };
         model.entry(*number).or_default().push(told);
     }
@@ -548,10 +541,7 @@ fn read_all(batch: &Batch<'_>) -> BTreeMap<u64, Vec<String>> {
             of.extend(messages.flatten().map(|m| format!("{m:?}")));
         } else {
             let Ok(records) = run.control_records() else { continue };
-            of.extend(records.flatten().map(|record| match run.entry.kind {
-                Kind::Removal => format!("{:?}", ranges(record, 0).flatten().collect::<Vec<_>>()),
-                kind => format!("{kind:?} {record:?}"),
-            }));
+            of.extend(records.flatten().map(|record| format!("{:?} {record:?}", run.entry.kind)));
         }
     }
     read
@@ -632,17 +622,9 @@ proptest! {
     }
 
     #[test]
-    fn removals_come_back(list in prop::collection::vec((any::<u64>(), 0..1000_u64), 0..20)) {
-        let list: Vec<_> = list.into_iter().map(|(start, more)| start..=start.saturating_add(more)).collect();
-        let mut out = Vec::new();
-        encode_ranges(&list, &mut out);
-        prop_assert_eq!(ranges(&out, 0).collect::<Result<Vec<_>, _>>().expect("sound"), list);
-    }
-
-    #[test]
     fn any_bytes_are_refused_without_harm(mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = parse_directory(&bytes, &expect(&head()));
-        let _ = (ranges(&bytes, 0).count(), Seal::decode(&bytes, 0), SegmentHead::parse(&bytes));
+        let _ = (Seal::decode(&bytes, 0), SegmentHead::parse(&bytes));
         let entry = three_run_entry(bytes.len());
         let _ = (records(&bytes, &entry).count(), control_records(&bytes, &entry).count());
         if bytes.len() >= 128 {

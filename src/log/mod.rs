@@ -129,7 +129,7 @@ pub use fragment::{Assembler, Fragment, fragments, needs_fragments};
 pub use ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
 pub use log::{Event, Log, Options, Refused};
 pub use message::Message;
-pub use record::{FragmentNo, Record, Records, control_records, encode_ranges, messages, ranges, records};
+pub use record::{FragmentNo, Record, Records, control_records, messages, records};
 pub use request::{DiskFault, Outcome, Request, RequestId};
 pub use run::{Detail, Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
 pub use scan::{Damage, Depth, End, Plan, Proven, Scan, Step, Tail};

@@ -1,8 +1,6 @@
-//! Records: how a message, a control record and a removal lie in the content of a run.
+//! Records: how a message and a control record lie in the content of a run.
 //!
 //! The layout is drawn in the [module above](super).
-
-use std::ops::RangeInclusive;
 
 use super::aligned::AlignedBuf;
 use super::entry::RunEntry;
@@ -262,35 +260,3 @@ pub fn control_records<'a>(
     })
 }
 
-/// Appends ranges of sequence numbers to `out`: the content of a record of removals. Any order is kept; ascending
-/// ranges are short.
-pub fn encode_ranges(ranges: &[RangeInclusive<u64>], out: &mut Vec<u8>) {
-    let mut next = 0_u64;
-    for range in ranges {
-        debug_assert!(range.start() <= range.end(), "an empty range {range:?}");
-        varint::push(out, varint::fold(range.start().wrapping_sub(next) as i64));
-        varint::push(out, range.end() - range.start());
-        next = range.end().wrapping_add(1);
-    }
-}
-
-/// Reads what [`encode_ranges`] wrote, from one control record. Ends after the first flaw, which lies at `offset` of
-/// the segment.
-pub fn ranges(record: &[u8], offset: u32) -> impl Iterator<Item = Result<RangeInclusive<u64>, Flaw>> {
-    let (mut rest, mut next) = (record, 0_u64);
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let range = take(&mut rest).and_then(|step| {
-            let start = next.wrapping_add(varint::unfold(step) as u64);
-            let end = start.checked_add(take(&mut rest)?).ok_or(Defect::Field("range of sequence numbers"))?;
-            next = end.wrapping_add(1);
-            Ok(start..=end)
-        });
-        Some(range.map_err(|defect| {
-            rest = &[];
-            Flaw::new(offset, defect)
-        }))
-    })
-}

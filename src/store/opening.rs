@@ -208,7 +208,7 @@ impl Visitor for Opening {
             && effect == Effect::Whole
             && let Some(slot) = self.streams.get_mut(&run.stream)
         {
-            slot.stream.replay_lost(run.last_seq);
+            slot.stream.replay(run, std::iter::empty(), &mut self.sink);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::disk::{Disk, Faults};
+use super::seeds;
 use crate::log::recover::{Effect, Recovered, Visitor, recover};
 use crate::log::segments::Sizes;
 use crate::log::{
@@ -229,12 +230,6 @@ fn run(seed: u64, faults: Faults) {
         }
         world.crash(&format!("{context}, life {life}"));
     }
-}
-
-fn seeds(default: u64) -> impl Iterator<Item = u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let first = number("LEAT_SIM_SEED").unwrap_or(0);
-    first..first + number("LEAT_SIM_SEEDS").unwrap_or(default)
 }
 
 /// Nothing proven is missing after a crash, nothing comes back changed, and nothing is taken for damage.
