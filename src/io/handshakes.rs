@@ -204,7 +204,7 @@ async fn attempt(stream: TcpStream, opening: Opening, context: &Context) -> io::
     Ok(Outcome::Secured(stream.into_std()?, Box::new(session), Box::new(facts)))
 }
 
-fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
+pub(super) fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
     if pinned.is_empty() {
         return None;
     }
