@@ -376,10 +376,8 @@ impl Options {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
         }
-        if let Some(websocket) = self.websocket.as_ref().filter(|websocket| websocket.is_on()) {
-            if websocket.tls.is_none() {
-                lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
-            }
+        if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
+            lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
         }
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
