@@ -193,7 +193,9 @@
 //!
 //! What comes to the WebSocket listener goes to a thread of its own first ([`io::upgrades`]), which makes the TLS
 //! handshake and answers the HTTP request ([`websocket`]). A connection that has become a WebSocket gets its id and its
-//! shard then, and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows.
+//! shard then, and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows. Compression,
+//! where it has been agreed on, happens there too. The connections of a shard share its buffers and codecs, since no
+//! window is kept from one message to the next, and what may be compressed in a turn is bounded.
 //!
 //! # Beside the shards
 //!

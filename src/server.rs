@@ -438,6 +438,7 @@ fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<Web
     let rules = Rules {
         tls: tls.is_some(),
         same_origin: options.same_origin,
+        compression: options.compression,
         origins: options.allowed_origins.iter().filter_map(|text| websocket::origin(text)).collect(),
         headers: options.headers.clone(),
         cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie].map(Clone::clone),

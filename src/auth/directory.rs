@@ -16,6 +16,7 @@ use super::verify::{Check, Proof, equal};
 use crate::config::accounts::{Account, AccountLimits};
 use crate::config::authorization::{ConnectionType, Identity, User as ConfiguredUser};
 use crate::config::permissions as config;
+use crate::config::tls::TlsOptions;
 use crate::config::{Options, Secret};
 use crate::tls::PeerNames;
 use crate::wire::connect::{Claim, Connect};
@@ -32,6 +33,15 @@ pub struct Directory {
     accounts: Vec<AccountFacts>,
     users: HashMap<String, Arc<User>>,
     nkeys: HashMap<String, Arc<User>>,
+    /// What the listener for clients asks for.
+    clients: Door,
+    /// What the one for WebSocket asks for.
+    websocket: Door,
+}
+
+/// What clients of one listener have to show.
+#[derive(Clone, Debug, Default)]
+struct Door {
     /// Credentials that all clients share, where there are no users.
     shared: Option<Arc<SharedSecret>>,
     /// Users by the distinguished names that they are named after, where certificates say who a client is.
@@ -71,6 +81,15 @@ struct User {
 enum SharedSecret {
     User(String, Secret),
     Token(Secret),
+}
+
+impl SharedSecret {
+    /// The token, if there is one, else the user.
+    fn of(token: &Option<Secret>, user: &Option<String>, password: &Option<Secret>) -> Option<Arc<Self>> {
+        let password = || password.clone().unwrap_or_else(|| Secret::new(""));
+        let of_user = || user.clone().map(|user| Self::User(user, password()));
+        token.clone().map(Self::Token).or_else(of_user).map(Arc::new)
+    }
 }
 
 /// What a client may be from now on.
@@ -175,17 +194,8 @@ impl Directory {
             accounts: before.iter().map(AccountFacts::without_settings).collect(),
             users: HashMap::new(),
             nkeys: HashMap::new(),
-            shared: match (&options.auth_token, &options.user) {
-                (Some(token), _) => Some(SharedSecret::Token(token.clone())),
-                (None, Some(user)) => {
-                    let password = options.pass.clone().unwrap_or_else(|| Secret::new(""));
-                    Some(SharedSecret::User(user.clone(), password))
-                }
-                (None, None) => None,
-            }
-            .map(Arc::new),
-            by_subject: None,
-            no_auth_user: None,
+            clients: Door::default(),
+            websocket: Door::default(),
         };
         directory.number(DEFAULT_ACCOUNT);
         directory.add_users(0, &access.users, access.default_permissions.as_ref());
@@ -198,12 +208,38 @@ impl Directory {
             let number = directory.number(name);
             directory.accounts[number as usize].is_system = true;
         }
-        if options.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
-            let names = directory.users.keys().filter(|name| name.contains('='));
-            directory.by_subject = Some(names.map(|name| (relative_names(name), name.clone())).collect());
-        }
-        directory.no_auth_user = access.no_auth_user.as_ref().and_then(|name| directory.users.get(name)).cloned();
+        (directory.clients, directory.websocket) = directory.doors(options);
         directory
+    }
+
+    /// The doors for clients and for WebSocket. The listener for WebSocket asks for what all clients are asked for, unless
+    /// it has credentials or a user for those without them; certificates name users where its own TLS says so.
+    fn doors(&self, options: &Options) -> (Door, Door) {
+        let user = |name: &Option<String>| name.as_ref().and_then(|name| self.users.get(name)).cloned();
+        let clients = Door {
+            shared: SharedSecret::of(&options.auth_token, &options.user, &options.pass),
+            by_subject: self.by_subject(options.tls.as_ref()),
+            no_auth_user: user(&options.access.no_auth_user),
+        };
+        let Some(listener) = &options.websocket else { return (clients.clone(), clients) };
+        let asked = &listener.authorization;
+        let own = Door {
+            shared: SharedSecret::of(&asked.token, &asked.user, &asked.pass),
+            no_auth_user: user(&listener.no_auth_user),
+            by_subject: None,
+        };
+        let websocket = if listener.has_own_credentials() { own } else { clients.clone() };
+        (clients, Door { by_subject: self.by_subject(listener.tls.as_ref()), ..websocket })
+    }
+
+    /// Users named after distinguished names, where TLS lets certificates name users.
+    fn by_subject(&self, tls: Option<&TlsOptions>) -> Option<HashMap<Vec<String>, String>> {
+        let names = tls.filter(|tls| tls.verify_and_map).map(|_| self.users.keys().filter(|name| name.contains('=')));
+        names.map(|names| names.map(|name| (relative_names(name), name.clone())).collect())
+    }
+
+    fn door(&self, kind: ConnectionType) -> &Door {
+        if kind == ConnectionType::Websocket { &self.websocket } else { &self.clients }
     }
 
     /// The number of an account, a new one if it is not known.
@@ -268,16 +304,24 @@ impl Directory {
 
     /// Whether a client has to log in before it may do anything.
     #[must_use]
-    pub fn is_required(&self) -> bool {
-        self.shared.is_some() || self.has_users()
+    pub fn is_required(&self, kind: ConnectionType) -> bool {
+        self.door(kind).shared.is_some() || self.has_users()
+    }
+
+    /// Whether there is a user for clients without credentials.
+    #[must_use]
+    pub fn has_no_auth_user(&self, kind: ConnectionType) -> bool {
+        self.door(kind).no_auth_user.is_some()
     }
 
     /// Who a client is that begins without CONNECT; `None` if it may not.
     #[must_use]
-    pub fn without_connect(&self) -> Option<Grant> {
-        match &self.no_auth_user {
+    pub fn without_connect(&self, kind: ConnectionType) -> Option<Grant> {
+        match &self.door(kind).no_auth_user {
+            // A certificate is judged with CONNECT.
+            Some(_) if self.door(kind).by_subject.is_some() => None,
             Some(user) => Some(Grant { basis: Basis(Reason::NoCredentials), ..grant(user) }),
-            None if self.is_required() => None,
+            None if self.is_required(kind) => None,
             None => Some(open(Reason::Open)),
         }
     }
@@ -297,15 +341,15 @@ impl Directory {
     pub fn check(&self, connect: &Connect, client: &Client<'_>) -> Answer {
         let given = |field: &Option<String>| field.clone().unwrap_or_default();
         if self.has_users() {
-            if let (Some(by_subject), Some(names)) = (&self.by_subject, client.certificate) {
-                return self.check_certificate(by_subject, names, client.kind);
+            if let (Some(by_subject), Some(names)) = (&self.door(client.kind).by_subject, client.certificate) {
+                return self.check_certificate(by_subject, names, connect, client.kind);
             }
             return match connect.nkey.as_deref().filter(|nkey| !nkey.is_empty() && self.needs_nonce()) {
                 Some(nkey) => self.check_nkey(nkey, connect, client),
                 None => self.check_user(connect, client),
             };
         }
-        let Some(shared) = &self.shared else { return Answer::Granted(open(Reason::Open)) };
+        let Some(shared) = &self.door(client.kind).shared else { return Answer::Granted(open(Reason::Open)) };
         let grant = open(Reason::Shared(shared.clone()));
         match &**shared {
             SharedSecret::Token(token) => judge(grant, token, given(&connect.auth_token)),
@@ -320,18 +364,21 @@ impl Directory {
     }
 
     /// The first name of a certificate that is a user's says who the client is: e-mail addresses, DNS names, URIs, and
-    /// then the subject. The certificate has been verified, so no password is asked for.
+    /// then the subject. The certificate has been verified; a user with a password has to give that too.
     fn check_certificate(
         &self,
         by_subject: &HashMap<Vec<String>, String>,
         names: &PeerNames,
+        connect: &Connect,
         kind: ConnectionType,
     ) -> Answer {
         let alternative = names.emails.iter().chain(&names.dns).chain(&names.uris);
         let subject = by_subject.get(&relative_names(&names.subject.to_string()));
         for name in alternative.chain(subject) {
             if let Some(user) = self.users.get(name).filter(|user| user.may_use(kind)) {
-                return Answer::Granted(Grant { user: Some(name.clone()), ..grant(user) });
+                let granted = Grant { user: Some(name.clone()), ..grant(user) };
+                let password = user.password.clone().unwrap_or_else(|| Secret::new(""));
+                return judge(granted, &password, connect.pass.clone().unwrap_or_default());
             }
         }
         Answer::Denied
@@ -343,13 +390,13 @@ impl Directory {
     pub fn review(&self, basis: &Basis, account: u32, kind: ConnectionType) -> Review {
         let stays = |grant: Grant| if grant.account == account { Review::Stays(grant) } else { Review::Gone };
         match &basis.0 {
-            Reason::Open if self.is_required() => Review::Denied,
+            Reason::Open if self.is_required(kind) => Review::Denied,
             Reason::Open => stays(open(Reason::Open)),
-            Reason::NoCredentials => self.without_connect().map_or(Review::Gone, stays),
-            Reason::Shared(known) if self.shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
+            Reason::NoCredentials => self.without_connect(kind).map_or(Review::Gone, stays),
+            Reason::Shared(known) if self.door(kind).shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
             Reason::Shared(known) => match **known {
                 SharedSecret::User(..) => Review::Gone,
-                SharedSecret::Token(_) if self.is_required() => Review::Denied,
+                SharedSecret::Token(_) if self.is_required(kind) => Review::Denied,
                 SharedSecret::Token(_) => stays(open(Reason::Open)),
             },
             Reason::User(known) => {
@@ -378,7 +425,7 @@ impl Directory {
         let name = connect.user.as_deref().unwrap_or_default();
         if name.is_empty()
             && !connect.has_credentials()
-            && let Some(user) = &self.no_auth_user
+            && let Some(user) = &self.door(client.kind).no_auth_user
         {
             let granted = Grant { basis: Basis(Reason::NoCredentials), ..grant(user) };
             return if user.may_use(client.kind) { Answer::Granted(granted) } else { Answer::Denied };
@@ -479,7 +526,6 @@ impl AccountFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tls::TlsOptions;
     use crate::tls::Subject;
 
     const CLIENT: Client<'static> = Client { kind: ConnectionType::Standard, nonce: "", certificate: None };
@@ -517,7 +563,10 @@ mod tests {
         assert_eq!(verdict(&token, &connect(Some("T0pS3cr3t"), None, None)), "denied");
         let open = Directory::new(&Options::default());
         assert_eq!(verdict(&open, &connect(Some("x"), Some("y"), None)), "$G");
-        assert!(!open.is_required() && open.without_connect().is_some() && token.without_connect().is_none());
+        let kind = CLIENT.kind;
+        assert!(
+            !open.is_required(kind) && open.without_connect(kind).is_some() && token.without_connect(kind).is_none()
+        );
     }
 
     fn user(name: &str, password: &str) -> ConfiguredUser {

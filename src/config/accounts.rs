@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use nkeys::KeyPairType;
 
-use super::authorization::{self, AuthCallout, User};
+use super::authorization::{self, AuthCallout, Identity, User};
 use super::exports::{self, Export, Import};
 use super::grammar::{Map, Value};
 use super::later::jetstream;
@@ -260,6 +260,19 @@ impl Access {
     /// Whether there are users, in any account.
     pub(super) fn has_users(&self) -> bool {
         !self.users.is_empty() || self.accounts.iter().any(|account| !account.users.is_empty())
+    }
+
+    /// Checks that `name` can be the user of connections without credentials.
+    pub(super) fn check_no_auth_user(&self, name: &str) -> Result<(), String> {
+        let mut users = self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);
+        let problem = if !self.has_users() {
+            "present, but users/nkeys are not defined"
+        } else if !users.any(|user| matches!(&user.identity, Identity::Password { user, .. } if user == name)) {
+            "not present as user in authorization block or account configuration"
+        } else {
+            return Ok(());
+        };
+        Err(format!("no_auth_user: \"{}\" {problem}", name.escape_debug()))
     }
 
     /// Why a server that does not enforce this must not start, one line for each part.

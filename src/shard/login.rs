@@ -26,7 +26,7 @@ impl Shard {
         if conn.stage == Stage::Open || first.eq_ignore_ascii_case(&b'c') {
             return true;
         }
-        match self.config.directory.without_connect() {
+        match self.config.directory.without_connect(conn.kind()) {
             Some(grant) => {
                 self.local.conns[slot as usize].stage = Stage::Open;
                 self.admit(io, slot, grant)
@@ -66,14 +66,8 @@ impl Shard {
     fn judge<I: Io>(&mut self, io: &mut I, slot: u32, connect: Connect) {
         let conn = &mut self.local.conns[slot as usize];
         let nonce = conn.nonce.as_deref().unwrap_or_default();
-        let client = match &conn.websocket {
-            None => Client {
-                kind: conn.kind(),
-                nonce,
-                certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
-            },
-            Some(_) => Client { kind: conn.kind(), nonce, certificate: None },
-        };
+        let certificate = conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref());
+        let client = Client { kind: conn.kind(), nonce, certificate };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
@@ -178,8 +172,8 @@ impl Shard {
             // CONNECT is the answer to INFO. The first ping measures better.
             let since_info = conn.start.elapsed().unwrap_or_default();
             conn.pings.rtt = u64::try_from(since_info.as_nanos()).unwrap_or(u64::MAX).max(1);
-            let cid = conn.cid;
-            let at = self.first_ping_at();
+            let (cid, kind) = (conn.cid, conn.kind());
+            let at = self.first_ping_at(kind);
             self.local.conns[slot as usize].pings.due = at;
             self.timers.set_coarse(self.now, at, (slot, cid, Timer::Ping));
         }

@@ -28,8 +28,10 @@ impl Shard {
         }
         for slot in self.open_slots() {
             self.ping_earlier(slot);
-            match self.local.conns[slot as usize].stage {
-                Stage::Unauthenticated if !config.directory.is_required() => {
+            let conn = &self.local.conns[slot as usize];
+            let kind = conn.kind();
+            match conn.stage {
+                Stage::Unauthenticated if !config.directory.is_required(kind) => {
                     self.local.conns[slot as usize].stage = Stage::Open;
                     self.start_pings(slot);
                 }
@@ -68,8 +70,8 @@ impl Shard {
 
     /// The next ping comes no later than the interval allows.
     fn ping_earlier(&mut self, slot: u32) {
-        let latest = self.now + self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let latest = self.now + self.config.ping_interval(conn.kind());
         if conn.pings.due > latest {
             conn.pings.due = latest;
             self.timers.set_coarse(self.now, latest, (slot, conn.cid, Timer::Ping));

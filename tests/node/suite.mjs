@@ -26,10 +26,21 @@ const [caseName, url, ...args] = process.argv.slice(2);
 const address = url.replace("nats://", "");
 const connections = [];
 
-/** Over WebSocket the client needs one: recent versions of Node have it, older ones take that of a package. */
+/**
+ * Over WebSocket the client needs one: recent versions of Node have it, older ones take that of a package. The extension
+ * that is agreed on is to be that of CLIENT_WS_EXTENSION.
+ */
 const overWebSocket = /^wss?:/.test(url);
 if (overWebSocket) {
   globalThis.WebSocket ??= requireClient("ws");
+  globalThis.WebSocket = class extends globalThis.WebSocket {
+    constructor(...options) {
+      super(...options);
+      this.addEventListener("open", () => {
+        assert.equal(this.extensions.split(";")[0], process.env.CLIENT_WS_EXTENSION ?? "");
+      });
+    }
+  };
 }
 
 /** How to use TLS: `ca`, `cert`, `key` (files) and `first`. */
