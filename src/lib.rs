@@ -95,7 +95,9 @@
 //! The outcome of a look-up is a *route*. Routes are memoised per literal subject, in a bounded memo that lets a
 //! subject in when it is seen for the second time: the inbox of a single request never enters. A SUB or UNSUB of a
 //! literal subject touches only the route of that subject. One with wildcards raises the account's generation, which
-//! voids all routes; they are computed anew when they are needed.
+//! voids all routes; they are computed anew when they are needed. Where a client's permissions have allowed a publish,
+//! their id is noted in the route, so that the next message finds route and verdict in one look-up; another
+//! configuration brings other ids.
 //!
 //! # Rings
 //!

@@ -10,5 +10,5 @@ pub mod permissions;
 pub mod verify;
 
 pub use directory::{Answer, Basis, Client, Directory, Grant, Review};
-pub use permissions::{Permits, Receives};
+pub use permissions::{PermissionsId, Permits, Receives};
 pub use verify::Check;

@@ -22,6 +22,7 @@ mod life;
 mod login;
 mod outbound;
 pub mod peers;
+mod permission;
 mod reload;
 pub(crate) mod rules;
 pub mod secure;

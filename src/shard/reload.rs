@@ -9,6 +9,7 @@ use super::Shard;
 use super::account::Account;
 use super::conn::Stage;
 use super::io::Io;
+use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::auth::{Grant, Permits, Receives, Review};
 use crate::logging;
@@ -83,6 +84,7 @@ impl Shard {
         let conn = &self.local.conns[slot as usize];
         match self.config.directory.review(&conn.basis, conn.account, conn.kind()) {
             Review::Stays(grant) => self.renew(slot, grant),
+            Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
             Review::Denied => {
                 let claim = conn.basis.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
@@ -95,6 +97,9 @@ impl Shard {
     fn renew(&mut self, slot: u32, grant: Grant) {
         let conn = &mut self.local.conns[slot as usize];
         conn.basis = grant.basis;
+        if broken(Rule::RightsNotRenewed) {
+            return;
+        }
         let differ = match (&mut conn.permits, grant.permissions) {
             (Some(permits), Some(rules)) => permits.renew(&rules),
             (permits, rules) => {
@@ -103,7 +108,7 @@ impl Shard {
                 differ
             }
         };
-        if differ {
+        if differ && !broken(Rule::SubsNotReviewed) {
             self.review_subs(slot);
         }
     }
@@ -119,6 +124,7 @@ impl Shard {
                 Some(permits) => permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref()),
             };
             match verdict {
+                Some(_) if broken(Rule::SubsLost) => revoked.push(sub_slot),
                 Some(receives) => sub.is_filtered = receives == Receives::Some,
                 None => revoked.push(sub_slot),
             }

@@ -20,7 +20,8 @@ use super::peers::Fate;
 use super::reload;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
-use crate::wire::errors::{CloseReason, Violation};
+use crate::auth::PermissionsId;
+use crate::wire::errors::CloseReason;
 use crate::wire::message::{Message, Tail};
 use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, parse_canonical_pub};
 
@@ -331,7 +332,7 @@ impl Shard {
     pub(super) fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut limits = self.limits(slot);
-        let (mut is_plain, mut is_restricted) = self.publishes_plainly(slot);
+        let (mut is_plain, mut rules) = self.publishes_plainly(slot);
         while at < bytes.len() {
             if is_plain
                 && let Some(canonical) = parse_canonical_pub(&bytes[at..], &limits)
@@ -339,10 +340,7 @@ impl Shard {
                 && !may_be_reserved(canonical.reply())
             {
                 at += canonical.command_bytes();
-                if is_restricted && !self.may_publish(slot, canonical.subject()) {
-                    continue;
-                }
-                self.publish_plainly(io, slot, &canonical);
+                self.publish_plainly(io, slot, &canonical, rules);
                 continue;
             }
             if !self.may_speak(io, slot, bytes[at]) {
@@ -361,7 +359,7 @@ impl Shard {
                             Some(conn) if conn.stage == Stage::Undecided => break,
                             Some(_) => {
                                 limits = self.limits(slot);
-                                (is_plain, is_restricted) = self.publishes_plainly(slot);
+                                (is_plain, rules) = self.publishes_plainly(slot);
                             }
                             None => return bytes.len(),
                         }
@@ -378,27 +376,23 @@ impl Shard {
     }
 
     /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no trace), and
-    /// whether its permissions are to be asked first.
-    fn publishes_plainly(&self, slot: u32) -> (bool, bool) {
+    /// the permissions that are to be asked first, if there are any.
+    fn publishes_plainly(&self, slot: u32) -> (bool, Option<PermissionsId>) {
         let conn = &self.local.conns[slot as usize];
         let options = &conn.options;
         let is_plain = conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces;
-        (is_plain, conn.permits.is_some())
-    }
-
-    /// Whether the permissions of the connection allow a publish; the client is told if not.
-    pub(super) fn may_publish(&mut self, slot: u32, subject: &[u8]) -> bool {
-        let permits = self.local.conns[slot as usize].permits.as_mut();
-        let may = permits.is_none_or(|permits| permits.may_publish(subject, self.now));
-        if !may {
-            self.violation(slot, &Violation::Publish(subject));
-        }
-        may
+        (is_plain, conn.rules())
     }
 
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
     #[inline]
-    fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
+    fn publish_plainly<I: Io>(
+        &mut self,
+        io: &mut I,
+        slot: u32,
+        canonical: &CanonicalPub<'_>,
+        rules: Option<PermissionsId>,
+    ) {
         let message = Message {
             subject: canonical.subject(),
             reply_bytes: canonical.reply().len(),
@@ -406,7 +400,7 @@ impl Shard {
             argument_bytes: canonical.argument_bytes(),
             tail: Tail::Joined(canonical.tail()),
         };
-        self.publish(io, slot, &message);
+        self.publish(io, slot, &message, rules);
         if !self.local.large.is_empty() {
             self.flush_large(io);
         }
