@@ -252,6 +252,7 @@ pub mod config;
 pub mod control;
 pub mod host;
 pub mod io;
+pub mod jwt;
 pub mod launch;
 pub mod logging;
 pub mod monitor;

@@ -352,6 +352,7 @@ impl Options {
             }
         }
         errors.extend(self.unenforced());
+        errors.extend(self.access.operators.errors(&self.access));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -369,6 +370,7 @@ impl Options {
             .collect();
         if let Some(user) = &self.access.no_auth_user
             && !self.access.has_users()
+            && !self.access.operators.are_asked()
         {
             errors.push(format!("no_auth_user: \"{}\" present, but users/nkeys are not defined", user.escape_debug()));
         }
@@ -406,6 +408,7 @@ impl Options {
                 );
             }
         }
+        lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
             let who = match secrets {
