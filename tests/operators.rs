@@ -524,6 +524,15 @@ fn a_reload_brings_other_claims(shards: usize) {
     user.expect("-ERR 'Permissions Violation for Subscription to \"a\" (sid \"1\")'\r\n");
     user.send("PUB a 1\r\na\r\nPUB b 1\r\nb\r\nPING\r\n");
     user.expect("MSG b 2 1\r\nb\r\nPONG\r\n");
+    // One has to go where two are too many.
+    let mut second_user = log_in(&server, &world, &jwt);
+    config.reload(&server, &text(&json!({"limits": limits(&json!({"conn": 1}))})));
+    wait_until("one of the clients is closed", PATIENCE, || {
+        let is_gone = |client: &mut Client| !client.send_if_open(b"PING\r\n") || client.read_up_to(6) != b"PONG\r\n";
+        is_gone(&mut user) || is_gone(&mut second_user)
+    });
+    config.reload(&server, &first);
+    let mut user = log_in(&server, &world, &jwt);
     let said = config.reload(&server, &first.replace("operator: \"ey", "operator: \"x"));
     assert!(said.contains("Failed to reload server configuration"), "{said}");
     let other_world = World::new();

@@ -481,13 +481,13 @@ impl Directory {
 /// A token is judged elsewhere, with all that has to fit it.
 fn check_token(trust: &Arc<Trust>, connect: &Connect, client: &Client<'_>) -> Answer {
     let (jwt, is_sentinel) = match (&connect.jwt, &trust.sentinel) {
-        (Some(jwt), _) => (jwt, false),
-        (None, Some(sentinel)) => (sentinel, true),
+        (Some(jwt), _) => (jwt.as_str(), false),
+        (None, Some(sentinel)) => (sentinel.expose(), true),
         (None, None) => return Answer::Denied,
     };
     Answer::Undecided(Check(Task::Token(Box::new(Presented {
         trust: trust.clone(),
-        jwt: jwt.clone(),
+        jwt: jwt.to_owned(),
         is_sentinel,
         nonce: client.nonce.to_owned(),
         signature: connect.sig.clone().unwrap_or_default(),

@@ -114,7 +114,7 @@ mod tests {
     fn parts_of_the_day() {
         let range = |start: &str, end: &str| TimeRange { start: start.into(), end: end.into() };
         let until = |now: &str, ranges: &[TimeRange], zone: &str| {
-            let now: SystemTime = now.parse::<Timestamp>().unwrap().into();
+            let now = SystemTime::try_from(now.parse::<Timestamp>().unwrap()).unwrap();
             let end = allowed_until(ranges, zone, now)?;
             Ok::<_, &str>(end.map(|end| Timestamp::try_from(end).unwrap().to_string()))
         };

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::permissions::Permissions;
+use crate::config::Secret;
 use crate::config::accounts::Account;
 use crate::config::claims::{self, Claimed};
 use crate::config::exports::{self, Export, Places};
@@ -25,7 +26,7 @@ pub(super) struct Trust {
     /// The only accounts whose users may log in; all if empty.
     pinned: HashSet<String>,
     /// The user JWT of clients that have none.
-    pub(super) sentinel: Option<String>,
+    pub(super) sentinel: Option<Secret>,
     next_change: Option<i64>,
 }
 

@@ -423,9 +423,8 @@ pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading
         }
         let mut places = Places::default();
         for import in &account.imports {
-            let admits = |export: &Export| {
-                export.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|name| *name == account.name))
-            };
+            let admits =
+                |export: &Export| export.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.name));
             match refusal(&by_name, account, import, &mut places, |_, export| admits(export)) {
                 None => {}
                 Some(Refusal::NoAccount) => {

@@ -7,8 +7,8 @@ use nkeys::KeyPairType;
 
 use super::accounts::Access;
 use super::grammar::Value;
-use super::read;
 use super::schema::{Item, Key, Reading};
+use super::{Secret, read};
 use crate::jwt::claims::{Account, Operator, User};
 use crate::jwt::{Token, is_key};
 use crate::version::COMPATIBLE_WITH;
@@ -27,7 +27,7 @@ pub struct Operators {
     /// The only accounts whose users may log in, by public nkey; all if empty.
     pub pinned_accounts: Vec<String>,
     /// The user JWT of clients that have none.
-    pub default_sentinel: Option<String>,
+    pub default_sentinel: Option<Secret>,
 }
 
 /// Where the JWTs of accounts come from.
@@ -169,7 +169,7 @@ impl Operators {
             }
             return errors;
         }
-        match self.default_sentinel.as_deref().map(Token::<User>::decode) {
+        match self.default_sentinel.as_ref().map(|jwt| Token::<User>::decode(jwt.expose())) {
             Some(Err(_)) => errors.push("default sentinel JWT not valid".into()),
             Some(Ok(user)) if !user.claims.rules.bearer_token => {
                 errors.push("default sentinel must be a bearer token".into());

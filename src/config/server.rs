@@ -8,7 +8,7 @@ use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt};
 use super::reload::Shown as _;
 use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, rows};
 use super::tls::Place;
-use super::{Options, accounts, authorization, mappings, operators, read, reload, tls, values, websocket};
+use super::{Options, Secret, accounts, authorization, mappings, operators, read, reload, tls, values, websocket};
 
 /// Compares a field.
 macro_rules! compare {
@@ -548,7 +548,7 @@ const ACCESS: &[Key<Options>] = &[
         "\"eyJ…\"",
         "User JWT, a bearer token, of clients that have none",
         |options, text| {
-            options.access.operators.default_sentinel = (!text.is_empty()).then(|| text.to_owned());
+            options.access.operators.default_sentinel = (!text.is_empty()).then(|| Secret::new(text));
             Ok(())
         },
     )

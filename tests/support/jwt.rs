@@ -126,3 +126,50 @@ pub(crate) fn creds(jwt: &str, user: &KeyPair) -> String {
          -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
     )
 }
+
+/// A configuration with two accounts, and credentials of users.
+pub(crate) struct Credentials {
+    pub(crate) config: Config,
+    /// Of a user of the first account.
+    pub(crate) own: String,
+    /// Of another one, who may publish to `news.>` only.
+    pub(crate) limited: String,
+    /// Of a user of the second account.
+    pub(crate) other: String,
+    /// Of a user whom an unknown account vouches for.
+    pub(crate) stranger: String,
+}
+
+impl Credentials {
+    pub(crate) fn new() -> Self {
+        let (world, second) = (World::new(), KeyPair::new_account());
+        let accounts = [
+            (&world.account, world.account(&json!({}))),
+            (&second, world.account_of(&second, &json!({}), &json!({"name": "second"}))),
+        ];
+        let of = |issuer: &KeyPair, claims: Value| {
+            let user = KeyPair::new_user();
+            creds(&user_jwt(issuer, &user, &claims), &user)
+        };
+        let rules = json!({"pub": {"allow": ["news.>"]}, "sub": {"allow": ["news.>", "_INBOX.>"]}});
+        Self {
+            config: Config::new(&world.text(&accounts, "")),
+            own: of(&world.account, json!({})),
+            limited: of(&world.account, rules),
+            other: of(&second, json!({})),
+            stranger: of(&KeyPair::new_account(), json!({})),
+        }
+    }
+
+    /// Files with the credentials, in the order of the fields.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let all =
+            [("own", &self.own), ("limited", &self.limited), ("other", &self.other), ("stranger", &self.stranger)];
+        let file = |(name, text): (&str, &String)| {
+            let path = self.config.dir.path().join(format!("{name}.creds"));
+            std::fs::write(&path, text).expect("the credentials should be written");
+            path.to_str().expect("temporary paths are text").to_owned()
+        };
+        all.into_iter().map(file).collect()
+    }
+}
