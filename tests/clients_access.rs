@@ -58,8 +58,9 @@ async fn listening(server: &Server, options: ConnectOptions) -> (Client, Subscri
     (client, subscription)
 }
 
-/// A user that may not do everything is told so; what it may publish to `news.today` is published, and then `end`.
-async fn publish_with_limits(server: &Server, options: ConnectOptions) {
+/// A user that may not do everything is told so; what it may publish to `news.today` is published, and then `end`, for
+/// which it has to stay connected.
+async fn publish_with_limits(server: &Server, options: ConnectOptions) -> Client {
     let (sender, violations) = mpsc::channel();
     let limited = options.event_callback(move |event| {
         if let Event::ServerError(ServerError::Other(text)) = event {
@@ -80,6 +81,7 @@ async fn publish_with_limits(server: &Server, options: ConnectOptions) {
     }
     publish(&limited, "news.today", "goes on").await;
     publish(&limited, "news.today", "end").await;
+    limited
 }
 
 /// Users with passwords, hashes and nkeys enter, others do not; accounts do not hear each other; and the client tells
@@ -103,7 +105,7 @@ fn users_of_a_file_do_what_they_may(shards: usize) {
         let error = stranger.connect(server.url()).await.expect_err("an unknown key");
         assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
 
-        publish_with_limits(&server, by_password("limited", "x")).await;
+        let _limited = publish_with_limits(&server, by_password("limited", "x")).await;
         for (_, subscription) in &mut listeners {
             assert_eq!(up_to_end(subscription).await, ["from limited", "goes on"]);
         }
@@ -122,7 +124,7 @@ fn users_with_credentials_do_what_they_may(shards: usize) {
         let (other, mut others) = listening(&server, with(&credentials.other)).await;
         let error = with(&credentials.stranger).connect(server.url()).await.expect_err("nobody knows the account");
         assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
-        publish_with_limits(&server, with(&credentials.limited)).await;
+        let _limited = publish_with_limits(&server, with(&credentials.limited)).await;
         assert_eq!(up_to_end(&mut own).await, ["from limited", "goes on"]);
         publish(&other, "news.today", "end").await;
         assert_eq!(up_to_end(&mut others).await, Vec::<String>::new());
