@@ -16,6 +16,8 @@ use crate::wire::errors::{CloseReason, Lapse};
 
 /// Random bytes of a nonce; as base64 text it has 15 characters.
 const NONCE_BYTES: usize = 11;
+/// Whether a user's time is over is looked at this often at least, since the clock can be set; nanoseconds.
+const EXPIRY_LOOK: u64 = 3_600_000_000_000;
 
 impl Shard {
     /// Whether the connection may send a command that begins with `first`. Closes it where it may not.
@@ -213,16 +215,16 @@ impl Shard {
         let conn = &self.local.conns[slot as usize];
         let Some(expires) = conn.basis.token_user().and_then(|user| user.expires) else { return };
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        let at = self.now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
-        self.timers.set(at, (slot, conn.cid, Timer::Expiry));
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).min(EXPIRY_LOOK);
+        self.timers.set(self.now + left, (slot, conn.cid, Timer::Expiry));
     }
 
-    /// The time of a user may be over; clocks can be set, so it is looked at again.
+    /// The time of a user may be over.
     pub(super) fn check_expiry<I: Io>(&mut self, io: &mut I, slot: u32) {
         let conn = &self.local.conns[slot as usize];
         match conn.basis.token_user().and_then(|user| user.expires) {
             Some(expires) if expires <= SystemTime::now() => self.close(io, slot, CloseReason::Lapsed(Lapse::User)),
-            // Of an earlier login, or too early.
+            // Of an earlier login, or far from over.
             Some(_) => self.watch_expiry(slot),
             None => {}
         }
