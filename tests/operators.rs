@@ -88,13 +88,13 @@ fn users_log_in_with_tokens(shards: usize) {
 
 fn tokens_that_do_not_fit_are_refused(shards: usize) {
     let world = World::new();
-    let (stranger, expired, unsigned, listed) =
-        (KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_account());
+    let [stranger, expired, later, unsigned, listed] = std::array::from_fn(|_| KeyPair::new_account());
     let self_signed = token(&unsigned, &unsigned.public_key(), &support::jwt::account_claims(), &json!({}));
     let text = world.text(
         &[
             (&world.account, world.account(&json!({}))),
             (&expired, world.account_of(&expired, &json!({}), &json!({"exp": now() - 5}))),
+            (&later, world.account_of(&later, &json!({}), &json!({"nbf": now() + 1000}))),
             (&unsigned, self_signed),
             (&listed, world.account_of(&stranger, &json!({}), &json!({}))),
         ],
@@ -145,6 +145,7 @@ fn tokens_that_do_not_fit_are_refused(shards: usize) {
         ("other account", of(json!({"issuer_account": stranger.public_key()}))),
         ("unknown account", by(&stranger)),
         ("expired account", by(&expired)),
+        ("account that is not yet valid", by(&later)),
         ("account that nobody vouches for", by(&unsigned)),
         ("account listed under another key", by(&listed)),
         ("unknown signer", user_jwt(&stranger, &world.user, &json!({"issuer_account": world.account.public_key()}))),
