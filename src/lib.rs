@@ -131,6 +131,10 @@
 //! hashes and signatures are computed by threads of their own ([`io::logins`]); the connection is not read meanwhile.
 //! Verdicts about subjects are remembered per connection ([`auth::permissions`]).
 //!
+//! Where operators vouch for accounts, these come from signed tokens ([`jwt`]) instead of the file, and become the same
+//! values; a user is what its token says, in an account that knows who has signed it. When a token begins or ceases to
+//! be in force the control thread makes a new directory, as for a reload.
+//!
 //! Where accounts share streams or services, or map subjects, the publisher's shard does all of it
 //! (`shard/crossing.rs`): it looks the message up in each account that it reaches and sends it on from there, one hop
 //! as ever. A request to an imported service carries a reply subject that names this shard, which remembers where the
@@ -258,6 +262,7 @@ pub mod config;
 pub mod control;
 pub mod host;
 pub mod io;
+pub mod jwt;
 pub mod launch;
 pub mod logging;
 pub mod monitor;

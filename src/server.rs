@@ -269,6 +269,12 @@ impl Server {
         excess
     }
 
+    /// When accounts change by themselves, because a token begins or ceases to be in force. A reload makes it so.
+    #[must_use]
+    pub fn next_change(&self) -> Option<SystemTime> {
+        self.directory.next_change()
+    }
+
     /// A handle that asks shards for monitoring values from any thread.
     #[must_use]
     pub fn monitor(&self) -> MonitorHandle {

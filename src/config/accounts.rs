@@ -10,6 +10,7 @@ use super::exports::{self, Export, Import};
 use super::grammar::{Map, Value};
 use super::later::jetstream;
 use super::mappings::{self, Mapping};
+use super::operators::Operators;
 use super::permissions::{self, Permissions};
 use super::read;
 use super::schema::{Item, Key, Reading, Row, rows};
@@ -29,14 +30,14 @@ pub struct Access {
     pub no_auth_user: Option<String>,
     /// Accounts beside the default one.
     pub accounts: Vec<Account>,
-    /// Name of the system account, if not `$SYS`.
+    /// Name of the system account, if it is given.
     pub system_account: Option<String>,
     /// There is no system account.
     pub no_system_account: bool,
     /// Subject mappings of the default account.
     pub mappings: Vec<Mapping>,
-    /// Users carry tokens signed on behalf of an operator.
-    pub operator_mode: bool,
+    /// Whoever vouches for accounts and their users, instead of this configuration.
+    pub operators: Operators,
 }
 
 /// An account: a subject space of its own.
@@ -275,13 +276,18 @@ impl Access {
         Err(format!("no_auth_user: \"{}\" {problem}", name.escape_debug()))
     }
 
+    /// Name of the system account, if it is not `$SYS`.
+    #[must_use]
+    pub fn system_account(&self) -> Option<&str> {
+        self.system_account.as_deref().or_else(|| self.operators.system_account())
+    }
+
     /// Why a server that does not enforce this must not start, one line for each part.
     pub(super) fn unenforced(&self) -> Vec<&'static str> {
         let every_user = || self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);
         [
             (self.callout.is_some(), "auth_callout"),
             (self.proxy_required || every_user().any(|user| user.proxy_required), "proxy_required"),
-            (self.operator_mode, "operators and trusted keys"),
         ]
         .into_iter()
         .filter_map(|(present, what)| present.then_some(what))

@@ -391,6 +391,7 @@ impl Options {
             errors.push("TLS cert and key required for HTTPS".to_owned());
         }
         errors.extend(self.unenforced());
+        errors.extend(self.access.operators.errors(&self.access));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -403,7 +404,10 @@ impl Options {
             .into_iter()
             .map(|what| format!("this version cannot enforce {what}, and does not start without it"))
             .collect();
-        errors.extend(self.access.no_auth_user.as_deref().and_then(|name| self.access.check_no_auth_user(name).err()));
+        if !self.access.operators.are_asked() {
+            let named = self.access.no_auth_user.as_deref();
+            errors.extend(named.and_then(|name| self.access.check_no_auth_user(name).err()));
+        }
         errors
     }
 
@@ -426,6 +430,7 @@ impl Options {
         if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
             lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
         }
+        lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
             let who = match secrets {

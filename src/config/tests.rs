@@ -190,7 +190,7 @@ fn accounts() {
            B {
              imports [
                { stream { account: A, subject: \"s.*\" }, prefix: \"p.q\" }
-               { service { account: A, subject: \"q.x\" }, to: r, share: true }
+               { service { account: A, subject: \"q.B\" }, to: r, share: true }
              ]
            }
          }",

@@ -157,7 +157,7 @@ impl Shard {
             return self.violation(slot, &Violation::SubscribeTokens(subject));
         }
         let limits = &self.config.directory.accounts()[conn.account as usize].limits;
-        let most = [self.config.max_subscriptions, limits.max_subscriptions];
+        let most = [self.config.max_subscriptions, limits.max_subscriptions, conn.basis.limits().max_subscriptions];
         if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }

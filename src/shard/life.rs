@@ -127,6 +127,7 @@ impl Shard {
             }
             _ if conn.closing.is_some() => {}
             Timer::Ping => self.ping(io, slot),
+            Timer::Expiry => self.check_expiry(io, slot),
             Timer::Auth => {
                 if conn.stage == Stage::Unauthenticated {
                     self.close(io, slot, CloseReason::AuthenticationTimeout);

@@ -4,6 +4,7 @@
 //! it is read or executed until the verdict is back ([`Shard::login_decided`]), and other connections do not notice.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Shard;
 use super::conn::{Identity, Input, Options, Stage};
@@ -12,10 +13,12 @@ use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::auth::{Answer, Client, Grant, Permits};
 use crate::wire::connect::{self, Connect};
-use crate::wire::errors::CloseReason;
+use crate::wire::errors::{CloseReason, Lapse};
 
 /// Random bytes of a nonce; as base64 text it has 15 characters.
 const NONCE_BYTES: usize = 11;
+/// Whether a user's time is over is looked at this often at least, since the clock can be set; nanoseconds.
+const EXPIRY_LOOK: u64 = 3_600_000_000_000;
 
 impl Shard {
     /// Whether the connection may send a command that begins with `first`. Closes it where it may not.
@@ -54,7 +57,8 @@ impl Shard {
             }
         };
         // Credentials that a second CONNECT does not mention stay as they were.
-        let is_known = conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials();
+        let is_known =
+            conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() && connect.jwt.is_none();
         if connect.asks_for_account {
             return self.deny(io, slot, connect);
         }
@@ -68,7 +72,7 @@ impl Shard {
         let conn = &mut self.local.conns[slot as usize];
         let nonce = conn.nonce.as_deref().unwrap_or_default();
         let certificate = conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref());
-        let client = Client { kind: conn.kind(), nonce, certificate };
+        let client = Client { kind: conn.kind(), nonce, certificate, ip: conn.peer.ip() };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
@@ -193,6 +197,8 @@ impl Shard {
         }
         conn.account = grant.account;
         conn.basis = grant.basis;
+        self.watch_expiry(slot);
+        let conn = &mut self.local.conns[slot as usize];
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {
@@ -200,6 +206,26 @@ impl Shard {
             return false;
         }
         true
+    }
+
+    /// Ends the connection when the time of its user is over.
+    fn watch_expiry(&mut self, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        let Some(expires) = conn.basis.token_user().and_then(|user| user.expires) else { return };
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).min(EXPIRY_LOOK);
+        self.timers.set(self.now + left, (slot, conn.cid, Timer::Expiry));
+    }
+
+    /// The time of a user may be over.
+    pub(super) fn check_expiry<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        match conn.basis.token_user().and_then(|user| user.expires) {
+            Some(expires) if expires <= SystemTime::now() => self.close(io, slot, CloseReason::Lapsed(Lapse::User)),
+            // Of an earlier login, or far from over.
+            Some(_) => self.watch_expiry(slot),
+            None => {}
+        }
     }
 
     /// Text for a client to sign, if there are nkeys.

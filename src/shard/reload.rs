@@ -86,6 +86,7 @@ impl Shard {
             Review::Stays(grant) => self.renew(slot, grant),
             Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
+            Review::Lapsed(lapse) => self.close(io, slot, CloseReason::Lapsed(lapse)),
             Review::Denied => {
                 let claim = conn.basis.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
                 tracing::error!("{} - authentication error{claim}", conn.label());

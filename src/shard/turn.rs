@@ -431,11 +431,12 @@ impl Shard {
         self.close(io, slot, reason);
     }
 
-    /// The server's limit, or the account's if that is lower.
+    /// The server's limit, or the account's or the user's if that is lower.
     pub(super) fn max_payload(&self, slot: u32) -> usize {
-        let account = self.local.conns[slot as usize].account;
-        let limits = &self.config.directory.accounts()[account as usize].limits;
-        limits.max_payload.unwrap_or(usize::MAX).min(self.config.max_payload)
+        let conn = &self.local.conns[slot as usize];
+        let account = self.config.directory.accounts()[conn.account as usize].limits.max_payload;
+        let limits = [account, conn.basis.limits().max_payload];
+        limits.into_iter().flatten().fold(self.config.max_payload, usize::min)
     }
 
     fn limits(&self, slot: u32) -> Limits {

@@ -365,6 +365,7 @@ pub fn close_code(reason: CloseReason) -> u16 {
         CloseReason::ClientClosed => 1000,
         CloseReason::AuthorizationViolation
         | CloseReason::UserGone
+        | CloseReason::Lapsed(_)
         | CloseReason::AuthenticationTimeout
         | CloseReason::SlowConsumerPending
         | CloseReason::SlowConsumerDeadline
