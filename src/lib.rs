@@ -95,7 +95,9 @@
 //! The outcome of a look-up is a *route*. Routes are memoised per literal subject, in a bounded memo that lets a
 //! subject in when it is seen for the second time: the inbox of a single request never enters. A SUB or UNSUB of a
 //! literal subject touches only the route of that subject. One with wildcards raises the account's generation, which
-//! voids all routes; they are computed anew when they are needed.
+//! voids all routes; they are computed anew when they are needed. Where a client's permissions have allowed a publish,
+//! their id is noted in the route, so that the next message finds route and verdict in one look-up; another
+//! configuration brings other ids.
 //!
 //! # Rings
 //!
@@ -128,6 +130,10 @@
 //! A CONNECT is judged by the [`auth::Directory`], a value that all shards share and that a reload replaces. Password
 //! hashes and signatures are computed by threads of their own ([`io::logins`]); the connection is not read meanwhile.
 //! Verdicts about subjects are remembered per connection ([`auth::permissions`]).
+//!
+//! Where operators vouch for accounts, these come from signed tokens ([`jwt`]) instead of the file, and become the same
+//! values; a user is what its token says, in an account that knows who has signed it. When a token begins or ceases to
+//! be in force the control thread makes a new directory, as for a reload.
 //!
 //! Where accounts share streams or services, or map subjects, the publisher's shard does all of it
 //! (`shard/crossing.rs`): it looks the message up in each account that it reaches and sends it on from there, one hop
@@ -193,7 +199,9 @@
 //!
 //! What comes to the WebSocket listener goes to a thread of its own first ([`io::upgrades`]), which makes the TLS
 //! handshake and answers the HTTP request ([`websocket`]). A connection that has become a WebSocket gets its id and its
-//! shard then, and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows.
+//! shard then, and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows. Compression,
+//! where it has been agreed on, happens there too. The connections of a shard share its buffers and codecs, since no
+//! window is kept from one message to the next, and what may be compressed in a turn is bounded.
 //!
 //! # Beside the shards
 //!
@@ -255,6 +263,7 @@ pub mod consumer;
 pub mod control;
 pub mod host;
 pub mod io;
+pub mod jwt;
 pub mod launch;
 pub mod log;
 pub mod logging;

@@ -269,6 +269,12 @@ impl Server {
         excess
     }
 
+    /// When accounts change by themselves, because a token begins or ceases to be in force. A reload makes it so.
+    #[must_use]
+    pub fn next_change(&self) -> Option<SystemTime> {
+        self.directory.next_change()
+    }
+
     /// A handle that asks shards for monitoring values from any thread.
     #[must_use]
     pub fn monitor(&self) -> MonitorHandle {
@@ -438,6 +444,7 @@ fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<Web
     let rules = Rules {
         tls: tls.is_some(),
         same_origin: options.same_origin,
+        compression: options.compression,
         origins: options.allowed_origins.iter().filter_map(|text| websocket::origin(text)).collect(),
         headers: options.headers.clone(),
         cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie].map(Clone::clone),

@@ -222,7 +222,7 @@ fn certificates_of_clients_are_checked(shards: usize) {
     }
 }
 
-/// The certificate's name is the user, whatever CONNECT says, and no password is asked for.
+/// The certificate's name is the user, whatever CONNECT says; a user with a password has to give that too.
 fn a_certificate_says_who_the_client_is(shards: usize) {
     let authority = Authority::new();
     let verify = format!("verify_and_map: true, ca_file: \"{}\"", authority.file("ca.pem"));
@@ -234,6 +234,13 @@ fn a_certificate_says_who_the_client_is(shards: usize) {
     let _stream = stream.login().expect("login should succeed");
     let shown = connection(&server, cid(&parsed(&info)));
     assert_eq!((&shown["authorized_user"], &shown["account"]), (&"client@example.org".into(), &"A".into()));
+    for (connect, answer) in
+        [("{\"user\":\"app\",\"pass\":\"x\"}", "-ERR 'Authorization Violation'"), ("{\"user\":\"app\"}", "+OK")]
+    {
+        let (_, mut stream) = TlsStream::after_info(server.addr(), &client).expect("the handshake should succeed");
+        stream.send(format!("CONNECT {connect}\r\n").as_bytes()).expect("CONNECT should be sent");
+        assert_eq!(stream.line().expect("an answer"), answer, "{connect}");
+    }
     // One that is genuine but names nobody.
     let (_, mut stream) = TlsStream::after_info(server.addr(), &authority.client_config(Some("server")))
         .expect("the handshake should succeed");

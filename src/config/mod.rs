@@ -11,12 +11,14 @@
 pub mod accounts;
 pub mod address;
 pub mod authorization;
+pub(crate) mod claims;
 pub mod duration;
 pub mod exports;
 pub mod grammar;
 mod later;
 mod load;
 pub mod mappings;
+pub mod operators;
 pub mod options;
 pub mod permissions;
 mod read;

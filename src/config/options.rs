@@ -380,18 +380,7 @@ impl Options {
         let of_listener = listener.and_then(|websocket| websocket.tls.as_ref());
         errors
             .extend(self.tls.iter().chain(of_listener).filter_map(TlsOptions::missing_certificate).map(str::to_owned));
-        if let Some(websocket) = listener {
-            if websocket.tls.is_none() && !websocket.no_tls {
-                errors.push("websocket requires TLS configuration".to_owned());
-            }
-            let strange = websocket.allowed_origins.iter().filter(|text| crate::websocket::origin(text).is_none());
-            errors.extend(strange.map(|text| format!("websocket: not an origin: \"{}\"", text.escape_debug())));
-            let broken = |text: &String| text.contains(['\r', '\n']);
-            if websocket.headers.iter().any(|(name, value)| name.contains([':', ' ']) || broken(name) || broken(value))
-            {
-                errors.push("websocket: a name or value of 'headers' cannot be used".to_owned());
-            }
-        }
+        errors.extend(listener.iter().flat_map(|websocket| websocket.check(&self.access)));
         errors.extend(self.advertised().err());
         if self.also_listen.len() > ADDRESSES_MAX {
             errors.push(format!("also_listen names more than {ADDRESSES_MAX} addresses"));
@@ -402,6 +391,7 @@ impl Options {
             errors.push("TLS cert and key required for HTTPS".to_owned());
         }
         errors.extend(self.unenforced());
+        errors.extend(self.access.operators.errors(&self.access));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -414,10 +404,9 @@ impl Options {
             .into_iter()
             .map(|what| format!("this version cannot enforce {what}, and does not start without it"))
             .collect();
-        if let Some(user) = &self.access.no_auth_user
-            && !self.access.has_users()
-        {
-            errors.push(format!("no_auth_user: \"{}\" present, but users/nkeys are not defined", user.escape_debug()));
+        if !self.access.operators.are_asked() {
+            let named = self.access.no_auth_user.as_deref();
+            errors.extend(named.and_then(|name| self.access.check_no_auth_user(name).err()));
         }
         errors
     }
@@ -438,21 +427,10 @@ impl Options {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
         }
-        if let Some(websocket) = self.websocket.as_ref().filter(|websocket| websocket.is_on()) {
-            if websocket.tls.is_none() {
-                lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
-            }
-            if websocket.compression {
-                lines.push(
-                    "WebSocket compression is not available in this version, and not offered to clients".to_owned(),
-                );
-            }
-            if websocket.ping_interval.is_some() {
-                lines.push(
-                    "ping_interval of websocket has no effect in this version: that of all clients counts".to_owned(),
-                );
-            }
+        if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
+            lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
         }
+        lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
             let who = match secrets {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::config::tls::HandshakeFirst;
 use crate::config::{Options, host_and_port};
@@ -215,7 +215,7 @@ struct Running {
 impl Running {
     /// Acts on signals until one of them ends the server.
     fn wait(mut self, logging: &Logging, read_again: ReadAgain<'_>) {
-        while let Ok(event) = self.events.recv() {
+        while let Some(event) = self.next_event() {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
@@ -241,6 +241,29 @@ impl Running {
         }
         self.server.stop();
         tracing::info!("Server Exiting..");
+    }
+}
+
+/// Calendar time is looked at this often, since the clock can be set.
+const CLOCK_TRUST: Duration = Duration::from_secs(60);
+
+impl Running {
+    /// The next signal. Meanwhile accounts come and go as their tokens say; `None` at the end.
+    fn next_event(&mut self) -> Option<ControlEvent> {
+        loop {
+            let Some(change) = self.server.next_change() else { return self.events.recv().ok() };
+            let left = change.duration_since(SystemTime::now()).unwrap_or_default();
+            if left.is_zero() {
+                tracing::debug!("The JWT of an account begins or ceases to be in force");
+                self.server.reload(&self.options);
+                continue;
+            }
+            match self.events.recv_timeout(left.min(CLOCK_TRUST)) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
     }
 }
 

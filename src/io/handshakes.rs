@@ -255,7 +255,7 @@ impl Begin {
     }
 }
 
-fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
+pub(super) fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
     if pinned.is_empty() {
         return None;
     }

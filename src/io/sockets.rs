@@ -13,7 +13,7 @@ use super::handshakes::{Handshakes, Opening, Place, Ticket};
 use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
 use super::session::{Session, Wire};
-use super::websocket::WebSocket;
+use super::websocket::{Scratch, WebSocket};
 use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
 use crate::wire::errors::CloseReason;
@@ -81,8 +81,9 @@ pub(super) struct Sockets {
     poller: Poller,
     events: Vec<Event>,
     handshakes: Option<Handshakes>,
-    /// Records just read, of whichever connection.
-    scratch: Vec<u8>,
+    scratch: Scratch,
+    /// Connections that have left output for the next turn although their sockets have room.
+    yielded: Vec<u32>,
     /// Watched listening sockets, by their numbers.
     listeners: Vec<RawFd>,
     shard: u16,
@@ -120,7 +121,8 @@ impl Sockets {
             poller,
             events: Vec::new(),
             handshakes,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
+            yielded: Vec::new(),
             listeners: Vec::new(),
             shard,
             logins,
@@ -213,6 +215,9 @@ impl Sockets {
 
     /// As [`Sockets::poll`], but waits for something to happen, at most until `deadline`, nanoseconds of [`Io::now`].
     pub(super) fn wait(&mut self, deadline: Option<u64>, woken: &mut Vec<u32>) -> io::Result<Found> {
+        if !self.yielded.is_empty() {
+            return self.poll(woken);
+        }
         let time = deadline.map(|at| Duration::from_nanos(at.saturating_sub(self.now())));
         self.poller.wait(time, &mut self.events)?;
         self.sort_events(woken)
@@ -220,6 +225,8 @@ impl Sockets {
 
     fn sort_events(&mut self, woken: &mut Vec<u32>) -> io::Result<Found> {
         let mut found = Found::default();
+        self.scratch.begin_turn();
+        woken.append(&mut self.yielded);
         for event in self.events.drain(..) {
             let descriptor = match event.token {
                 BELL => self.bells[usize::from(self.shard)].descriptor(),
@@ -259,20 +266,27 @@ impl Io for Sockets {
         };
         match link {
             Link::Plain(stream) => stream.recv_more(*read_on, buf),
-            Link::Tls(stream, session) => session.recv(stream, *read_on, buf, scratch),
+            Link::Tls(stream, session) => session.recv(stream, *read_on, buf, &mut scratch.records),
             Link::WebSocket(stream, socket) => socket.recv(stream, *read_on, buf, scratch),
             Link::Greeting(..) | Link::Away(_) => Recv::Nothing,
         }
     }
 
     fn send(&mut self, slot: u32, bufs: &[IoSlice<'_>]) -> Sent {
-        let Some(Socket { link, .. }) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let Self { slots, scratch, yielded, .. } = self;
+        let Some(Socket { link, .. }) = slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Sent::Failed;
         };
         match link {
             Link::Plain(stream) => stream.send_some(bufs),
             Link::Tls(stream, session) => session.send(stream, bufs),
-            Link::WebSocket(stream, socket) => socket.send(stream, bufs),
+            Link::WebSocket(stream, socket) => {
+                let outcome = socket.send(stream, bufs, scratch);
+                if socket.yields() {
+                    yielded.push(slot);
+                }
+                outcome
+            }
             Link::Away(_) => Sent::Bytes(0),
             Link::Greeting(stream, _) => {
                 let outcome = stream.send_some(bufs);
@@ -289,10 +303,11 @@ impl Io for Sockets {
     }
 
     fn farewell(&mut self, slot: u32, reason: CloseReason) {
+        let Self { slots, scratch, .. } = self;
         if let Some(Socket { link: Link::WebSocket(stream, socket), .. }) =
-            self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            slots.get_mut(slot as usize).and_then(Option::as_mut)
         {
-            socket.farewell(stream, reason);
+            socket.farewell(stream, reason, scratch);
         }
     }
 
@@ -320,7 +335,7 @@ impl Io for Sockets {
     }
 
     fn rest(&mut self) {
-        self.scratch = Vec::new();
+        self.scratch = Scratch::default();
         // The allocator keeps what was freed, gigabytes after hundreds of slow consumers, unless it is asked.
         // SAFETY: takes no pointers; the allocator locks what it looks at.
         unsafe { libc::malloc_trim(0) };

@@ -42,6 +42,7 @@ pub struct Upgraded {
     pub(super) tls: Option<Box<TlsFacts>>,
     pub(super) facts: Box<Facts>,
     pub(super) takes_unmasked: bool,
+    pub(super) deflates: bool,
 }
 
 /// What the listener is like.
@@ -158,9 +159,14 @@ impl Thread {
             let text = handshakes::describe(&error).text;
             Some(format!("websocket: TLS handshake error from {peer}: {text}"))
         })?;
+        let facts = TlsFacts::of(stream.get_ref().1, false);
+        if let Some(failure) = handshakes::not_pinned(&facts, &tls.pinned) {
+            tracing::debug!("{peer} - {}", failure.detail.unwrap_or_default());
+            return Err(Some(format!("websocket: TLS handshake error from {peer}: {}", failure.text)));
+        }
         let accepted = self.negotiate(&mut stream, peer).await.map_err(failed)??;
         let (stream, session) = stream.into_inner();
-        upgraded(stream, peer, Some(Box::new(session)), accepted).map_err(failed)
+        upgraded(stream, peer, Some((Box::new(session), Box::new(facts))), accepted).map_err(failed)
     }
 
     /// Reads the request and answers it.
@@ -203,11 +209,11 @@ impl Thread {
 fn upgraded(
     stream: AsyncStream,
     peer: SocketAddr,
-    session: Option<Box<ServerConnection>>,
+    tls: Option<(Box<ServerConnection>, Box<TlsFacts>)>,
     accepted: Accepted,
 ) -> io::Result<Upgraded> {
-    let tls = session.as_deref().map(|session| Box::new(TlsFacts::of(session, false)));
-    let Accepted { facts, unmasked, .. } = accepted;
+    let (session, tls) = tls.unzip();
+    let Accepted { facts, unmasked, deflates, .. } = accepted;
     let stream = stream.into_std()?;
-    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked })
+    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked, deflates })
 }

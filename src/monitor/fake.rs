@@ -78,6 +78,8 @@ pub(super) fn conn(cid: u64) -> ConnSnapshot {
         version: String::new(),
         authorized_user: None,
         account: "$G".into(),
+        name_tag: "$G".into(),
+        token_user: None,
         websocket: false,
         tls: None,
         subscriptions: Vec::new(),

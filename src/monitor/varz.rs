@@ -104,8 +104,26 @@ struct WebSocket<'a> {
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     advertise: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_auth_user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt_cookie: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_timeout: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
     #[serde(skip_serializing_if = "is_false")]
     no_tls: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_map: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tls_pinned_certs: &'a [String],
+    #[serde(skip_serializing_if = "is_false")]
+    same_origin: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    allowed_origins: &'a [String],
+    #[serde(skip_serializing_if = "is_false")]
+    compression: bool,
 }
 
 fn websocket(facts: &Facts) -> WebSocket<'_> {
@@ -116,7 +134,16 @@ fn websocket(facts: &Facts) -> WebSocket<'_> {
         host: Some(options.host()),
         port: Some(port),
         advertise: options.advertise.as_deref(),
+        no_auth_user: options.no_auth_user.as_deref(),
+        jwt_cookie: options.jwt_cookie.as_deref(),
+        handshake_timeout: options.handshake_timeout.map(|time| time.as_nanos()),
+        auth_timeout: options.authorization.timeout.map(|time| time.as_secs_f64()),
         no_tls: options.no_tls,
+        tls_map: options.tls.as_ref().is_some_and(|tls| tls.verify_and_map),
+        tls_pinned_certs: options.tls.as_ref().map_or(&[], |tls| &tls.pinned_certs),
+        same_origin: options.same_origin,
+        allowed_origins: &options.allowed_origins,
+        compression: options.compression,
     }
 }
 

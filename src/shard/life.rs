@@ -10,6 +10,7 @@ use super::conn::{Conn, Stage};
 use super::io::{Io, Recv};
 use super::secure::{Arrival, Greeting};
 use super::timers::Timer;
+use crate::config::authorization::ConnectionType;
 use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
 use crate::wire::info::{self, ClientFacts};
@@ -29,11 +30,12 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
     let shared = &shard.shared;
     let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
     let is_full = shared.connections.fetch_add(1, Ordering::Relaxed) >= shard.config.max_connections;
-    let needs_auth = shard.config.directory.is_required();
-    let stage = if needs_auth { Stage::Unauthenticated } else { Stage::Open };
     let nonce = shard.nonce();
-    let mut conn = Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) };
+    let mut conn = Conn { nonce, ..Conn::new(cid, peer, Stage::Open, shard.now) };
     (conn.tls, conn.websocket) = (tls.map(Arc::from), websocket);
+    if shard.config.directory.is_required(conn.kind()) {
+        conn.stage = Stage::Unauthenticated;
+    }
     let slot = shard.local.conns.insert(conn) as u32;
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
@@ -63,9 +65,9 @@ impl Shard {
         let conn = &mut self.local.conns[slot as usize];
         let (cid, now) = (conn.cid, self.now);
         if conn.stage == Stage::Unauthenticated {
-            self.timers.set(now + self.config.auth_timeout, (slot, cid, Timer::Auth));
+            self.timers.set(now + self.config.auth_timeout(conn.kind()), (slot, cid, Timer::Auth));
         } else {
-            let at = now + self.config.ping_interval;
+            let at = now + self.config.ping_interval(conn.kind());
             conn.pings.due = at;
             self.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
         }
@@ -81,8 +83,9 @@ impl Shard {
         let conn = &self.local.conns[slot as usize];
         let directory = &self.config.directory;
         let account = &directory.accounts()[conn.account as usize];
-        // Who may come without credentials is not asked for any at first.
-        let asks = directory.is_required() && (conn.pings.started || directory.without_connect().is_none());
+        // Who may come without credentials is not asked for any at first, except over WebSocket.
+        let asks = directory.is_required(conn.kind())
+            && (conn.pings.started || conn.websocket.is_some() || !directory.has_no_auth_user(conn.kind()));
         let facts = ClientFacts {
             client_id: conn.cid,
             client_ip,
@@ -103,14 +106,14 @@ impl Shard {
 
     /// The first ping to a client that need not log in comes in time even if it never sends CONNECT.
     pub(super) fn start_pings(&mut self, slot: u32) {
-        let at = self.now + self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let at = self.now + self.config.ping_interval(conn.kind());
         conn.pings.due = at;
         self.timers.set_coarse(self.now, at, (slot, conn.cid, Timer::Ping));
     }
 
-    pub(super) fn first_ping_at(&mut self) -> u64 {
-        let first = FIRST_PING.min(self.config.ping_interval);
+    pub(super) fn first_ping_at(&mut self, kind: ConnectionType) -> u64 {
+        let first = FIRST_PING.min(self.config.ping_interval(kind));
         self.now + first + self.rng.u64(..=first / 5)
     }
 
@@ -124,6 +127,7 @@ impl Shard {
             }
             _ if conn.closing.is_some() => {}
             Timer::Ping => self.ping(io, slot),
+            Timer::Expiry => self.check_expiry(io, slot),
             Timer::Auth => {
                 if conn.stage == Stage::Unauthenticated {
                     self.close(io, slot, CloseReason::AuthenticationTimeout);
@@ -144,8 +148,8 @@ impl Shard {
     }
 
     fn ping<I: Io>(&mut self, io: &mut I, slot: u32) {
-        let interval = self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let interval = self.config.ping_interval(conn.kind());
         if self.now < conn.pings.due {
             return;
         }

@@ -47,6 +47,21 @@ pub enum CloseReason {
     ServerShutdown,
     /// Its user has left the configuration, or belongs to another account.
     UserGone,
+    /// The token that let it in has lost its force.
+    Lapsed(Lapse),
+}
+
+/// How the token of a user loses its force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// The time of the user is over.
+    User,
+    /// The time of the account is over.
+    Account,
+    /// The account has taken it back.
+    Revoked,
+    /// The account does not know its signer any more, or lets the signer's users do something else.
+    Signer,
 }
 
 impl CloseReason {
@@ -65,6 +80,9 @@ impl CloseReason {
             Self::InvalidProtocol => Some("invalid client protocol"),
             Self::ConnectionThrottled => Some("Connection throttling is active. Please try again later."),
             Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
+            Self::Lapsed(Lapse::User) => Some("User Authentication Expired"),
+            Self::Lapsed(Lapse::Account) => Some("Account Authentication Expired"),
+            Self::Lapsed(Lapse::Revoked) => Some("User Authentication Revoked"),
             _ => None,
         }
     }
@@ -76,7 +94,9 @@ impl CloseReason {
             Self::ClientClosed | Self::UserGone => "Client Closed",
             Self::UnknownOperation | Self::ParseError => "Protocol Violation",
             Self::ClientError => "Parse Error",
-            Self::AuthorizationViolation => "Authentication Failure",
+            Self::AuthorizationViolation | Self::Lapsed(Lapse::Signer) => "Authentication Failure",
+            Self::Lapsed(Lapse::User | Lapse::Account) => "Authentication Expired",
+            Self::Lapsed(Lapse::Revoked) => "Credentials Revoked",
             Self::AuthenticationTimeout => "Authentication Timeout",
             Self::StaleConnection => "Stale Connection",
             Self::MaximumPayload => "Maximum Message Payload Exceeded",

@@ -13,6 +13,7 @@
 mod client;
 pub(crate) mod config;
 mod http;
+pub(crate) mod jwt;
 mod server;
 
 use std::time::{Duration, Instant};
