@@ -24,6 +24,12 @@ impl Pending {
         Self(self.0 + 1)
     }
 
+    /// One for tests of what is above the log.
+    #[cfg(test)]
+    pub(crate) fn nth(number: u64) -> Self {
+        Self(number)
+    }
+
     /// Whether there is anything to wait for.
     #[must_use]
     pub fn is_none(self) -> bool {
@@ -45,6 +51,12 @@ impl Durable {
     /// To be called where the completion of a flush is handled, and nowhere else.
     pub(super) fn proven(upto: Pending) -> Self {
         Self { upto }
+    }
+
+    /// One for tests of what is above the log.
+    #[cfg(test)]
+    pub(crate) fn of_nth(number: u64) -> Self {
+        Self::proven(Pending::nth(number))
     }
 
     /// Whether what waits for `pending` may go.
