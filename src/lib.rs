@@ -261,6 +261,7 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod stream;
 pub mod subject;
 pub mod tls;
 pub mod version;
