@@ -16,7 +16,7 @@ impl Pending {
     /// Waits for nothing: for what is kept in memory, and for streams that are flushed now and then only.
     pub const NONE: Self = Self(BatchNo(0));
 
-    pub(super) fn on(batch: BatchNo) -> Self {
+    pub(crate) fn on(batch: BatchNo) -> Self {
         Self(batch)
     }
 
@@ -39,7 +39,7 @@ pub struct Durable {
 
 impl Durable {
     /// To be called where the completion of a flush is handled, and nowhere else.
-    pub(super) fn proven(upto: BatchNo) -> Self {
+    pub(crate) fn proven(upto: BatchNo) -> Self {
         Self { upto }
     }
 

@@ -23,7 +23,9 @@ pub struct Config {
     pub max_age: Option<i64>,
     /// Most bytes of headers and payload of one message.
     pub max_message_bytes: Option<u32>,
-    /// Most messages of one subject.
+    /// Most messages of one subject. Up to 64, every message is known; beyond, the oldest ones are looked for by reading,
+    /// and a stream that discards new messages for want of bytes counts the room of the one that would give way only
+    /// if it is among the oldest of the stream.
     pub max_per_subject: Option<u64>,
     /// What gives way when the stream is full.
     pub discard: Discard,

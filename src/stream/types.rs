@@ -155,8 +155,7 @@ pub struct Appended {
 
 /// Where a stream's records go, and what it tells on the way.
 pub trait Sink {
-    /// Appends one message. `first_live` is the stream's first sequence number: it makes removals by limits durable.
-    /// On `Err` nothing was appended.
+    /// Appends one message. `first_live` is the stream's first number at this moment. On `Err` nothing was appended.
     fn message(&mut self, first_live: u64, message: &Message<'_>) -> Result<Appended, Full>;
 
     /// Appends an atomic batch as one transaction: all or nothing, also after a crash. `record_bytes` is pushed to
@@ -168,9 +167,9 @@ pub trait Sink {
         record_bytes: &mut Vec<u32>,
     ) -> Result<Pending, Full>;
 
-    /// Appends removed ranges, ascending (see [`encode_ranges`](super::encode_ranges)). To be taken from the reserve
-    /// that a log keeps for removals.
-    fn removal(&mut self, ranges: &[RangeInclusive<u64>], urgency: Urgency) -> Result<Pending, Full>;
+    /// Appends a removal record (see [`Removal`](super::Removal)). To be taken from the reserve that a log keeps for
+    /// removals. Not called for streams in memory.
+    fn removal(&mut self, content: &[u8], urgency: Urgency) -> Result<Pending, Full>;
 
     /// `bytes` of a segment are needed no longer. What the stream has placed in a segment comes out as dead to the
     /// byte when its last message there goes.
@@ -253,6 +252,8 @@ pub enum Settled {
     Needs(Block),
     /// What is wanted is not flushed yet: settle again when it is placed.
     AfterFlush,
+    /// There is more to take away than one call does: settle again, after other work.
+    Again,
 }
 
 /// What to remove from a stream.
@@ -280,4 +281,6 @@ pub enum Purged {
     Needs(Block),
     /// As [`Settled::AfterFlush`]; then call again with the same request.
     AfterFlush,
+    /// Call again with the same request, after other work.
+    Again,
 }
