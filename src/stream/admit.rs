@@ -57,7 +57,8 @@ impl Stream {
             self.replace_all(seq, sink);
         }
         self.replace(replaced, sink);
-        self.enforce_after(message.subject, seq, sink);
+        self.enforce_on(message.subject, sink);
+        self.enforce_after(sink);
         Ok(Admitted { seq, time, duplicate: false, after: appended.after })
     }
 
@@ -100,8 +101,9 @@ impl Stream {
             self.store(record, size, bytes);
         }
         for record in &records {
-            self.enforce_after(record.subject, record.seq, sink);
+            self.enforce_on(record.subject, sink);
         }
+        self.enforce_after(sink);
         Ok(Admitted { seq: self.last, time, duplicate: false, after })
     }
 
@@ -263,39 +265,45 @@ impl Stream {
 
     /// A number is taken by a message that nobody wants.
     fn skip(&mut self, seq: u64, time: Time, id: Option<u128>, sink: &mut impl Sink) -> Result<Pending, Full> {
+        let before = self.last_time.replace(time);
         self.unrecorded.insert(seq);
         let after = match self.record_removals(Urgency::Now, sink) {
             Ok(after) => after,
             Err(full) => {
+                self.last_time = before;
                 self.unrecorded.remove(seq);
                 return Err(full);
             }
         };
         self.append(after, seq);
-        self.consume(seq, time);
-        self.last_id = id;
+        self.take_numbers(seq);
         if let Some(id) = id.filter(|_| self.config.duplicate_window > 0) {
             self.dedup.insert(id, seq, time, self.config.duplicate_window, self.config.duplicate_ids_max);
         }
         Ok(after)
     }
 
-    /// Gives a number to no message.
-    pub(super) fn consume(&mut self, seq: u64, time: Time) {
-        debug_assert!(seq == self.last + 1, "{seq} after {}", self.last);
+    /// Gives numbers to no message.
+    pub(super) fn take_numbers(&mut self, upto: u64) {
+        if upto <= self.last {
+            return;
+        }
         let covers_all = self.head.upto() == self.last;
-        self.last = seq;
-        self.last_time = Some(self.last_time.map_or(time, |last| last.max(time)));
         if self.messages == 0 {
-            self.first = seq + 1;
+            self.first = upto + 1;
         } else {
-            self.deleted.insert(seq);
+            self.deleted.insert_range(self.last + 1..=upto);
         }
-        if covers_all {
-            self.head.extend(seq);
-        }
-        if self.index.is_masked() {
+        if self.index.is_masked() && upto == self.last + 1 {
             self.bits.push_back(0);
+        } else {
+            // Whatever the bits were for cannot be excluded from its block.
+            self.bits.clear();
+            self.bits_from = upto + 1;
+        }
+        self.last = upto;
+        if covers_all {
+            self.head.extend(upto);
         }
     }
 

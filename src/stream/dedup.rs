@@ -46,7 +46,7 @@ struct Bucket {
 
 #[derive(Default)]
 struct Part {
-    /// Ordered by home; the places beyond `homes` catch those that are displaced over its end.
+    /// Ordered by hash; the places beyond `homes` catch those that are displaced over its end.
     entries: Vec<Entry>,
     homes: usize,
     used: usize,
@@ -225,15 +225,14 @@ impl Dedup {
 impl Part {
     fn find(&self, id: u128, hash: u64, keys: [u64; 2]) -> Option<u32> {
         let id = split(id);
-        let home = home(hash, self.homes);
-        for entry in self.entries.get(home..)? {
+        for entry in self.entries.get(home(hash, self.homes)..)? {
             if entry.offset == 0 {
                 return None;
             }
             if entry.id == id {
                 return Some(entry.offset);
             }
-            if self.home_of(entry, keys) > home {
+            if hash_of(entry, keys) > hash {
                 return None;
             }
         }
@@ -252,8 +251,7 @@ impl Part {
     }
 
     fn try_insert(&mut self, new: Entry, hash: u64, keys: [u64; 2]) -> bool {
-        let home = home(hash, self.homes);
-        let mut at = home;
+        let mut at = home(hash, self.homes);
         while let Some(entry) = self.entries.get_mut(at) {
             if entry.offset == 0 {
                 *entry = new;
@@ -264,7 +262,7 @@ impl Part {
                 entry.offset = new.offset;
                 return true;
             }
-            if self.home_of(&self.entries[at], keys) > home {
+            if hash_of(entry, keys) > hash {
                 break;
             }
             at += 1;
@@ -287,7 +285,7 @@ impl Part {
             let mut entries = vec![FREE; homes + 4 + homes / 32];
             let mut next = 0;
             let all_fit = live().all(|entry| {
-                let place = next.max(home(hash(join(entry.id), keys), homes));
+                let place = next.max(home(hash_of(entry, keys), homes));
                 next = place + 1;
                 entries.get_mut(place).map(|free| *free = *entry).is_some()
             });
@@ -298,10 +296,10 @@ impl Part {
             homes += homes / 16 + 1;
         }
     }
+}
 
-    fn home_of(&self, entry: &Entry, keys: [u64; 2]) -> usize {
-        home(hash(join(entry.id), keys), self.homes)
-    }
+fn hash_of(entry: &Entry, keys: [u64; 2]) -> u64 {
+    hash(join(entry.id), keys)
 }
 
 /// Ids may be chosen by a client: where they go depends on keys that it does not know.

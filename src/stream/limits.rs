@@ -58,7 +58,7 @@ impl Stream {
         } else if let Some(id) = self.crowded.first().copied() {
             let subject = self.subjects.get(id);
             (What::Crowd(id), subject.first.max(self.first)..=subject.last)
-        } else if let Some(gather) = self.gathers.iter().find(|gather| !gather.is_complete(self.first)) {
+        } else if let Some(gather) = self.gathers.iter().find(|gather| !self.is_gathered(gather)) {
             (What::Gather, gather.next.max(self.first)..=gather.upto)
         } else if let Some(id) = self.subjects.first_vague() {
             let subject = self.subjects.get(id);
@@ -87,12 +87,17 @@ impl Stream {
 
     /// After a loss, some things that would be looked for cannot be found.
     fn drop_hopeless(&mut self) {
-        let (first, subjects) = (self.first, &self.subjects);
-        self.crowded.retain(|id| subjects.get(*id).first.max(first) <= subjects.get(*id).last);
-        while self.owed.is_empty()
-            && let Some(id) = self.subjects.first_vague()
-            && self.subjects.get(id).first.max(first) > self.subjects.get(id).last
-        {
+        if !self.owed.is_empty() {
+            return;
+        }
+        let may_hold = |stream: &Self, id| {
+            let subject = stream.subjects.get(id);
+            stream.live_in(subject.first..=subject.last) > 0
+        };
+        while let Some(id) = self.crowded.first().copied().filter(|id| !may_hold(self, *id)) {
+            self.crowded.remove(&id);
+        }
+        while let Some(id) = self.subjects.first_vague().filter(|id| !may_hold(self, *id)) {
             self.subjects.set_last(id, 0, 0);
         }
     }
@@ -221,15 +226,18 @@ impl Stream {
         false
     }
 
-    /// After a message has been stored: its subject's limit first, then the stream's.
-    pub(super) fn enforce_after(&mut self, subject: &[u8], seq: u64, sink: &mut impl Sink) {
+    /// After a message has been stored: its subject's limit, and then (see [`Stream::enforce_after`]) the stream's.
+    pub(super) fn enforce_on(&mut self, subject: &[u8], sink: &mut impl Sink) {
         if let Some(max) = self.config.max_per_subject
             && let Some(id) = self.subjects.find(subject)
             && self.subjects.get(id).count > max
         {
-            debug_assert!(self.subjects.get(id).last >= seq);
             self.enforce_subject(id, sink);
         }
+    }
+
+    /// After messages have been stored, the limits of the stream.
+    pub(super) fn enforce_after(&mut self, sink: &mut impl Sink) {
         let mut budget = PUBLISH_SLICE;
         self.enforce_size(&mut budget, sink);
     }

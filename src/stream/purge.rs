@@ -26,10 +26,6 @@ enum Purpose {
 }
 
 impl Gather {
-    pub(super) fn is_complete(&self, first: u64) -> bool {
-        self.next.max(first) > self.upto
-    }
-
     /// A message of a block that is read.
     pub(super) fn look_at(&mut self, seq: u64, subject: &[u8]) {
         if seq < self.next || seq > self.upto {
@@ -169,6 +165,11 @@ impl Stream {
         }
     }
 
+    /// Whether no message is left to be looked at.
+    pub(super) fn is_gathered(&self, gather: &Gather) -> bool {
+        self.live_in(gather.next..=gather.upto) == 0
+    }
+
     /// What a search has found that looked at everything up to a number; begins it if need be.
     fn gathered(&mut self, filter: &[u8], purpose: Purpose, upto: u64) -> Option<Seqs> {
         let place = self.gathers.iter().position(|gather| gather.purpose == purpose && *gather.filter == *filter);
@@ -178,7 +179,7 @@ impl Stream {
             Purpose::Rollup => self.gathers[*at].upto == upto,
         });
         match place {
-            Some(at) if self.gathers[at].is_complete(self.first) => Some(self.gathers.swap_remove(at).found),
+            Some(at) if self.is_gathered(&self.gathers[at]) => Some(self.gathers.swap_remove(at).found),
             Some(_) => None,
             None => {
                 self.gathers.retain(|gather| gather.purpose != purpose);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | version | 1 |
 //! | at | the stream's last number when the record was appended: replay carries it out there |
+//! | time | when that number was given; zero if none was |
 //! | accounts | how many; for each its number (as a signed distance from the one before), its size as the stream counts it, and its subject with its length; length zero means the subject of the one before |
 //! | ranges | how many; for each the distance of its start from the end of the one before, and its length less one |
 //!
@@ -18,6 +19,7 @@ use super::Flaw;
 use super::codec::{Reader, put, put_bytes, put_signed};
 use super::config::SEQ_MAX;
 use super::seqs::Seqs;
+use crate::log::Time;
 
 const VERSION: u64 = 1;
 
@@ -26,6 +28,8 @@ const VERSION: u64 = 1;
 pub struct Removal {
     /// The stream's last number when the record was appended.
     pub at: u64,
+    /// When that number was given; zero if none was.
+    pub time: Time,
     /// Messages that were taken off the accounts.
     pub accounts: Vec<Account>,
     /// Numbers that no longer have a message, ascending and apart.
@@ -54,6 +58,7 @@ impl Removal {
             return Err(Flaw("version of a removal"));
         }
         let at = reader.number()?;
+        let time = reader.signed()?;
         let count = reader.count()?;
         let mut accounts: Vec<Account> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -80,7 +85,7 @@ impl Removal {
             behind = end;
         }
         reader.end()?;
-        Ok(Self { at, accounts, ranges })
+        Ok(Self { at, time, accounts, ranges })
     }
 }
 
@@ -123,10 +128,11 @@ impl Accounts {
     }
 
     /// The content of a record with these accounts.
-    pub(super) fn record(&self, at: u64, removed: &Seqs) -> Vec<u8> {
+    pub(super) fn record(&self, at: u64, time: Time, removed: &Seqs) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes.len() + 64);
         put(&mut out, VERSION);
         put(&mut out, at);
+        put_signed(&mut out, time);
         put(&mut out, self.count);
         out.extend_from_slice(&self.bytes);
         put(&mut out, removed.ranges().count() as u64);
@@ -150,6 +156,7 @@ mod tests {
         #[test]
         fn records_come_back(
             at: u64,
+            time: i64,
             accounts in prop::collection::vec((1..1_u64 << 40, any::<u32>(), "[ab]{1,3}"), 0..20),
             removed in prop::collection::vec((1..1_u64 << 40, 0..1000_u64), 0..20),
             noise: Vec<u8>,
@@ -162,9 +169,9 @@ mod tests {
             for (start, length) in removed {
                 seqs.insert_range(start..=start + length);
             }
-            let bytes = encoded.record(at, &seqs);
+            let bytes = encoded.record(at, time, &seqs);
             let ranges = seqs.ranges().collect();
-            prop_assert_eq!(Removal::decode(&bytes), Ok(Removal { at, accounts, ranges }));
+            prop_assert_eq!(Removal::decode(&bytes), Ok(Removal { at, time, accounts, ranges }));
             for cut in 0..bytes.len() {
                 prop_assert!(Removal::decode(&bytes[..cut]).is_err());
             }

@@ -54,8 +54,9 @@ impl Stream {
 
     /// Tells the log what it does not know yet of removed messages.
     pub(super) fn record_removals(&mut self, urgency: Urgency, sink: &mut impl Sink) -> Result<Pending, Full> {
+        let time = self.last_time.unwrap_or(0);
         if (!self.unrecorded.is_empty() || !self.accounts.is_empty()) && !self.config.is_memory() {
-            let after = sink.removal(&self.accounts.record(self.last, &self.unrecorded), urgency)?;
+            let after = sink.removal(&self.accounts.record(self.last, time, &self.unrecorded), urgency)?;
             self.note_pending(after);
         }
         self.unrecorded = Seqs::default();
@@ -68,15 +69,8 @@ impl Stream {
         debug_assert!(self.is_live(seq), "{seq} does not live");
         self.messages -= 1;
         self.exempt.remove(seq);
-        let in_head = self.head.remove(seq);
-        if seq == self.first {
-            self.first = if self.messages == 0 { self.last + 1 } else { self.deleted.next_absent(seq + 1) };
-            self.first_moved();
-        } else {
-            self.deleted.insert(seq);
-        }
-        sink.removed(seq..=seq);
-        match known.or(in_head) {
+        // The accounts first: the index forgets what is needed no longer.
+        match self.head.remove(seq).or(known) {
             Some(known) => self.account(&known, cause, sink),
             None => {
                 self.owed.insert(seq);
@@ -85,6 +79,13 @@ impl Stream {
                 }
             }
         }
+        if seq == self.first {
+            self.first = if self.messages == 0 { self.last + 1 } else { self.deleted.next_absent(seq + 1) };
+            self.first_moved();
+        } else {
+            self.deleted.insert(seq);
+        }
+        sink.removed(seq..=seq);
     }
 
     /// Makes all messages of a range such that do not live.

@@ -79,6 +79,9 @@ impl Stream {
     fn carry_out(&mut self, last: u64, sink: &mut impl Sink) {
         while self.queued.front().is_some_and(|removal| removal.at <= last) {
             let Some(removal) = self.queued.pop_front() else { return };
+            if removal.time != 0 {
+                self.last_time = Some(self.last_time.map_or(removal.time, |last| last.max(removal.time)));
+            }
             for account in &removal.accounts {
                 let (is_live, is_owed) = (self.is_live(account.seq), self.owed.contains(account.seq));
                 let Some(subject) = self.subjects.find(&account.subject).filter(|_| is_live || is_owed) else { continue };
@@ -95,26 +98,6 @@ impl Stream {
                 // Numbers that no message has got.
                 self.take_numbers(*range.end());
             }
-        }
-    }
-
-    /// Gives numbers to no message.
-    fn take_numbers(&mut self, upto: u64) {
-        if upto <= self.last {
-            return;
-        }
-        let covers_all = self.head.upto() == self.last;
-        if self.messages == 0 {
-            self.first = upto + 1;
-        } else {
-            self.deleted.insert_range(self.last + 1..=upto);
-        }
-        // Whatever these bits were for cannot be excluded from its block.
-        self.bits.clear();
-        self.bits_from = upto + 1;
-        self.last = upto;
-        if covers_all {
-            self.head.extend(upto);
         }
     }
 

@@ -24,12 +24,13 @@ pub(super) struct Model {
     pub(super) last_time: Option<Time>,
     pub(super) last_id: Option<u128>,
     pub(super) ids: BTreeMap<u128, (u64, Time)>,
+    in_batch: bool,
 }
 
 impl Model {
     pub(super) fn new(config: Config) -> Self {
         let last = config.first_seq.max(1) - 1;
-        Self { config, messages: BTreeMap::new(), last, last_time: None, last_id: None, ids: BTreeMap::new() }
+        Self { config, messages: BTreeMap::new(), last, last_time: None, last_id: None, ids: BTreeMap::new(), in_batch: false }
     }
 
     pub(super) fn size(&self, stored: &Stored) -> u64 {
@@ -104,22 +105,37 @@ impl Model {
         }
         self.last += 1;
         self.last_time = Some(time);
-        self.last_id = m.id;
         if let Some(id) = m.id {
             self.ids.insert(id, (self.last, time));
         }
         if m.unwanted {
             return Ok((self.last, false));
         }
+        self.last_id = m.id;
         match m.rollup {
             Rollup::Nothing => {}
             Rollup::Stream => self.messages.clear(),
             Rollup::Subject => self.messages.retain(|_, stored| stored.subject != m.subject),
         }
         self.messages.insert(self.last, stored);
-        self.enforce_subject(m.subject);
-        self.enforce_size();
+        if !self.in_batch {
+            self.enforce_subject(m.subject);
+            self.enforce_size();
+        }
         Ok((self.last, false))
+    }
+
+    /// The messages of a batch are stored before any limit takes something away.
+    pub(super) fn admit_batch(&mut self, now: Time, messages: &[Inbound<'_>]) {
+        self.in_batch = true;
+        for message in messages {
+            self.admit(now, message, false).expect("the stream has taken all of them");
+        }
+        self.in_batch = false;
+        for message in messages {
+            self.enforce_subject(message.subject);
+        }
+        self.enforce_size();
     }
 
     fn enforce_subject(&mut self, subject: &[u8]) {

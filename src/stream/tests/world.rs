@@ -127,6 +127,8 @@ struct Log {
     open: Batch,
     open_no: u64,
     is_full: bool,
+    /// Nothing at all is taken any more.
+    reserve_is_full: bool,
     is_memory: bool,
     /// Messages of a stream in memory.
     memory: BTreeMap<u64, Record>,
@@ -172,7 +174,7 @@ impl Sink for Log {
 
     fn removal(&mut self, content: &[u8], _: Urgency) -> Result<Pending, Full> {
         assert!(!self.is_memory);
-        if self.is_full {
+        if self.reserve_is_full {
             return Err(Full);
         }
         self.open.removals.push(content.to_vec());
@@ -241,7 +243,7 @@ impl World {
             Op::Publish { .. } => self.run_publish(op),
             Op::Batch { subjects, id } => self.run_batch(subjects, *id),
             Op::Remove { nth } => {
-                let Some(seq) = self.nth(*nth).filter(|_| !self.log.is_full) else { return };
+                let Some(seq) = self.nth(*nth) else { return };
                 let is_visible = self.stream.is_visible(seq);
                 match self.stream.remove(seq, &mut self.log) {
                     Ok(_) => assert!(is_visible && self.model.messages.remove(&seq).is_some()),
@@ -268,12 +270,10 @@ impl World {
                     discard_new_per_subject: self.model.config.discard_new_per_subject && max_per_subject.is_some(),
                     ..self.model.config.clone()
                 };
-                if !self.log.is_full {
-                    self.model.config.validate_update(&config).unwrap();
-                    self.stream.update(config.clone(), &mut self.log).unwrap();
-                    self.log.open.configs.push(config.clone());
-                    self.model.update(config);
-                }
+                self.model.config.validate_update(&config).unwrap();
+                self.stream.update(config.clone(), &mut self.log).unwrap();
+                self.log.open.configs.push(config.clone());
+                self.model.update(config);
             }
             Op::Full(is_full) => self.log.is_full = *is_full,
         }
@@ -345,12 +345,8 @@ impl World {
 
     pub(super) fn admit_batch(&mut self, messages: &[Inbound<'_>]) -> Result<Admitted, BatchRefused> {
         self.settle();
-        let mut model = self.model.clone();
         let answer = self.stream.admit_batch(self.now, messages, &mut self.log)?;
-        for message in messages {
-            model.admit(self.now, message, false).expect("the stream has taken all of them");
-        }
-        self.model = model;
+        self.model.admit_batch(self.now, messages);
         assert_eq!(answer.seq, self.model.last);
         Ok(answer)
     }
@@ -371,9 +367,6 @@ impl World {
     }
 
     fn run_purge(&mut self, filter: Option<&[u8]>, below: Option<u64>, keep: u64) {
-        if self.log.is_full {
-            return;
-        }
         self.settle();
         let purge = Purge { filter, below, keep };
         let count = loop {
@@ -385,6 +378,12 @@ impl World {
             }
         };
         assert_eq!(count, self.model.purge(filter, below, keep));
+    }
+
+    pub(super) fn purge_unchecked(&mut self, below: u64) {
+        let purge = Purge { below: Some(below), ..Purge::default() };
+        assert!(matches!(self.stream.purge(&purge, self.now, &mut self.log), Ok(Purged::Done { .. })));
+        self.settle();
     }
 
     /// Settles, reading and flushing as it must.
@@ -410,14 +409,12 @@ impl World {
     pub(super) fn snapshot(&mut self) -> Vec<u8> {
         self.settle();
         let mut bytes = Vec::new();
-        let was_full = std::mem::take(&mut self.log.is_full);
         self.stream.snapshot(&mut self.log, &mut bytes).unwrap();
-        self.log.is_full = was_full;
         bytes
     }
 
     pub(super) fn fill_log(&mut self, is_full: bool) {
-        self.log.is_full = is_full;
+        (self.log.is_full, self.log.reserve_is_full) = (is_full, is_full);
     }
 
     fn supply(&mut self, block: Block) {
@@ -437,7 +434,10 @@ impl World {
             })
             .collect();
         assert!(block.from <= block.upto && block.upto <= self.stream.visible(), "{block:?}");
+        let lost = self.stream.lost();
+        let seqs: Vec<u64> = details.iter().map(|detail| detail.seq).collect();
         self.stream.supply(details, &mut self.log);
+        assert!(self.unreadable.is_some() || self.stream.lost() == lost, "{block:?}: only {seqs:?}");
     }
 
     /// As a reader does: from the position forward within the segment, runs of the range, until its last number.
@@ -524,7 +524,7 @@ impl World {
     }
 
     fn checkpoint(&mut self) {
-        if self.log.open.snapshot.is_some() || self.model.config.is_memory() || self.log.is_full {
+        if self.log.open.snapshot.is_some() || self.model.config.is_memory() {
             return;
         }
         let mut bytes = Vec::new();
