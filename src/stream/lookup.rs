@@ -165,12 +165,13 @@ impl Stream {
         Some(Block { from, upto: upto.min(stretch.upto), position: Some(stretch.entry.position) })
     }
 
-    /// The last part of a range that can be read at once.
+    /// The last part of a range that can be read at once; `None` if some of the range is not placed.
     pub(super) fn block_back(&self, from: u64, upto: u64) -> Option<Block> {
-        let upto = upto.min(self.visible());
-        if from > upto {
+        let visible = self.visible();
+        if upto > visible && self.live_in(visible + 1..=upto) > 0 || from > visible {
             return None;
         }
+        let upto = upto.min(visible);
         if self.config.is_memory() {
             return Some(Block { from: from.max(upto.saturating_sub(MEMORY_BLOCK - 1)), upto, position: None });
         }

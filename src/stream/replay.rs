@@ -1,7 +1,8 @@
 //! Replay: what the log holds after a snapshot, batch by batch.
 //!
 //! Removal records tell at which number they were appended, and are carried out there: so the stream goes through the
-//! states it had. Runs and records that the snapshot knows change nothing.
+//! states it had. Runs and records that the snapshot knows change nothing. What a sink hears of dead bytes meanwhile may be
+//! old news: [`Stream::occupied`] tells how it is in the end.
 
 use super::removing::Cause;
 use super::*;

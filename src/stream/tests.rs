@@ -41,12 +41,12 @@ fn config() -> impl Strategy<Value = Config> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::with_cases(1_000) })]
 
     /// Every answer, every number and every look-up is that of the naive model, through limits, deletions, purges, delayed
     /// flushes, cleaning, checkpoints and crashes.
     #[test]
-    fn behaves_like_the_model(config in config(), ops in ops(1..120)) {
+    fn behaves_like_the_model(config in config(), ops in ops(1..200)) {
         let mut world = World::new(config);
         for op in &ops {
             world.run(op);

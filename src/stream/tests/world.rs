@@ -13,7 +13,7 @@ use crate::log::{BatchNo, Detail, Durable, Kind, PlacedRun};
 pub(super) const MS: i64 = 1_000_000;
 /// As in `expiry.rs`.
 const STEP_BITS: u32 = 27;
-const SEGMENT_BYTES: u32 = 10 * 4096;
+const SEGMENT_BYTES: u32 = 6 * 4096;
 const GRAIN: Grain = Grain { head: 4, head_small: 2, kept_per_subject: 3, entry_log_bytes: 3 * 4096 };
 const SUBJECTS: [&str; 6] = ["a", "b", "a.b", "a.c", "b.c.d", "a.b.c"];
 const FILTERS: [&str; 8] = [">", "a", "a.*", "*.c.>", "a.>", "x", "*", "a.b"];
@@ -102,7 +102,8 @@ struct Batch {
     moved: Vec<Run>,
     removals: Vec<Vec<u8>>,
     configs: Vec<Config>,
-    snapshot: Option<Vec<u8>>,
+    /// And the first batch that was not flushed when it was taken: replay begins there.
+    snapshot: Option<(Vec<u8>, u64)>,
 }
 
 impl Batch {
@@ -130,6 +131,7 @@ struct Log {
     /// Nothing at all is taken any more.
     reserve_is_full: bool,
     is_memory: bool,
+    is_replaying: bool,
     /// Messages of a stream in memory.
     memory: BTreeMap<u64, Record>,
     /// Bytes of messages in each segment, and those of them that are dead.
@@ -182,6 +184,9 @@ impl Sink for Log {
     }
 
     fn dead(&mut self, segment: SegmentNo, bytes: u64) {
+        if self.is_replaying {
+            return;
+        }
         let (live, dead) = self.segments.get_mut(&segment).expect("a segment in use");
         *dead += bytes;
         assert!(dead <= live, "{dead} of {live} bytes of {segment:?} are dead");
@@ -213,6 +218,8 @@ pub(super) struct World {
     pub(super) now: Time,
     pub(super) expired: Vec<(Vec<u8>, u64)>,
     pub(super) unreadable: Option<RangeInclusive<u64>>,
+    steps: u32,
+    was_updated: bool,
     /// Batches of complete checkpoints, the latest last, and the first batch that each needs.
     checkpoints: Vec<(u64, u64)>,
 }
@@ -234,6 +241,8 @@ impl World {
             now: 1_700_000_000_000 * MS,
             expired: Vec::new(),
             unreadable: None,
+            steps: 0,
+            was_updated: false,
             checkpoints: Vec::new(),
         }
     }
@@ -244,6 +253,7 @@ impl World {
             Op::Batch { subjects, id } => self.run_batch(subjects, *id),
             Op::Remove { nth } => {
                 let Some(seq) = self.nth(*nth) else { return };
+                
                 let is_visible = self.stream.is_visible(seq);
                 match self.stream.remove(seq, &mut self.log) {
                     Ok(_) => assert!(is_visible && self.model.messages.remove(&seq).is_some()),
@@ -264,6 +274,8 @@ impl World {
             Op::Clean { nth, cut } => self.clean(*nth, *cut),
             Op::Crash { keep, older } => self.crash(*keep, *older),
             Op::Update { max_messages, max_per_subject } => {
+                // What is due goes first: it may be what a limit would have taken.
+                self.settle();
                 let config = Config {
                     max_messages: *max_messages,
                     max_per_subject: *max_per_subject,
@@ -274,10 +286,25 @@ impl World {
                 self.stream.update(config.clone(), &mut self.log).unwrap();
                 self.log.open.configs.push(config.clone());
                 self.model.update(config);
+                self.was_updated = true;
             }
             Op::Full(is_full) => self.log.is_full = *is_full,
         }
-        self.check();
+        self.steps += 1;
+        if !self.is_lazy() || self.steps % 8 == 0 || matches!(op, Op::Update { .. }) {
+            self.check();
+        } else {
+            // Accounts may lag behind; what lives does not.
+            for seq in self.model.first().min(self.stream.first_seq())..=self.model.last + 1 {
+                assert_eq!(self.stream.is_live(seq), self.model.messages.contains_key(&seq), "{seq} after {op:?}");
+            }
+        }
+    }
+
+    /// Whether the stream may be left unsettled for a while: whatever it does later is the same as if done at once.
+    fn is_lazy(&self) -> bool {
+        let config = &self.model.config;
+        !self.was_updated && config.max_bytes.is_none() && config.max_per_subject.is_none_or(|max| max <= GRAIN.kept_per_subject)
     }
 
     fn nth(&self, nth: usize) -> Option<u64> {
@@ -326,7 +353,9 @@ impl World {
 
     /// Admits a message, in the stream and in the model, and compares the answers.
     pub(super) fn admit(&mut self, message: &Inbound<'_>) -> Result<Admitted, Refused> {
-        self.settle();
+        if !self.is_lazy() {
+            self.settle();
+        }
         let answer = loop {
             match self.stream.admit(self.now, message, &mut self.log) {
                 Err(Refused { why: Refusal::Unsettled, .. }) => self.settle(),
@@ -334,6 +363,13 @@ impl World {
                 answer => break answer,
             }
         };
+        let subject = self.stream.subjects.find(message.subject);
+        if answer.is_err_and(|refused| refused.why == Refusal::MaxBytes)
+            && subject.is_some_and(|id| !self.stream.subjects.is_listed(id))
+        {
+            // See `Config::max_per_subject`: the room of the one that would give way is not known.
+            return answer;
+        }
         let is_known = answer.is_ok_and(|admitted| admitted.duplicate);
         let expected = self.model.admit(self.now, message, is_known);
         assert_eq!(answer.map(|admitted| (admitted.seq, admitted.duplicate)).map_err(|refused| refused.why), expected);
@@ -418,6 +454,7 @@ impl World {
     }
 
     fn supply(&mut self, block: Block) {
+        
         let details: Vec<Detail> = self
             .read(&block)
             .into_iter()
@@ -506,13 +543,10 @@ impl World {
             self.stream.placed(&run, &mut self.log);
         }
         self.stream.flushed(&Durable::proven(BatchNo(written.no)));
-        let is_checkpoint = written.batch.snapshot.is_some();
-        let no = written.no;
-        self.disk.push(written);
-        if is_checkpoint {
-            let floor = self.in_flight.iter().map(|written| written.no).chain([no]).min().unwrap_or(no);
-            self.checkpoints.push((no, floor));
+        if let Some((_, floor)) = &written.batch.snapshot {
+            self.checkpoints.push((written.no, *floor));
         }
+        self.disk.push(written);
         self.recycle();
     }
 
@@ -529,14 +563,15 @@ impl World {
         }
         let mut bytes = Vec::new();
         self.stream.snapshot(&mut self.log, &mut bytes).unwrap();
-        self.log.open.snapshot = Some(bytes);
+        let floor = self.in_flight.first().map_or(self.log.open_no, |written| written.no);
+        self.log.open.snapshot = Some((bytes, floor));
     }
 
     /// The first batch that nothing needs to be kept from: that of the older checkpoint, with what was in flight then.
     fn kept_from(&self) -> u64 {
         match self.checkpoints.len() {
             0 | 1 => 0,
-            count => self.checkpoints[count - 2].1.saturating_sub(IN_FLIGHT_MAX),
+            count => self.checkpoints[count - 2].1,
         }
     }
 
@@ -549,6 +584,7 @@ impl World {
             let batches = || self.disk.iter().filter(|written| written.position.segment() == segment);
             let (bytes, dead) = self.log.segments.get(&segment).copied().unwrap_or((0, 0));
             if bytes == dead && all_flushed && batches().all(|written| written.no < kept_from) {
+                
                 self.disk.retain(|written| written.position.segment() != segment);
                 self.log.segments.remove(&segment);
             }
@@ -584,6 +620,7 @@ impl World {
                 _ => runs.push(Run { first_live: self.stream.first_seq(), records: vec![record], moved_from: Some(birth) }),
             }
         }
+        
         self.log.open.moved = runs;
     }
 
@@ -597,8 +634,8 @@ impl World {
         for written in &kept {
             let bytes: u64 = runs(written).iter().map(|run| u64::from(run.content_bytes)).sum();
             self.log.segments.entry(written.position.segment()).or_default().0 += bytes;
-            if written.batch.snapshot.is_some() {
-                self.checkpoints.push((written.no, written.no));
+            if let Some((_, floor)) = &written.batch.snapshot {
+                self.checkpoints.push((written.no, *floor));
             }
         }
         self.disk.extend(kept);
@@ -608,19 +645,20 @@ impl World {
             Some(written) => written.model.clone(),
             None => Model::new(self.first.clone()),
         };
-        let nth = if older { 2 } else { 1 };
-        let checkpoint = self.checkpoints.len().checked_sub(nth).map(|at| self.checkpoints[at]);
+        if older && self.checkpoints.len() > 1 {
+            // The latest is damaged. Then there is only one until the next.
+            self.checkpoints.pop();
+            self.checkpoints.drain(..self.checkpoints.len() - 1);
+        }
+        let checkpoint = self.checkpoints.last().copied();
         let snapshot = checkpoint.and_then(|(no, _)| self.disk.iter().find(|written| written.no == no));
-        let (mut stream, from) = match snapshot.and_then(|written| Some((written.no, written.batch.snapshot.clone()?))) {
-            Some((no, bytes)) => {
-                (Stream::restore(&bytes, self.stream.incarnation()).unwrap(), no.saturating_sub(IN_FLIGHT_MAX))
-            }
+        let (mut stream, from) = match snapshot.and_then(|written| written.batch.snapshot.clone()) {
+            Some((bytes, floor)) => (Stream::restore(&bytes, self.stream.incarnation()).unwrap(), floor),
             None => (Stream::new(self.first.clone(), self.stream.incarnation()), 0),
         };
         stream.grain = GRAIN;
-        self.checkpoints.truncate((self.checkpoints.len() + 1).saturating_sub(nth));
-        let mut replaying = Log::default();
-        replaying.segments = self.log.segments.keys().map(|segment| (*segment, (u64::MAX, 0))).collect();
+        
+        let mut replaying = Log { is_replaying: true, ..Log::default() };
         for written in self.disk.iter().filter(|written| written.no >= from) {
             for config in &written.batch.configs {
                 stream.replay_update(config.clone());
@@ -795,9 +833,6 @@ impl World {
         self.crash(0, false);
     }
 }
-
-/// Batches that may be in flight when a snapshot is taken, with room to spare: replay begins so much earlier.
-const IN_FLIGHT_MAX: u64 = 200;
 
 fn runs(written: &Written) -> Vec<PlacedRun> {
     let original = Run { first_live: written.batch.first_live, records: written.batch.messages.clone(), moved_from: None };
