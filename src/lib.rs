@@ -273,6 +273,8 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod store;
+pub mod stream;
 pub mod subject;
 pub mod tls;
 pub mod version;

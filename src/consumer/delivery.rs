@@ -284,3 +284,13 @@ impl Consumer {
         }
     }
 }
+
+impl Consumer {
+    /// A single message that is still to be delivered is not there any more.
+    pub fn passed_each(&mut self, seq: u64) {
+        if self.each.front() == Some(&seq) {
+            self.each.pop_front();
+            self.num_pending = self.num_pending.saturating_sub(1);
+        }
+    }
+}

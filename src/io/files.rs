@@ -142,7 +142,8 @@ impl ReadFiles for LogDirectory {
         for entry in std::fs::read_dir(&self.path).map_err(|error| fault(&error))? {
             let entry = entry.map_err(|error| fault(&error))?;
             let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".segment")).and_then(|name| name.parse().ok());
+            let number =
+                name.to_str().and_then(|name| name.strip_suffix(".segment")).and_then(|name| name.parse().ok());
             if let Some(number) = number {
                 let metadata = entry.metadata().map_err(|error| fault(&error))?;
                 slots.push((Slot(number), metadata.len()));

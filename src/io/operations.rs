@@ -74,20 +74,11 @@ impl Operations {
         let bytes = data.iter().map(|buffer| buffer.len()).sum();
         let write = opcode::Writev::new(Fd(fd), vectors.as_ptr(), vectors.len() as u32).offset(offset).build();
         let flush = opcode::Fsync::new(Fd(fd)).flags(FsyncFlags::DATASYNC).build();
-        let operation = Operation::Commit {
-            tag,
-            _vectors: Vectors(vectors),
-            _data: data,
-            bytes,
-            written: None,
-            flushed: None,
-        };
+        let operation =
+            Operation::Commit { tag, _vectors: Vectors(vectors), _data: data, bytes, written: None, flushed: None };
         let key = self.flying.insert(operation) as u64;
         // A write that fails or falls short takes the flush with it.
-        [
-            write.flags(Flags::IO_LINK).user_data(OPERATION | key << 1),
-            flush.user_data(OPERATION | key << 1 | 1),
-        ]
+        [write.flags(Flags::IO_LINK).user_data(OPERATION | key << 1), flush.user_data(OPERATION | key << 1 | 1)]
     }
 
     pub(super) fn read(&mut self, fd: RawFd, offset: u64, bytes: usize, tag: u64) -> squeue::Entry {

@@ -108,8 +108,7 @@ impl Log {
         let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
             segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
         });
-        let worthwhile =
-            sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.bytes));
+        let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.bytes));
         let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
         Some(Candidate { segment: *no, end: segment.end, live: segment.records.saturating_sub(segment.dead) })
     }

@@ -259,4 +259,3 @@ pub fn control_records<'a>(
         }))
     })
 }
-

@@ -343,7 +343,10 @@ impl Cache {
         let batch_of = parse(batch, &self.expect(position)).ok()?;
         let run = batch_of.runs().nth(index)?;
         let (Kind::Messages, Some(stream), false) = (run.entry.kind, run.entry.stream, run.entry.fragment) else {
-            return Some(Err(NotMessages { fragment: run.entry.stream.filter(|_| run.entry.fragment), seq: run.entry.first_seq }));
+            return Some(Err(NotMessages {
+                fragment: run.entry.stream.filter(|_| run.entry.fragment),
+                seq: run.entry.first_seq,
+            }));
         };
         let decoded = DecodedRun::decode(&run, position, batch);
         Some(decoded.map(|run| (stream, Arc::new(run))).map_err(|_| NotMessages { fragment: None, seq: 0 }))

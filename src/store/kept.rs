@@ -25,7 +25,14 @@ impl Store {
     ///
     /// # Errors
     /// There is no such set.
-    pub fn put(&mut self, now: Time, of: Incarnation, key: &[u8], value: &[u8], urgency: Urgency) -> Result<Pending, NotFound> {
+    pub fn put(
+        &mut self,
+        now: Time,
+        of: Incarnation,
+        key: &[u8],
+        value: &[u8],
+        urgency: Urgency,
+    ) -> Result<Pending, NotFound> {
         let set = self.kept.sets.get_mut(&of).ok_or(NotFound)?;
         set.insert(key.to_vec(), value.to_vec());
         let mut content = vec![PUT];

@@ -45,8 +45,8 @@ pub use opening::{Opened, Report};
 
 use crate::consumer::{self, Consumer, Delivery, MemberId, Occupied, Origin, PullRequest, Target};
 use crate::log::{
-    DiskFault, Durable, Event as LogEvent, Flaw, Incarnation, Kind, Log, LogId, Message, Outcome, Pending, Position, Request,
-    RequestId, SegmentNo, Slot, StoreId, Time, Urgency, varint,
+    DiskFault, Durable, Event as LogEvent, Flaw, Incarnation, Kind, Log, LogId, Message, Outcome, Pending, Position,
+    Request, RequestId, SegmentNo, Slot, StoreId, Time, Urgency, varint,
 };
 use crate::stream::{self, Admitted, Inbound, Lookup, Purge, Purged, Refused, State, Stream};
 use cache::{Cache, DecodedRun};
@@ -676,9 +676,11 @@ impl Store {
     fn wake(&mut self, wake: Wake) {
         let dirty = match wake {
             Wake::Stream(of) => self.streams.get_mut(&of).map(|slot| &mut slot.dirty),
-            Wake::Consumer(key) => {
-                self.streams.get_mut(&key.stream).and_then(|slot| slot.consumers.get_mut(&key.number)).map(|s| &mut s.dirty)
-            }
+            Wake::Consumer(key) => self
+                .streams
+                .get_mut(&key.stream)
+                .and_then(|slot| slot.consumers.get_mut(&key.number))
+                .map(|s| &mut s.dirty),
             Wake::Cleaner => {
                 self.cleaner.awake = true;
                 return;

@@ -8,7 +8,9 @@ use super::upkeep::{OF_SET, OF_STREAM};
 use super::{CREATE, ConsumerKey, ConsumerSlot, DELTA, END, Options, Store, StreamSlot, Wake, decode_meta};
 use crate::consumer::Consumer;
 use crate::log::recover::{Effect, Files, Refusal, Repair, Visitor, recover};
-use crate::log::{Flaw, Incarnation, Kind, LogId, Message, Pending, PlacedRun, SegmentNo, StoreId, Time, Urgency, varint};
+use crate::log::{
+    Flaw, Incarnation, Kind, LogId, Message, Pending, PlacedRun, SegmentNo, StoreId, Time, Urgency, varint,
+};
 use crate::stream::{Appended, Full, Removal, Sink, Stream};
 
 /// A store that was opened.
@@ -45,8 +47,7 @@ impl Store {
     ) -> Result<Opened, Refusal> {
         let mut opening = Opening::default();
         let recovered = recover(files, id, store, options.log, &mut opening)?;
-        let report =
-            Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
+        let report = Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
         let mut opened = Self::with_log(recovered.log, store, options);
         let mut sink = ReplaySink::default();
         for slot in opening.streams.values_mut() {

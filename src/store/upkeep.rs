@@ -248,13 +248,7 @@ impl Store {
     }
 
     /// Appends again what is needed of a run, if the stream's index points to it.
-    fn move_run(
-        &mut self,
-        now: Time,
-        of: Incarnation,
-        run: &DecodedRun,
-        position: Position,
-    ) -> Option<Pending> {
+    fn move_run(&mut self, now: Time, of: Incarnation, run: &DecodedRun, position: Position) -> Option<Pending> {
         let slot = self.streams.get(&of)?;
         let mut pending = None;
         for index in 0.. {

@@ -13,10 +13,10 @@
 
 #![forbid(unsafe_code)]
 
-mod arena;
+pub(crate) mod arena;
 mod index;
 mod matched;
-mod table;
+pub(crate) mod table;
 mod targets;
 mod trie;
 
