@@ -108,9 +108,15 @@ fn memory_is_as_promised() {
     }
 
     const SUBJECTS: u64 = 1_000_000;
-    let many = |nth: u64, text: &mut Vec<u8>| text.extend_from_slice(format!("orders.{:07}.created", nth % SUBJECTS).as_bytes());
+    let many = |nth: u64, text: &mut Vec<u8>| {
+        text.extend_from_slice(format!("orders.{:07}.created", nth % SUBJECTS).as_bytes())
+    };
     let (mut stream, bytes) = fill(Config::default(), MESSAGES, 256, many);
-    println!("5 M messages on 1 M subjects of 22 bytes: {} KiB, {} bytes per subject", bytes / 1024, bytes as u64 / SUBJECTS);
+    println!(
+        "5 M messages on 1 M subjects of 22 bytes: {} KiB, {} bytes per subject",
+        bytes / 1024,
+        bytes as u64 / SUBJECTS
+    );
     assert!(bytes <= 120 * MIB && bytes as u64 / SUBJECTS <= 120, "{bytes} bytes");
 
     let with_last = Config { max_per_subject: Some(1), ..Config::default() };

@@ -82,7 +82,9 @@ impl Dedup {
     /// Remembers the id of a message, which is newer than all others. `max` is how many may be remembered.
     pub(super) fn insert(&mut self, id: u128, seq: u64, time: Time, window: i64, max: u32) {
         match self.buckets.back_mut() {
-            Some(last) if time < last.start.saturating_add(window / BUCKETS) && last.count * 16 < u64::from(max) + 16 => {
+            Some(last)
+                if time < last.start.saturating_add(window / BUCKETS) && last.count * 16 < u64::from(max) + 16 =>
+            {
                 last.last = last.last.max(time);
                 last.count += 1;
             }
@@ -137,7 +139,8 @@ impl Dedup {
 
     /// Makes room for a number that is too far from the others: the oldest are forgotten if they must.
     fn rebase(&mut self, seq: u64) {
-        while self.buckets.front().is_some_and(|bucket| seq.saturating_sub(bucket.first_seq) > u64::from(u32::MAX) / 2) {
+        while self.buckets.front().is_some_and(|bucket| seq.saturating_sub(bucket.first_seq) > u64::from(u32::MAX) / 2)
+        {
             self.forget_bucket();
         }
         let base = self.buckets.front().map_or(seq, |bucket| bucket.first_seq.min(seq)) - 1;
@@ -312,7 +315,7 @@ fn hash(id: u128, keys: [u64; 2]) -> u64 {
 
 /// Where an entry of that hash belongs: in the order of the hashes.
 fn home(hash: u64, homes: usize) -> usize {
-    (u128::from(hash) * homes as u128 >> 64) as usize
+    ((u128::from(hash) * homes as u128) >> 64) as usize
 }
 
 /// Chosen by other bits than the home.

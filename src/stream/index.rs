@@ -87,8 +87,7 @@ impl Index {
             return;
         }
         let floor = self.last().map_or(Time::MIN, |entry| entry.first_time);
-        let entry =
-            Entry { first_seq: run.first_seq, first_time: run.first_time.max(floor), position: run.position };
+        let entry = Entry { first_seq: run.first_seq, first_time: run.first_time.max(floor), position: run.position };
         let end = self.end();
         self.insert(end, entry, mask);
         self.tail = Some(run.position);
@@ -105,7 +104,8 @@ impl Index {
 
         // What the cut leaves of the old entry behind the run keeps its place, if there is anything.
         if last < end && is_needed(last + 1..=end) {
-            let rest = Entry { first_seq: last + 1, first_time: run.last_time.max(behind_entry.first_time), ..behind_entry };
+            let rest =
+                Entry { first_seq: last + 1, first_time: run.last_time.max(behind_entry.first_time), ..behind_entry };
             let at = self.next(behind).unwrap_or_else(|| self.end());
             self.insert(at, rest, behind_mask);
         } else if was_tail {
@@ -342,13 +342,6 @@ impl Index {
             before = (first_seq, first_time);
         }
         Ok(index)
-    }
-
-    #[cfg(test)]
-    pub(super) fn heap_bytes(&self) -> usize {
-        let chunks: usize =
-            self.chunks.iter().map(|chunk| chunk.entries.capacity() * 24 + chunk.masks.capacity() * 8).sum();
-        chunks + self.chunks.capacity() * size_of::<Chunk>()
     }
 }
 

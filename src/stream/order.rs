@@ -79,7 +79,12 @@ impl Order {
     }
 
     /// Visits all subjects that begin with `prefix`, in order, until `each` says `false`.
-    pub(super) fn visit<'t>(&self, prefix: &[u8], text_of: impl Fn(u32) -> &'t [u8], mut each: impl FnMut(u32) -> bool) {
+    pub(super) fn visit<'t>(
+        &self,
+        prefix: &[u8],
+        text_of: impl Fn(u32) -> &'t [u8],
+        mut each: impl FnMut(u32) -> bool,
+    ) {
         if self.root == NOTHING {
             return;
         }

@@ -85,7 +85,9 @@ impl Stream {
             }
             for account in &removal.accounts {
                 let (is_live, is_owed) = (self.is_live(account.seq), self.owed.contains(account.seq));
-                let Some(subject) = self.subjects.find(&account.subject).filter(|_| is_live || is_owed) else { continue };
+                let Some(subject) = self.subjects.find(&account.subject).filter(|_| is_live || is_owed) else {
+                    continue;
+                };
                 // How much it took in the log is guessed.
                 let known = Known { seq: account.seq, time: 0, subject, size: account.size, record: account.size };
                 if is_live {

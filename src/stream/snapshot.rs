@@ -153,7 +153,7 @@ impl Stream {
             let is_sound = count > 0
                 && last <= self.last
                 && older.back().is_none_or(|kept| kept.seq < last)
-                && older.len() as u64 <= count - 1
+                && (older.len() as u64) < count
                 && text.len() <= SUBJECT_BYTES_MAX
                 && self.subjects.find(text).is_none()
                 && self.subjects.has_room();
@@ -189,7 +189,8 @@ impl Stream {
         let mut head = Head::default();
         let mut before = 0_u64;
         for _ in 0..reader.count()? {
-            let seq = before.checked_add(reader.number()?).filter(|seq| *seq > before).ok_or(Flaw("oldest messages"))?;
+            let seq =
+                before.checked_add(reader.number()?).filter(|seq| *seq > before).ok_or(Flaw("oldest messages"))?;
             let time = reader.signed()?;
             let subject = self.subjects.find(reader.bytes()?).ok_or(Flaw("subject of the oldest messages"))?;
             let (size, record) = (reader.small()?, reader.small()?);

@@ -30,7 +30,15 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(config: Config) -> Self {
         let last = config.first_seq.max(1) - 1;
-        Self { config, messages: BTreeMap::new(), last, last_time: None, last_id: None, ids: BTreeMap::new(), in_batch: false }
+        Self {
+            config,
+            messages: BTreeMap::new(),
+            last,
+            last_time: None,
+            last_id: None,
+            ids: BTreeMap::new(),
+            in_batch: false,
+        }
     }
 
     pub(super) fn size(&self, stored: &Stored) -> u64 {
@@ -118,7 +126,8 @@ impl Model {
             Rollup::Subject => self.messages.retain(|_, stored| stored.subject != m.subject),
         }
         self.messages.insert(self.last, stored);
-        if !self.in_batch {
+        // A stream that discards new ones has counted with the room of those that give way.
+        if !self.in_batch || self.config.discard == Discard::New {
             self.enforce_subject(m.subject);
             self.enforce_size();
         }
@@ -184,7 +193,8 @@ impl Model {
     }
 
     pub(super) fn purge(&mut self, filter: Option<&[u8]>, below: Option<u64>, keep: u64) -> u64 {
-        let all: Vec<u64> = self.matching(filter.unwrap_or(b">")).filter(|seq| below.is_none_or(|below| *seq < below)).collect();
+        let all: Vec<u64> =
+            self.matching(filter.unwrap_or(b">")).filter(|seq| below.is_none_or(|below| *seq < below)).collect();
         let count = all.len().saturating_sub(keep as usize);
         for seq in &all[..count] {
             self.messages.remove(seq);

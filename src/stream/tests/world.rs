@@ -20,26 +20,57 @@ const FILTERS: [&str; 8] = [">", "a", "a.*", "*.c.>", "a.>", "x", "*", "a.b"];
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Publish { subject: usize, payload: usize, headers: usize, id: Option<u8>, check: u8, expires: u8, rollup: u8, unwanted: bool },
-    Batch { subjects: Vec<usize>, id: Option<u8> },
-    Remove { nth: usize },
-    Acknowledge { nth: usize },
-    Purge { filter: Option<usize>, below: Option<u64>, keep: u64 },
-    Wait { ms: u64 },
+    Publish {
+        subject: usize,
+        payload: usize,
+        headers: usize,
+        id: Option<u8>,
+        check: u8,
+        expires: u8,
+        rollup: u8,
+        unwanted: bool,
+    },
+    Batch {
+        subjects: Vec<usize>,
+        id: Option<u8>,
+    },
+    Remove {
+        nth: usize,
+    },
+    Acknowledge {
+        nth: usize,
+    },
+    Purge {
+        filter: Option<usize>,
+        below: Option<u64>,
+        keep: u64,
+    },
+    Wait {
+        ms: u64,
+    },
     Close,
     Flush,
     Checkpoint,
-    Clean { nth: usize, cut: usize },
-    Crash { keep: usize, older: bool },
-    Update { max_messages: Option<u64>, max_per_subject: Option<u64> },
+    Clean {
+        nth: usize,
+        cut: usize,
+    },
+    Crash {
+        keep: usize,
+        older: bool,
+    },
+    Update {
+        max_messages: Option<u64>,
+        max_per_subject: Option<u64>,
+    },
     Full(bool),
 }
 
 pub(super) fn ops(count: Range<usize>) -> impl Strategy<Value = Vec<Op>> {
-    let publish = (0..6_usize, 0..120_usize, prop_oneof![4 => Just(0_usize), 1 => 10..40_usize])
-        .prop_flat_map(|(subject, payload, headers)| {
-            (prop_oneof![3 => Just(None), 1 => (0..20_u8).prop_map(Some)], 0..12_u8, 0..12_u8, 0..24_u8, 0..12_u8).prop_map(
-                move |(id, check, expires, rollup, unwanted)| Op::Publish {
+    let publish = (0..6_usize, 0..120_usize, prop_oneof![4 => Just(0_usize), 1 => 10..40_usize]).prop_flat_map(
+        |(subject, payload, headers)| {
+            (prop_oneof![3 => Just(None), 1 => (0..20_u8).prop_map(Some)], 0..12_u8, 0..12_u8, 0..24_u8, 0..12_u8)
+                .prop_map(move |(id, check, expires, rollup, unwanted)| Op::Publish {
                     subject,
                     payload,
                     headers,
@@ -48,9 +79,9 @@ pub(super) fn ops(count: Range<usize>) -> impl Strategy<Value = Vec<Op>> {
                     expires,
                     rollup,
                     unwanted: unwanted == 0,
-                },
-            )
-        });
+                })
+        },
+    );
     let nth = || any::<Index>().prop_map(|index| index.index(1 << 20));
     let op = prop_oneof![
         30 => publish,
@@ -108,7 +139,10 @@ struct Batch {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.moved.is_empty() && self.removals.is_empty() && self.configs.is_empty()
+        self.messages.is_empty()
+            && self.moved.is_empty()
+            && self.removals.is_empty()
+            && self.configs.is_empty()
             && self.snapshot.is_none()
     }
 }
@@ -120,6 +154,8 @@ struct Written {
     batch: Batch,
     /// The model when it was closed.
     model: Model,
+    /// It ends a turn: what limits demanded is recorded too.
+    ends_turn: bool,
 }
 
 /// The sink: the open batch and what the stream tells.
@@ -253,7 +289,7 @@ impl World {
             Op::Batch { subjects, id } => self.run_batch(subjects, *id),
             Op::Remove { nth } => {
                 let Some(seq) = self.nth(*nth) else { return };
-                
+
                 let is_visible = self.stream.is_visible(seq);
                 match self.stream.remove(seq, &mut self.log) {
                     Ok(_) => assert!(is_visible && self.model.messages.remove(&seq).is_some()),
@@ -266,7 +302,9 @@ impl World {
                 self.stream.acknowledged(seq, &mut self.log);
                 self.model.messages.remove(&seq);
             }
-            Op::Purge { filter, below, keep } => self.run_purge(filter.map(|nth| FILTERS[nth].as_bytes()), *below, *keep),
+            Op::Purge { filter, below, keep } => {
+                self.run_purge(filter.map(|nth| FILTERS[nth].as_bytes()), *below, *keep)
+            }
             Op::Wait { ms } => self.now += *ms as i64 * MS,
             Op::Close => self.close_batch(),
             Op::Flush => self.flush(),
@@ -291,7 +329,7 @@ impl World {
             Op::Full(is_full) => self.log.is_full = *is_full,
         }
         self.steps += 1;
-        if !self.is_lazy() || self.steps % 8 == 0 || matches!(op, Op::Update { .. }) {
+        if !self.is_lazy() || self.steps.is_multiple_of(8) || matches!(op, Op::Update { .. }) {
             self.check();
         } else {
             // Accounts may lag behind; what lives does not.
@@ -304,7 +342,9 @@ impl World {
     /// Whether the stream may be left unsettled for a while: whatever it does later is the same as if done at once.
     fn is_lazy(&self) -> bool {
         let config = &self.model.config;
-        !self.was_updated && config.max_bytes.is_none() && config.max_per_subject.is_none_or(|max| max <= GRAIN.kept_per_subject)
+        !self.was_updated
+            && config.max_bytes.is_none()
+            && config.max_per_subject.is_none_or(|max| max <= GRAIN.kept_per_subject)
     }
 
     fn nth(&self, nth: usize) -> Option<u64> {
@@ -373,8 +413,11 @@ impl World {
         let is_known = answer.is_ok_and(|admitted| admitted.duplicate);
         let expected = self.model.admit(self.now, message, is_known);
         assert_eq!(answer.map(|admitted| (admitted.seq, admitted.duplicate)).map_err(|refused| refused.why), expected);
-        if answer.is_ok() && !self.model.config.is_memory() && !is_known {
-            assert_eq!(answer.unwrap().after, Pending::on(BatchNo(self.log.open_no)));
+        if let Ok(admitted) = answer
+            && !self.model.config.is_memory()
+            && !is_known
+        {
+            assert_eq!(admitted.after, Pending::on(BatchNo(self.log.open_no)));
         }
         answer
     }
@@ -454,7 +497,6 @@ impl World {
     }
 
     fn supply(&mut self, block: Block) {
-        
         let details: Vec<Detail> = self
             .read(&block)
             .into_iter()
@@ -484,7 +526,8 @@ impl World {
             return self.log.memory.range(range).map(|(_, record)| record.clone()).collect();
         };
         let mut found = BTreeMap::new();
-        let near = |written: &&Written| written.position >= position && written.position.segment() == position.segment();
+        let near =
+            |written: &&Written| written.position >= position && written.position.segment() == position.segment();
         for written in self.disk.iter().filter(near) {
             let moved = written.batch.moved.iter().flat_map(|run| &run.records);
             for record in written.batch.messages.iter().chain(moved) {
@@ -508,7 +551,13 @@ impl World {
         if self.position.offset() + blocks * 4096 > SEGMENT_BYTES {
             self.position = Position::new(SegmentNo(self.position.segment().0 + 1), 4096);
         }
-        let written = Written { no: self.log.open_no, position: self.position, batch, model: self.model.clone() };
+        let written = Written {
+            no: self.log.open_no,
+            position: self.position,
+            batch,
+            model: self.model.clone(),
+            ends_turn: true,
+        };
         self.position = Position::new(self.position.segment(), self.position.offset() + blocks * 4096);
         self.in_flight.push(written);
         self.log.open_no += 1;
@@ -531,7 +580,13 @@ impl World {
             if self.position.offset() + 2 * 4096 > SEGMENT_BYTES {
                 self.position = Position::new(SegmentNo(self.position.segment().0 + 1), 4096);
             }
-            self.in_flight.push(Written { no: self.log.open_no, position: self.position, batch, model: self.model.clone() });
+            self.in_flight.push(Written {
+                no: self.log.open_no,
+                position: self.position,
+                batch,
+                model: self.model.clone(),
+                ends_turn: false,
+            });
             self.position = Position::new(self.position.segment(), self.position.offset() + 2 * 4096);
             self.log.open_no += 1;
         }
@@ -584,7 +639,6 @@ impl World {
             let batches = || self.disk.iter().filter(|written| written.position.segment() == segment);
             let (bytes, dead) = self.log.segments.get(&segment).copied().unwrap_or((0, 0));
             if bytes == dead && all_flushed && batches().all(|written| written.no < kept_from) {
-                
                 self.disk.retain(|written| written.position.segment() != segment);
                 self.log.segments.remove(&segment);
             }
@@ -594,7 +648,8 @@ impl World {
     /// Writes what is needed of a segment again.
     fn clean(&mut self, nth: usize, cut: usize) {
         let current = self.position.segment();
-        let segments: Vec<SegmentNo> = self.log.segments.keys().copied().filter(|segment| *segment != current).collect();
+        let segments: Vec<SegmentNo> =
+            self.log.segments.keys().copied().filter(|segment| *segment != current).collect();
         let Some(segment) = segments.get(nth % segments.len().max(1)).copied() else { return };
         let is_moving = |batch: &Batch| !batch.moved.is_empty();
         if is_moving(&self.log.open) || self.in_flight.iter().any(|written| is_moving(&written.batch)) {
@@ -617,10 +672,14 @@ impl World {
         for (birth, record) in live.into_values() {
             match runs.last_mut() {
                 Some(run) if run.moved_from == Some(birth) && run.records.len() < cut * 3 => run.records.push(record),
-                _ => runs.push(Run { first_live: self.stream.first_seq(), records: vec![record], moved_from: Some(birth) }),
+                _ => runs.push(Run {
+                    first_live: self.stream.first_seq(),
+                    records: vec![record],
+                    moved_from: Some(birth),
+                }),
             }
         }
-        
+
         self.log.open.moved = runs;
     }
 
@@ -657,7 +716,7 @@ impl World {
             None => (Stream::new(self.first.clone(), self.stream.incarnation()), 0),
         };
         stream.grain = GRAIN;
-        
+
         let mut replaying = Log { is_replaying: true, ..Log::default() };
         for written in self.disk.iter().filter(|written| written.no >= from) {
             for config in &written.batch.configs {
@@ -680,6 +739,9 @@ impl World {
         }
         stream.replayed(&mut replaying);
         self.stream = stream;
+        if self.disk.last().is_some_and(|written| !written.ends_turn) {
+            self.adopt_survivors();
+        }
         // What a log counts when it is opened.
         for (bytes, dead) in self.log.segments.values_mut() {
             *dead = *bytes;
@@ -692,6 +754,22 @@ impl World {
         // The time limits of the meantime.
         self.settle();
         self.check();
+    }
+
+    /// A message that a limit had taken is back when the crash came before that was recorded, and the limit may not
+    /// want it any more.
+    fn adopt_survivors(&mut self) {
+        for seq in self.model.messages.keys() {
+            assert!(self.stream.is_live(*seq), "{seq}");
+        }
+        let originals = self.disk.iter().flat_map(|written| &written.batch.messages);
+        let moved = self.disk.iter().flat_map(|written| &written.batch.moved).flat_map(|run| &run.records);
+        let survivors: Vec<Record> =
+            originals.chain(moved).filter(|record| self.stream.is_live(record.seq)).cloned().collect();
+        for record in survivors {
+            self.model.messages.insert(record.seq, record.stored);
+        }
+        self.model.update(self.model.config.clone());
     }
 
     /// Compares everything that can be asked.
@@ -716,7 +794,10 @@ impl World {
         for seq in model.first().saturating_sub(2)..=model.last + 2 {
             let is_live = model.messages.contains_key(&seq);
             assert_eq!(stream.is_visible(seq), is_live && seq <= visible, "{seq}");
-            let (next, prev) = (model.messages.range(seq..=visible.max(seq)).next(), model.messages.range(..=seq.min(visible)).next_back());
+            let (next, prev) = (
+                model.messages.range(seq..=visible.max(seq)).next(),
+                model.messages.range(..=seq.min(visible)).next_back(),
+            );
             let next = next.filter(|(seq, _)| **seq <= visible);
             assert_eq!(self.resolve(stream.next(seq)), next.map(|(seq, _)| *seq), "after {seq}");
             assert_eq!(self.resolve(stream.prev(seq)), prev.map(|(seq, _)| *seq), "before {seq}");
@@ -724,7 +805,8 @@ impl World {
         }
         let times: BTreeSet<Time> = model.messages.values().flat_map(|stored| [stored.time, stored.time + 1]).collect();
         for time in times.into_iter().chain([0, self.now + 1]) {
-            let expected = model.messages.range(..=visible).find(|(_, stored)| stored.time >= time).map(|(seq, _)| *seq);
+            let expected =
+                model.messages.range(..=visible).find(|(_, stored)| stored.time >= time).map(|(seq, _)| *seq);
             assert_eq!(self.find_time(time), expected, "at {time}");
         }
         for filter in FILTERS.map(str::as_bytes) {
@@ -743,10 +825,12 @@ impl World {
                 upto = found.map_or(upto, |seq| seq - 1);
             }
             let mut seen = BTreeMap::new();
-            stream.subjects(filter, |subject, count, last| {
-                seen.insert(subject.to_vec(), (count, last));
-                true
-            }).expect("settled");
+            stream
+                .subjects(filter, |subject, count, last| {
+                    seen.insert(subject.to_vec(), (count, last));
+                    true
+                })
+                .expect("settled");
             let mut expected: BTreeMap<Vec<u8>, (u64, u64)> = BTreeMap::new();
             for seq in model.matching(filter) {
                 let entry = expected.entry(model.messages[&seq].subject.clone()).or_default();
@@ -835,7 +919,8 @@ impl World {
 }
 
 fn runs(written: &Written) -> Vec<PlacedRun> {
-    let original = Run { first_live: written.batch.first_live, records: written.batch.messages.clone(), moved_from: None };
+    let original =
+        Run { first_live: written.batch.first_live, records: written.batch.messages.clone(), moved_from: None };
     let original = (!written.batch.messages.is_empty()).then_some(original);
     original
         .iter()
