@@ -55,11 +55,11 @@
 //! turn that has read a hundred messages makes one write per subscriber and one ring item per shard. Batching is the
 //! shape of the loop; no delay is added for it.
 //!
-//! Around the turns stands the driver ([`io::driver::run`]). It passes orders of the control thread on, accepts, takes a
-//! turn, and asks the shard's poller which connections have become ready, which costs a system call only if some have.
-//! When a turn says [`shard::Next::Sleep`] the driver spins for a moment if it is told to (`--spin_us`), announces that
-//! it sleeps, looks once more ([`shard::Shard::recheck`]) and waits until a socket, the doorbell or the next deadline
-//! wakes it.
+//! Around the turns stands the driver ([`io::driver::run`]). It passes orders of the control thread on, accepts, takes
+//! a turn, and asks the shard's poller which connections have become ready, which costs a system call only if some
+//! have. When a turn says [`shard::Next::Sleep`] the driver spins for a moment if it is told to (`--spin_us`),
+//! announces that it sleeps, looks once more ([`shard::Shard::recheck`]) and waits until a socket, the doorbell or the
+//! next deadline wakes it.
 //!
 //! The poller is an io_uring of the shard's own in which every socket is polled once and for all (`io/poller.rs`).
 //! glommio, which places and runs the shards' threads, polls a socket anew after each read, through three rings of its
@@ -95,7 +95,9 @@
 //! The outcome of a look-up is a *route*. Routes are memoised per literal subject, in a bounded memo that lets a
 //! subject in when it is seen for the second time: the inbox of a single request never enters. A SUB or UNSUB of a
 //! literal subject touches only the route of that subject. One with wildcards raises the account's generation, which
-//! voids all routes; they are computed anew when they are needed.
+//! voids all routes; they are computed anew when they are needed. Where a client's permissions have allowed a publish,
+//! their id is noted in the route, so that the next message finds route and verdict in one look-up; another
+//! configuration brings other ids.
 //!
 //! # Rings
 //!
@@ -128,6 +130,10 @@
 //! A CONNECT is judged by the [`auth::Directory`], a value that all shards share and that a reload replaces. Password
 //! hashes and signatures are computed by threads of their own ([`io::logins`]); the connection is not read meanwhile.
 //! Verdicts about subjects are remembered per connection ([`auth::permissions`]).
+//!
+//! Where operators vouch for accounts, these come from signed tokens ([`jwt`]) instead of the file, and become the same
+//! values; a user is what its token says, in an account that knows who has signed it. When a token begins or ceases to
+//! be in force the control thread makes a new directory, as for a reload.
 //!
 //! Where accounts share streams or services, or map subjects, the publisher's shard does all of it
 //! (`shard/crossing.rs`): it looks the message up in each account that it reaches and sends it on from there, one hop
@@ -180,18 +186,22 @@
 //!
 //! # TLS
 //!
-//! A handshake is a millisecond of arithmetic, so it never runs on a shard. A connection that begins with one gets its id
-//! and its place in a shard as any other, and its INFO in clear if the options want that first; then its socket goes to a
-//! thread for handshakes ([`io::handshakes`]) and comes back as an order, with the session and what the handshake found
-//! out ([`tls::TlsFacts`]). From then on the shard makes records of its bytes and bytes of its records
-//! (`io/session.rs`); what is in a record but not yet in the socket counts as not sent, so that limits and deadlines mean
-//! what they mean in clear. Certificates are replaced as a whole, for the handshakes that begin later.
+//! A handshake is a millisecond of arithmetic, so it never runs on a shard. A connection that begins with one gets its
+//! id and its place in a shard as any other, and its INFO in clear if the options want that first; then its socket goes
+//! to a thread for handshakes ([`io::handshakes`]) and comes back as an order, with the session and what the handshake
+//! found out ([`tls::TlsFacts`]). From then on the shard makes records of its bytes and bytes of its records
+//! (`io/session.rs`); what is in a record but not yet in the socket counts as not sent, so that limits and deadlines
+//! mean what they mean in clear. A reload replaces certificates as a whole, and tells each shard together with its
+//! other options whether connections begin with a handshake, and how: for those that come later. A PROXY protocol
+//! header, which comes before the handshake, is read by the same threads.
 //!
 //! # WebSocket
 //!
-//! What comes to the WebSocket listener goes to a thread of its own first ([`io::upgrades`]), which makes the TLS handshake
-//! and answers the HTTP request ([`websocket`]). A connection that has become a WebSocket gets its id and its shard then,
-//! and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows.
+//! What comes to the WebSocket listener goes to a thread of its own first ([`io::upgrades`]), which makes the TLS
+//! handshake and answers the HTTP request ([`websocket`]). A connection that has become a WebSocket gets its id and its
+//! shard then, and `io/websocket.rs` takes frames off and puts them on, below everything that a shard knows. Compression,
+//! where it has been agreed on, happens there too. The connections of a shard share its buffers and codecs, since no
+//! window is kept from one message to the next, and what may be compressed in a turn is bounded.
 //!
 //! # Beside the shards
 //!
@@ -201,11 +211,11 @@
 //! turns. Drain and lame duck mode are sequences of such orders ([`server::Server::drain`]).
 //!
 //! *Reload.* When the configuration is read again, the tables of keys tell what has changed ([`config::diff`]); one key
-//! that needs a restart refuses the whole. The control thread then gives every shard its new [`shard::Config`], with a new
-//! [`auth::Directory`] of users and accounts, which the shard takes between two turns ([`shard::Shard::reload`]). Shards
-//! do so one after the other, and messages go on between them: an account keeps its number for ever, and a shard that
-//! hears of one it does not know yet makes room for it. Clients are looked at one by one: each remembers why it is what
-//! it is ([`auth::Basis`]), and nobody has to log in again.
+//! that needs a restart refuses the whole. The control thread then gives every shard its new [`shard::Config`], with a
+//! new [`auth::Directory`] of users and accounts, which the shard takes between two turns ([`shard::Shard::reload`]).
+//! Shards do so one after the other, and messages go on between them: an account keeps its number for ever, and a shard
+//! that hears of one it does not know yet makes room for it. Clients are looked at one by one: each remembers why it is
+//! what it is ([`auth::Basis`]), and nobody has to log in again.
 //!
 //! *Monitoring* has one more thread, with an HTTP server. It asks for a [`monitor::ShardSnapshot`] by order, gets plain
 //! values back, and makes JSON of them where no message waits for it. *Log lines* are queued for a thread that writes
@@ -213,11 +223,11 @@
 //!
 //! # Who may do what
 //!
-//! A CONNECT is judged by the [`auth::Directory`], which is made of the configuration and shared by all shards. Password
-//! hashes and signatures cost too much for a shard and go to threads of their own ([`io::logins`]); the connection is not
-//! read until the verdict is back, and others do not notice. A verdict of a directory that has been replaced meanwhile
-//! does not count. What a user may publish and subscribe to is decided by [`auth::permissions`], whose verdicts a
-//! connection remembers. An account is a subject space: the shards have an index for each.
+//! A CONNECT is judged by the [`auth::Directory`], which is made of the configuration and shared by all shards.
+//! Password hashes and signatures cost too much for a shard and go to threads of their own ([`io::logins`]); the
+//! connection is not read until the verdict is back, and others do not notice. A verdict of a directory that has been
+//! replaced meanwhile does not count. What a user may publish and subscribe to is decided by [`auth::permissions`],
+//! whose verdicts a connection remembers. An account is a subject space: the shards have an index for each.
 //!
 //! # Modules
 //!
@@ -249,9 +259,11 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod consumer;
 pub mod control;
 pub mod host;
 pub mod io;
+pub mod jwt;
 pub mod launch;
 pub mod log;
 pub mod logging;
@@ -261,6 +273,7 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod store;
 pub mod stream;
 pub mod subject;
 pub mod tls;

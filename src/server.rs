@@ -1,34 +1,29 @@
 //! A running broker: shards on their threads, and the handle by which the control thread steers them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::Directory;
 use crate::config::tls::{HandshakeFirst, TlsOptions};
 use crate::config::websocket::WebsocketOptions;
-use crate::config::{Options, PortSpec};
+use crate::config::{ListenAddress, Options, PortSpec, host_and_port};
 use crate::io::doorbell::Doorbell;
 use crate::io::driver::{self, Order, Plan};
-use crate::io::handshakes::{Fallback, Handshakes, Opening};
+use crate::io::handshakes::{Fallback, Handshake, Handshakes, Opening};
+use crate::io::listen;
 use crate::io::logins::Logins;
 use crate::io::upgrades::{self, Upgrades};
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
-use crate::tls::{Context, LoadError};
+use crate::tls::{Context, Current, LoadError};
 use crate::websocket::{self, Rules};
 use crate::wire::info::{ServerInfo, TlsNotice};
 
-/// Connections that the kernel queues per listener until they are accepted.
-const BACKLOG: i32 = 1024;
-/// How long a port in use is tried, and how often.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
-const BIND_PAUSE: Duration = Duration::from_millis(10);
 /// How long the request for a WebSocket may take.
 const UPGRADE_TIME: Duration = Duration::from_secs(2);
 /// Longest wait for a shard's answer to the control thread.
@@ -48,6 +43,8 @@ pub struct Server {
     websocket_address: Option<SocketAddr>,
     threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
     address: SocketAddr,
+    /// More addresses that clients connect to.
+    more_addresses: Vec<SocketAddr>,
     started: SystemTime,
     info: Arc<ServerInfo>,
     /// What INFO says of it to clients of the WebSocket listener.
@@ -58,8 +55,8 @@ pub struct Server {
 /// Why a server did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The client port cannot be had.
-    Listen(SocketAddr, io::Error),
+    /// This address cannot be had.
+    Listen(String, io::Error),
     /// The host name does not resolve.
     Host(String, io::Error),
     /// A shard's executor could not be set up.
@@ -100,10 +97,14 @@ impl Server {
         let websocket = options.websocket.as_ref().filter(|websocket| websocket.port.is_some());
         let websocket = websocket.map(|options| listen_for_websocket(options, shards)).transpose()?;
         let tls = options.tls.as_ref().map(load_tls).transpose().map_err(StartError::Tls)?;
-        let address = resolve(&options.host, options.port.bind_number())?;
-        let listeners = bind_patiently(address, options.cores.len());
-        let listeners = listeners.map_err(|error| StartError::Listen(address, error))?;
-        let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
+        let (address, listeners) = bind(&options.host, options.port, shards)?;
+        let mut listeners: Vec<Vec<TcpListener>> = listeners.into_iter().map(|listener| vec![listener]).collect();
+        let mut more_addresses = Vec::with_capacity(options.also_listen.len());
+        for ListenAddress { host, port } in &options.also_listen {
+            let (address, more) = bind(host.as_deref().unwrap_or(&options.host), *port, shards)?;
+            more_addresses.push(address);
+            listeners.iter_mut().zip(more).for_each(|(listeners, listener)| listeners.push(listener));
+        }
         let shared = Arc::new(Shared::new(shards));
         let info = server_info(options, address);
         let websocket_info = websocket.as_ref().map(|found| Arc::new(found.info(&info)));
@@ -111,7 +112,8 @@ impl Server {
         let bells = bells.map_err(StartError::Doorbell)?;
         let (orders, order_receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
         let orders: Arc<[_]> = orders.into();
-        let handshakes = tls.map(|context| Handshakes::start(context, &orders, &bells)).transpose();
+        let is_needed = tls.is_some() || options.proxy_protocol;
+        let handshakes = is_needed.then(|| Handshakes::start(tls, &orders, &bells)).transpose();
         let handshakes = handshakes.map_err(StartError::Handshakes)?;
         let websocket_address = websocket.as_ref().map(|found| found.address);
         let (websocket_listeners, upgrades) = websocket
@@ -132,6 +134,7 @@ impl Server {
             websocket_address,
             threads: Vec::with_capacity(shards),
             address,
+            more_addresses,
             started: SystemTime::now(),
             info: Arc::new(info),
             websocket_info,
@@ -143,13 +146,12 @@ impl Server {
         let parts =
             listeners.into_iter().zip(order_receivers).zip(peers::mesh(shards, options.ring_slots, options.ring_bytes));
         let (started, all_started) = bounded(shards);
-        for (((listener, orders), links), cpu) in parts.zip(&options.cores) {
+        for (((listeners, orders), links), cpu) in parts.zip(&options.cores) {
             let id = server.threads.len();
             let (shared, config, cpu) = (server.shared.clone(), config.clone(), *cpu);
             let (all_orders, bells, logins) = (server.orders.clone(), server.bells.clone(), logins.clone());
             let spin = Duration::from_micros(options.spin_us);
-            let tls =
-                server.handshakes.clone().zip(options.tls.as_ref().map(|tls| opening(tls, options.allow_non_tls)));
+            let opening = server.handshakes.clone().zip(opening(options));
             let websocket = websocket_listeners.next().zip(server.upgrades.clone());
             let started = started.clone();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
@@ -166,8 +168,8 @@ impl Server {
                         all_orders,
                         bells,
                         logins,
-                        tls,
-                        listener,
+                        opening,
+                        listeners,
                         websocket,
                         epoch,
                         spin,
@@ -208,6 +210,12 @@ impl Server {
         self.address
     }
 
+    /// Where clients connect as well.
+    #[must_use]
+    pub fn more_addresses(&self) -> &[SocketAddr] {
+        &self.more_addresses
+    }
+
     /// Where WebSocket clients connect, if there is a listener for them.
     #[must_use]
     pub fn websocket_address(&self) -> Option<SocketAddr> {
@@ -236,11 +244,12 @@ impl Server {
     /// number of connections that had to be closed because there were too many.
     pub fn reload(&mut self, options: &Options) -> usize {
         let (host, port) = advertised(options, self.address);
-        self.info = Arc::new(ServerInfo { host, port, ..(*self.info).clone() });
+        self.info = Arc::new(ServerInfo { host, port, tls: notice(options), ..(*self.info).clone() });
         self.directory = Arc::new(self.directory.successor(options));
         let config = Arc::new(self.config(options));
         let (answer, answers) = bounded(self.orders.len());
-        self.order_all(|| Order::Reload(config.clone(), answer.clone()));
+        let opening = self.handshakes.clone().zip(opening(options));
+        self.order_all(|| Order::Reload(config.clone(), opening.clone(), answer.clone()));
         drop(answer);
         let mut left = gather(&answers, self.orders.len(), answer_deadline());
         if left.len() < self.orders.len() {
@@ -260,32 +269,45 @@ impl Server {
         excess
     }
 
+    /// When accounts change by themselves, because a token begins or ceases to be in force. A reload makes it so.
+    #[must_use]
+    pub fn next_change(&self) -> Option<SystemTime> {
+        self.directory.next_change()
+    }
+
     /// A handle that asks shards for monitoring values from any thread.
     #[must_use]
     pub fn monitor(&self) -> MonitorHandle {
         MonitorHandle { orders: self.orders.clone(), bells: self.bells.clone() }
     }
 
-    /// The TLS of clients, if they have any.
+    /// The TLS of clients, if they have any by these options.
     #[must_use]
-    pub fn handshakes(&self) -> Option<&Handshakes> {
-        self.handshakes.as_ref()
+    pub fn tls(&self, options: &Options) -> Option<Current> {
+        options.tls.as_ref()?;
+        self.handshakes.as_ref()?.context().cloned()
     }
 
-    /// Reads certificates anew, for the handshakes that begin from now on. What INFO says of TLS, and how handshakes begin,
-    /// stay as they were at the start, and so does a server without TLS.
+    /// Reads certificates anew, for the handshakes that begin from now on. Whether clients begin one, and when, follows
+    /// with [`Server::reload`].
     ///
     /// # Errors
-    /// When they cannot be used; those in use stay.
-    pub fn reload_tls(&self, options: &Options) -> Result<(), LoadError> {
-        let load = |tls: Option<&TlsOptions>| tls.map(load_tls).transpose();
+    /// When they cannot be used, or no thread can be started for the first handshakes; what is in use stays.
+    pub fn reload_tls(&mut self, options: &Options) -> Result<(), StartError> {
+        let load = |tls: Option<&TlsOptions>| tls.map(load_tls).transpose().map_err(StartError::Tls);
         let clients = load(options.tls.as_ref())?;
         let websocket = load(options.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref()))?;
-        if let Some((handshakes, context)) = self.handshakes.as_ref().zip(clients) {
-            handshakes.replace(context);
+        if let Some(context) = clients {
+            match self.handshakes.as_ref().and_then(Handshakes::context) {
+                Some(current) => current.replace(context),
+                None => {
+                    let threads = Handshakes::start(Some(context), &self.orders, &self.bells);
+                    self.handshakes = Some(threads.map_err(StartError::Handshakes)?);
+                }
+            }
         }
-        if let Some((upgrades, context)) = self.upgrades.as_ref().zip(websocket) {
-            upgrades.replace(context);
+        if let Some((current, context)) = self.upgrades.as_ref().and_then(Upgrades::context).zip(websocket) {
+            current.replace(context);
         }
         Ok(())
     }
@@ -312,8 +334,8 @@ impl Server {
         }
     }
 
-    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`. Half
-    /// of it is for reading: clients that never stop sending are cut short then.
+    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`.
+    /// Half of it is for reading: clients that never stop sending are cut short then.
     pub fn drain(&self, time: Duration) {
         let read_deadline = Instant::now() + time / 2;
         let deadline = read_deadline + time / 2;
@@ -418,12 +440,11 @@ impl WebSocketStart {
 fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<WebSocketStart, StartError> {
     let tls = options.tls.as_ref().map(load_tls).transpose().map_err(StartError::Tls)?;
     let host = options.host().to_owned();
-    let address = resolve(&host, options.port.map_or(0, PortSpec::bind_number))?;
-    let listeners = bind_patiently(address, shards).map_err(|error| StartError::Listen(address, error))?;
-    let address = listeners[0].local_addr().map_err(|error| StartError::Listen(address, error))?;
+    let (address, listeners) = bind(&host, options.port.unwrap_or(PortSpec::Any), shards)?;
     let rules = Rules {
         tls: tls.is_some(),
         same_origin: options.same_origin,
+        compression: options.compression,
         origins: options.allowed_origins.iter().filter_map(|text| websocket::origin(text)).collect(),
         headers: options.headers.clone(),
         cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie].map(Clone::clone),
@@ -432,46 +453,13 @@ fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<Web
     Ok(WebSocketStart { listeners, address, host, listener: upgrades::Listener { tls, rules, timeout } })
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
-    let error = |error| StartError::Host(host.to_owned(), error);
-    let mut addresses = (host, port).to_socket_addrs().map_err(error)?;
-    addresses.next().ok_or_else(|| error(io::ErrorKind::NotFound.into()))
-}
-
-/// As [`bind`], trying again for a moment while the address is in use: the kernel gives the sockets of a process that
-/// was killed free only when it has torn down its rings, milliseconds after the process is gone.
-fn bind_patiently(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let deadline = Instant::now() + BIND_PATIENCE;
-    loop {
-        match bind(address, count) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(BIND_PAUSE);
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// One listening socket per shard on the same address.
-///
-/// A first socket without SO_REUSEPORT finds out whether the port is free: with the option alone two servers of one
-/// user could share a port without noticing. It does not listen: who connected to it would be turned away.
-fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let socket = |address: SocketAddr, shared: bool| -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        if shared {
-            socket.set_nonblocking(true)?;
-            socket.listen(BACKLOG)?;
-        }
-        Ok(socket.into())
-    };
-    let probe = socket(address, false)?;
-    let address = probe.local_addr()?;
-    drop(probe);
-    (0..count).map(|_| socket(address, true)).collect()
+/// One listening socket per shard on this address, and the address with the port that has become of it.
+fn bind(host: &str, port: PortSpec, shards: usize) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+    let address = listen::resolve(host, port.bind_number());
+    let address = address.map_err(|error| StartError::Host(host.to_owned(), error))?;
+    let failed = |error| StartError::Listen(host_and_port(host, port.bind_number()), error);
+    let listeners = listen::bind_patiently(address, shards).map_err(failed)?;
+    Ok((listeners[0].local_addr().map_err(failed)?, listeners))
 }
 
 fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {
@@ -482,22 +470,28 @@ fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {
         server_id,
         host,
         port,
-        tls: options.tls.as_ref().map(|tls| notice(tls, options.allow_non_tls)).unwrap_or_default(),
+        tls: notice(options),
     }
 }
 
-fn notice(tls: &TlsOptions, allow_non_tls: bool) -> TlsNotice {
-    TlsNotice { required: !allow_non_tls, verify: tls.verify, available: allow_non_tls }
+fn notice(options: &Options) -> TlsNotice {
+    let Some(tls) = &options.tls else { return TlsNotice::default() };
+    TlsNotice { required: !options.allow_non_tls, verify: tls.verify, available: options.allow_non_tls }
 }
 
-fn opening(tls: &TlsOptions, allow_non_tls: bool) -> Opening {
-    match tls.handshake_first {
-        HandshakeFirst::No if allow_non_tls => Opening::Optional,
-        HandshakeFirst::No => Opening::AfterInfo,
-        HandshakeFirst::Yes => Opening::First,
-        HandshakeFirst::Within(time) if allow_non_tls => Opening::FirstWithin(time, Fallback::Optional),
-        HandshakeFirst::Within(time) => Opening::FirstWithin(time, Fallback::Handshake),
-    }
+/// What comes before the commands of clients; `None` if nothing does.
+fn opening(options: &Options) -> Option<Opening> {
+    let optional = options.allow_non_tls;
+    let handshake = match options.tls.as_ref().map(|tls| tls.handshake_first) {
+        None => Handshake::None,
+        Some(HandshakeFirst::No) if optional => Handshake::Optional,
+        Some(HandshakeFirst::No) => Handshake::AfterInfo,
+        Some(HandshakeFirst::Yes) => Handshake::First,
+        Some(HandshakeFirst::Within(time)) if optional => Handshake::FirstWithin(time, Fallback::Optional),
+        Some(HandshakeFirst::Within(time)) => Handshake::FirstWithin(time, Fallback::Required),
+    };
+    let proxied = options.proxy_protocol;
+    (proxied || handshake != Handshake::None).then_some(Opening { proxied, handshake })
 }
 
 fn load_tls(options: &TlsOptions) -> Result<Context, LoadError> {
@@ -508,13 +502,11 @@ fn load_tls(options: &TlsOptions) -> Result<Context, LoadError> {
     Ok(context)
 }
 
-/// `client_advertise` (`host[:port]`) or the address listened on.
+/// What `client_advertise` says, and where that says nothing the address listened on.
 fn advertised(options: &Options, address: SocketAddr) -> (String, u16) {
-    match options.client_advertise.as_deref() {
-        None => (options.host.clone(), address.port()),
-        Some(advertise) => match advertise.rsplit_once(':') {
-            Some((host, port)) if let Ok(port) = port.parse() => (host.to_owned(), port),
-            _ => (advertise.to_owned(), address.port()),
-        },
+    match options.advertised() {
+        Ok(Some((host, port))) => (host, port.unwrap_or(address.port())),
+        // Options that have been checked give no error.
+        Ok(None) | Err(_) => (options.host.clone(), address.port()),
     }
 }

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError, Subscriber};
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 use support::config::{Config, users};
+use support::jwt::{self, Credentials, World};
 use support::{PATIENCE, Server, shard_suite};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
     users_of_a_file_do_what_they_may,
+    users_with_credentials_do_what_they_may,
+    a_client_lives_through_a_revocation,
     a_client_lives_through_a_change_of_its_password,
 });
 
@@ -54,6 +58,32 @@ async fn listening(server: &Server, options: ConnectOptions) -> (Client, Subscri
     (client, subscription)
 }
 
+/// A user that may not do everything is told so; what it may publish to `news.today` is published, and then `end`, for
+/// which it has to stay connected.
+async fn publish_with_limits(server: &Server, options: ConnectOptions) -> Client {
+    let (sender, violations) = mpsc::channel();
+    let limited = options.event_callback(move |event| {
+        if let Event::ServerError(ServerError::Other(text)) = event {
+            let _ = sender.send(text);
+        }
+        async {}
+    });
+    let limited = limited.connect(server.url()).await.expect("the user is let in");
+    publish(&limited, "news.today", "from limited").await;
+    publish(&limited, "secret.news", "not for them").await;
+    let _denied = limited.subscribe("secret.>").await.expect("the client does not know yet");
+    for expected in [
+        "permissions violation for publish to \"secret.news\"",
+        "permissions violation for subscription to \"secret.>\"",
+    ] {
+        let text = tokio::task::block_in_place(|| violations.recv_timeout(PATIENCE)).expect("a violation is told");
+        assert_eq!(text.to_lowercase(), expected);
+    }
+    publish(&limited, "news.today", "goes on").await;
+    publish(&limited, "news.today", "end").await;
+    limited
+}
+
 /// Users with passwords, hashes and nkeys enter, others do not; accounts do not hear each other; and the client tells
 /// the program of what it may not do.
 fn users_of_a_file_do_what_they_may(shards: usize) {
@@ -75,31 +105,65 @@ fn users_of_a_file_do_what_they_may(shards: usize) {
         let error = stranger.connect(server.url()).await.expect_err("an unknown key");
         assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
 
-        let (sender, violations) = mpsc::channel();
-        let limited = by_password("limited", "x").event_callback(move |event| {
-            if let Event::ServerError(ServerError::Other(text)) = event {
-                let _ = sender.send(text);
-            }
-            async {}
-        });
-        let limited = limited.connect(server.url()).await.expect("the user is let in");
-        publish(&limited, "news.today", "from limited").await;
-        publish(&limited, "secret.news", "not for them").await;
-        let _denied = limited.subscribe("secret.>").await.expect("the client does not know yet");
-        for expected in [
-            "permissions violation for publish to \"secret.news\"",
-            "permissions violation for subscription to \"secret.>\"",
-        ] {
-            let text = tokio::task::block_in_place(|| violations.recv_timeout(PATIENCE)).expect("a violation is told");
-            assert_eq!(text.to_lowercase(), expected);
-        }
-        publish(&limited, "news.today", "goes on").await;
-        publish(&limited, "news.today", "end").await;
+        let _limited = publish_with_limits(&server, by_password("limited", "x")).await;
         for (_, subscription) in &mut listeners {
             assert_eq!(up_to_end(subscription).await, ["from limited", "goes on"]);
         }
         publish(&other, "news.today", "end").await;
         assert_eq!(up_to_end(&mut others).await, Vec::<String>::new());
+    });
+}
+
+/// The same with users that an operator's accounts vouch for.
+fn users_with_credentials_do_what_they_may(shards: usize) {
+    let credentials = Credentials::new();
+    let server = credentials.config.server().shards(shards).start();
+    let with = |text: &str| ConnectOptions::with_credentials(text).expect("credentials can be read");
+    in_runtime(async move {
+        let (_own, mut own) = listening(&server, with(&credentials.own)).await;
+        let (other, mut others) = listening(&server, with(&credentials.other)).await;
+        let error = with(&credentials.stranger).connect(server.url()).await.expect_err("nobody knows the account");
+        assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
+        let _limited = publish_with_limits(&server, with(&credentials.limited)).await;
+        assert_eq!(up_to_end(&mut own).await, ["from limited", "goes on"]);
+        publish(&other, "news.today", "end").await;
+        assert_eq!(up_to_end(&mut others).await, Vec::<String>::new());
+    });
+}
+
+/// A client whose credentials are taken back is told why it has to go; another one of the same account stays.
+fn a_client_lives_through_a_revocation(shards: usize) {
+    let (world, other) = (World::new(), nkeys::KeyPair::new_user());
+    let text = |claims: &Value| world.text(&[(&world.account, world.account(claims))], "");
+    let config = Config::new(&text(&json!({})));
+    let server = config.server().shards(shards).start();
+    let user_creds = jwt::creds(&world.user_jwt(&json!({})), &world.user);
+    let other_creds = jwt::creds(&jwt::user_jwt(&world.account, &other, &json!({})), &other);
+    let revoked = text(&json!({"revocations": {world.user.public_key(): jwt::now() + 100}}));
+    let with = |text: &str| ConnectOptions::with_credentials(text).expect("credentials can be read");
+    in_runtime(async move {
+        let (sender, events) = mpsc::channel();
+        let options = with(&user_creds).event_callback(move |event| {
+            let _ = sender.send(event);
+            async {}
+        });
+        let _user = options.connect(server.url()).await.expect("the user is let in");
+        let (_other, mut subscription) = listening(&server, with(&other_creds)).await;
+        tokio::task::block_in_place(|| config.reload(&server, &revoked));
+        tokio::task::block_in_place(|| {
+            loop {
+                let event = events.recv_timeout(PATIENCE).expect("the client should be told");
+                if let Event::ServerError(ServerError::Other(text)) = event {
+                    assert_eq!(text.to_lowercase(), "user authentication revoked");
+                    break;
+                }
+            }
+        });
+        let error = with(&user_creds).connect(server.url()).await.expect_err("the user was revoked");
+        assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
+        let (again, _) = listening(&server, with(&other_creds)).await;
+        publish(&again, "news.today", "end").await;
+        assert_eq!(up_to_end(&mut subscription).await, Vec::<String>::new());
     });
 }
 

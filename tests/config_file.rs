@@ -57,6 +57,8 @@ fn flags_override_the_file() {
     let config = Config::new("listen: \"192.0.2.1:1\"\nserver_name: file\ndebug: true\nlogtime: true\n");
     let server = config.server().args(&["-n", "flag", "-D=false", "-T=false"]).start();
     assert_eq!(server.client().info()["server_name"], "flag");
+    // The log has a thread of its own, and may be later than the port.
+    server.await_stderr("Server is ready");
     let log = server.stderr();
     assert!(!log.contains("[DBG]"), "{log}");
     assert!(log.lines().any(|line| line.starts_with(&format!("[{}] [INF] ", server.pid()))), "{log}");
@@ -172,11 +174,7 @@ fn nothing_starts_unprotected() {
     if skip_on_peer("nothing_starts_unprotected") {
         return;
     }
-    let cases = [
-        ("authorization { proxy_required: true }", "proxy_required"),
-        ("proxy_protocol: true", "proxy_protocol"),
-        ("websocket { port: 1, no_tls: true, no_auth_user: x }", "no_auth_user of websocket"),
-    ];
+    let cases = [("authorization { proxy_required: true }", "proxy_required")];
     for (text, what) in cases {
         let config = Config::new(text);
         let refusal = format!("this version cannot enforce {what}, and does not start without it");

@@ -21,6 +21,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_token_that_stays_keeps_its_clients,
     permissions_are_narrowed,
     permissions_are_widened,
+    a_right_in_use_ends,
     accounts_come_and_go,
     limits_of_accounts_close_the_excess,
     the_user_without_credentials_changes,
@@ -357,6 +358,51 @@ fn permissions_are_widened(shards: usize) {
         }
         client.expect_nothing();
     }
+}
+
+/// Who has just published to a subject, again and again, may not any more after a reload, whatever others may; and what is
+/// refused counts as received.
+fn a_right_in_use_ends(shards: usize) {
+    let with = |publish: &str| {
+        format!(
+            "authorization {{ users: [ {{user: a, password: x, permissions: {{ publish: [{publish}] }} }}
+                {{user: b, password: x, permissions: {{ publish: \"p.*\" }} }}
+                {{user: all, password: x}} ] }}\n"
+        )
+    };
+    let config = Config::new(&with("\"p.1\", \"p.2\""));
+    let server = config.server().shards(shards).monitor().start();
+    let [mut a, mut b, mut all] = ["a", "b", "all"].map(|user| log_in_on(&server, 0, user, "x"));
+    all.send("SUB p.* 1\r\nPING\r\n");
+    all.expect("PONG\r\n");
+    let publishes = "PUB p.1 1\r\n1\r\nPUB p.1 1\r\n1\r\nPUB p.2 1\r\n2\r\nPUB p.1 1\r\n1\r\nPUB p.2 1\r\n2\r\n\
+                     HPUB p.1 12 13\r\nNATS/1.0\r\n\r\n1\r\nPING\r\n";
+    let mut received = 0;
+    let mut round = |a_may: bool| {
+        a.send(publishes);
+        b.send(publishes);
+        all.send(publishes);
+        a.send(publishes);
+        let refused = "-ERR 'Permissions Violation for Publish to \"p.1\"'\r\n".repeat(if a_may { 0 } else { 4 });
+        for _ in 0..2 {
+            a.expect(format!("{refused}PONG\r\n"));
+        }
+        b.expect("PONG\r\n");
+        let texts: Vec<String> = all.messages_to_pong().iter().map(|msg| msg.text().to_owned()).collect();
+        let more: Vec<String> = all.messages_to_fence().iter().map(|msg| msg.text().to_owned()).collect();
+        let count = |text: &str| texts.iter().chain(&more).filter(|one| *one == text).count();
+        assert_eq!((count("1"), count("2")), (if a_may { 16 } else { 8 }, 8));
+        received += 24;
+        assert_eq!(server.get_json("/varz")["in_msgs"], received);
+    };
+    round(true);
+    round(true);
+    config.reload(&server, &with("\"p.2\""));
+    round(false);
+    config.reload(&server, &with("\"p.2\", \"p.1\""));
+    round(true);
+    config.reload(&server, &with("\"*.2\""));
+    round(false);
 }
 
 fn account(name: &str, users: &[&str]) -> String {

@@ -27,6 +27,8 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_storm_of_handshakes_holds_nobody_up,
     a_slow_consumer_inside_tls_is_cut_off,
     halves_of_connections,
+    handshakes_are_limited,
+    tls_comes_and_goes_with_reloads,
 });
 
 fn builder(config: &str, shards: usize) -> ServerBuilder {
@@ -220,7 +222,7 @@ fn certificates_of_clients_are_checked(shards: usize) {
     }
 }
 
-/// The certificate's name is the user, whatever CONNECT says, and no password is asked for.
+/// The certificate's name is the user, whatever CONNECT says; a user with a password has to give that too.
 fn a_certificate_says_who_the_client_is(shards: usize) {
     let authority = Authority::new();
     let verify = format!("verify_and_map: true, ca_file: \"{}\"", authority.file("ca.pem"));
@@ -232,6 +234,13 @@ fn a_certificate_says_who_the_client_is(shards: usize) {
     let _stream = stream.login().expect("login should succeed");
     let shown = connection(&server, cid(&parsed(&info)));
     assert_eq!((&shown["authorized_user"], &shown["account"]), (&"client@example.org".into(), &"A".into()));
+    for (connect, answer) in
+        [("{\"user\":\"app\",\"pass\":\"x\"}", "-ERR 'Authorization Violation'"), ("{\"user\":\"app\"}", "+OK")]
+    {
+        let (_, mut stream) = TlsStream::after_info(server.addr(), &client).expect("the handshake should succeed");
+        stream.send(format!("CONNECT {connect}\r\n").as_bytes()).expect("CONNECT should be sent");
+        assert_eq!(stream.line().expect("an answer"), answer, "{connect}");
+    }
     // One that is genuine but names nobody.
     let (_, mut stream) = TlsStream::after_info(server.addr(), &authority.client_config(Some("server")))
         .expect("the handshake should succeed");
@@ -378,6 +387,152 @@ fn halves_of_connections(shards: usize) {
     wait_until("the connection is closed", PATIENCE, || connection(&server, cid(&parsed(&info)))["stop"].is_string());
 }
 
+const THROTTLED: &str = "-ERR 'Connection throttling is active. Please try again later.'";
+
+/// Repeats what must happen within a second, on servers of its own, until the machine is fast enough for it.
+fn within_a_second(config: &str, shards: usize, mut run: impl FnMut(&Server)) -> Server {
+    for _ in 0..20 {
+        let server = builder(config, shards).start();
+        let start = Instant::now();
+        run(&server);
+        if start.elapsed() < Duration::from_secs(1) {
+            return server;
+        }
+    }
+    panic!("the machine is too slow for this test");
+}
+
+/// So many handshakes may begin in a second; to others the server says in clear that there are too many, and closes.
+fn handshakes_are_limited(shards: usize) {
+    const LIMIT: usize = 3;
+    let authority = Authority::new();
+    let config = authority.client_config(None);
+    for (keys, greets) in [("", true), (", handshake_first: true", false)] {
+        let keys = format!("timeout: 30, connection_rate_limit: {LIMIT}{keys}");
+        let connect = |server: &Server| {
+            let opened = if greets { TlsStream::after_info } else { TlsStream::first };
+            opened(server.addr(), &config).and_then(|(_, stream)| stream.login())
+        };
+        let mut clients = Vec::new();
+        let mut outcomes = Vec::new();
+        let server = within_a_second(&authority.config(&keys, ""), shards, |server| {
+            clients = (0..LIMIT).map(|_| connect(server)).collect();
+            outcomes = (0..2).map(|_| TcpStream::connect(server.addr()).expect("the port accepts")).collect();
+            for socket in &mut outcomes {
+                if greets {
+                    parsed(&clear_line(socket).expect("INFO should come in clear"));
+                }
+                // Whether the client has begun its handshake by then makes no difference.
+                socket.write_all(b"\x16\x03\x01").expect("the server reads");
+            }
+        });
+        for client in &mut clients {
+            client.as_mut().expect("the handshake should succeed").send(b"PING\r\n").expect("the server reads");
+        }
+        for socket in &mut outcomes {
+            assert_eq!(clear_line(socket).expect("a word"), THROTTLED);
+            expect_end(socket);
+        }
+        let closed = server.get_json("/connz?state=closed")["connections"].clone();
+        let reasons = closed.as_array().into_iter().flatten().map(|closed| &closed["reason"]);
+        assert_eq!(reasons.filter(|reason| *reason == "Maximum Connections Exceeded").count(), 2, "{closed}");
+        // The next second has room again, and the log has told of those who had none.
+        server.await_stderr("[WRN] Rejected 2 connections due to TLS rate limiting");
+        wait_until("a handshake may begin", PATIENCE, || connect(&server).is_ok());
+    }
+}
+
+/// Connections in clear are no handshakes, and are not counted as such.
+#[test]
+fn connections_in_clear_are_not_limited() {
+    let authority = Authority::new();
+    let config = authority.client_config(None);
+    let file = authority.config("connection_rate_limit: 1, timeout: 30", "allow_non_tls: true");
+    let mut outcomes = Vec::new();
+    let _server = within_a_second(&file, 2, |server| {
+        for _ in 0..5 {
+            server.client().fence();
+        }
+        outcomes = (0..2)
+            .map(|_| TlsStream::after_info(server.addr(), &config).and_then(|(_, stream)| stream.login()).is_ok())
+            .collect();
+    });
+    assert_eq!(outcomes, [true, false]);
+}
+
+/// A reload begins TLS, changes how handshakes begin, and ends TLS: for the connections that come then. Those that are
+/// there stay what they are.
+fn tls_comes_and_goes_with_reloads(shards: usize) {
+    let authority = Authority::new();
+    let config = authority.client_config(None);
+    let in_clear = support::config::Config::new("ping_max: 2\n");
+    let server = in_clear.server().shards(shards).monitor().start();
+    let block = |keys: &str| {
+        let text = std::fs::read_to_string(authority.config(keys, "")).expect("the file is readable");
+        in_clear.reload(&server, &text)
+    };
+    let tls_facts = || {
+        let varz = server.get_json("/varz");
+        (varz["tls_required"].clone(), varz["auth_timeout"].clone(), varz["tls_cert_not_after"].is_string())
+    };
+    let scheme = || server.file(&server.ports_file()).contains("tls://");
+    let mut plain = server.client();
+    plain.subscribe("a", "1");
+    assert_eq!(tls_facts(), (Value::Null, 2.into(), false));
+
+    let said = block("timeout: 4");
+    for line in ["authorization timeout = 5", "tls timeout = 4", "tls = enabled"] {
+        assert!(said.contains(&format!("Reloaded: {line}")), "{line} is missing: {said}");
+    }
+    assert_eq!(tls_facts(), (true.into(), 5.into(), true));
+    assert!(!server.is_leat() || scheme(), "the ports file should say that clients need TLS");
+    let (info, stream) = TlsStream::after_info(server.addr(), &config).expect("the handshake should succeed");
+    assert_eq!(parsed(&info)["tls_required"], true);
+    let mut inside = stream.login().expect("login should succeed");
+    let mut other = TcpStream::connect(server.addr()).expect("the port accepts");
+    clear_line(&mut other).expect("INFO should come in clear");
+    other.write_all(b"CONNECT {}\r\nPING\r\n").expect("the server reads");
+    expect_end(&mut other);
+
+    assert!(block("handshake_first: true").contains("Reloaded: Client TLS handshake first: true"));
+    let (info, stream) = TlsStream::first(server.addr(), &config).expect("the handshake should succeed");
+    assert_eq!(parsed(&info)["tls_required"], true);
+    stream.login().expect("login should succeed");
+
+    let said = in_clear.reload(&server, "ping_max: 2\n");
+    assert!(said.contains("Reloaded: tls = disabled"), "{said}");
+    assert_eq!(tls_facts(), (Value::Null, 2.into(), false));
+    assert!(!scheme());
+    let mut late = server.client();
+    assert_eq!(late.info()["tls_required"], Value::Null);
+    inside.send(b"PUB a 2\r\nhi\r\nPING\r\n").expect("the client inside TLS is still there");
+    assert_eq!(inside.line().expect("and served"), "PONG");
+    assert_eq!(plain.next_msg().text(), "hi");
+    late.publish("a", "ho");
+    assert_eq!(plain.next_msg().text(), "ho");
+    // Certificates that cannot be used begin no TLS.
+    std::fs::write(authority.path("server-key.pem"), "damaged").expect("a file should be written");
+    assert!(block("").contains("Failed to reload"));
+    server.client().fence();
+}
+
+/// A client has a second more to log in than its handshake may take, unless the file says otherwise.
+#[test]
+fn time_for_a_login_follows_that_for_a_handshake() {
+    let authority = Authority::new();
+    let user = "user: u, password: p";
+    for (tls, more, expected) in [
+        ("", String::new(), 3.0),
+        ("timeout: 0.5", format!("authorization {{ {user} }}"), 1.5),
+        ("timeout: 10", format!("authorization {{ {user}, timeout: 7 }}"), 7.0),
+        ("timeout: 10", "authorization { timeout: 0 }".to_owned(), 11.0),
+        ("timeout: 4", "allow_non_tls: true".to_owned(), 5.0),
+    ] {
+        let server = builder(&authority.config(tls, &more), 1).start();
+        assert_eq!(server.get_json("/varz")["auth_timeout"].as_f64(), Some(expected), "{tls} {more}");
+    }
+}
+
 /// The versions and suites that the configuration names are those that are used.
 #[test]
 fn versions_and_suites_are_chosen() {
@@ -424,7 +579,10 @@ fn flags_and_refusals() {
     let cases: &[(&[&str], &str)] = &[
         (&["--tls"], "TLS Server certificate must be present and valid"),
         (&["--tls", "--tlscert", &cert], "TLS Server private key must be present and valid"),
-        (&["--tlscert", &cert, "--tlskey", &client_key], "error parsing X509 certificate/key pair"),
+        (
+            &["--tlscert", &cert, "--tlskey", &client_key],
+            "error parsing X509 certificate/key pair: tls: private key does not match public key",
+        ),
         (&["--tlscert", "/nonexistent", "--tlskey", &key], "/nonexistent"),
     ];
     for (args, error) in cases {

@@ -7,18 +7,25 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use super::crossings::Crossings;
 use super::permissions::Permissions;
-use super::verify::{Check, Proof, equal};
+use super::trust::{Trust, TrustedAccount};
+use super::user_token::{Presented, TokenUser, UserLimits};
+use super::verify::{Check, Proof, Task, equal};
 use crate::config::accounts::{Account, AccountLimits};
 use crate::config::authorization::{ConnectionType, Identity, User as ConfiguredUser};
 use crate::config::permissions as config;
+use crate::config::tls::TlsOptions;
 use crate::config::{Options, Secret};
+use crate::jwt::{moment, unix_seconds};
 use crate::tls::PeerNames;
 use crate::wire::connect::{Claim, Connect};
+use crate::wire::errors::Lapse;
 
 /// The account of whoever belongs to no other.
 pub const DEFAULT_ACCOUNT: &str = "$G";
@@ -32,6 +39,17 @@ pub struct Directory {
     accounts: Vec<AccountFacts>,
     users: HashMap<String, Arc<User>>,
     nkeys: HashMap<String, Arc<User>>,
+    /// What the listener for clients asks for.
+    clients: Door,
+    /// What the one for WebSocket asks for.
+    websocket: Door,
+    /// Accounts whose users have tokens. If there is this, nobody else may log in.
+    trust: Option<Arc<Trust>>,
+}
+
+/// What clients of one listener have to show.
+#[derive(Clone, Debug, Default)]
+struct Door {
     /// Credentials that all clients share, where there are no users.
     shared: Option<Arc<SharedSecret>>,
     /// Users by the distinguished names that they are named after, where certificates say who a client is.
@@ -43,8 +61,10 @@ pub struct Directory {
 /// What is known of an account beside its subjects.
 #[derive(Debug)]
 pub struct AccountFacts {
-    /// Its name.
+    /// Its name; the public nkey of one that an operator vouches for.
     pub name: Arc<str>,
+    /// Its name for people.
+    pub name_tag: Arc<str>,
     /// Events of the server belong here.
     pub is_system: bool,
     /// Limits of its clients.
@@ -71,6 +91,15 @@ struct User {
 enum SharedSecret {
     User(String, Secret),
     Token(Secret),
+}
+
+impl SharedSecret {
+    /// The token, if there is one, else the user.
+    fn of(token: &Option<Secret>, user: &Option<String>, password: &Option<Secret>) -> Option<Arc<Self>> {
+        let password = || password.clone().unwrap_or_else(|| Secret::new(""));
+        let of_user = || user.clone().map(|user| Self::User(user, password()));
+        token.clone().map(Self::Token).or_else(of_user).map(Arc::new)
+    }
 }
 
 /// What a client may be from now on.
@@ -101,6 +130,8 @@ enum Reason {
     User(Arc<User>),
     /// It has come without credentials, where that is allowed.
     NoCredentials,
+    /// It has a token.
+    Token(Arc<TokenUser>),
 }
 
 /// What becomes of a client when another directory takes over.
@@ -112,6 +143,8 @@ pub enum Review {
     Denied,
     /// Its user is gone, or belongs to another account.
     Gone,
+    /// Its token has lost its force.
+    Lapsed(Lapse),
 }
 
 /// What comes of a CONNECT.
@@ -134,6 +167,8 @@ pub struct Client<'a> {
     pub nonce: &'a str,
     /// Names in the certificate that it has presented.
     pub certificate: Option<&'a PeerNames>,
+    /// Where the connection comes from.
+    pub ip: IpAddr,
 }
 
 impl Basis {
@@ -142,6 +177,7 @@ impl Basis {
     pub fn claim(&self) -> Option<Claim<'_>> {
         match &self.0 {
             Reason::Open | Reason::NoCredentials => None,
+            Reason::Token(user) => Some(Claim::Jwt(&user.subject)),
             Reason::Shared(shared) => Some(match &**shared {
                 SharedSecret::User(user, _) => Claim::User(user),
                 SharedSecret::Token(_) => Claim::Token,
@@ -150,6 +186,35 @@ impl Basis {
                 Identity::Password { user, .. } => Claim::User(user),
                 Identity::Nkey(key) => Claim::Nkey(key),
             }),
+        }
+    }
+}
+
+impl Basis {
+    /// The user that a token has proved.
+    #[must_use]
+    pub fn token_user(&self) -> Option<&Arc<TokenUser>> {
+        match &self.0 {
+            Reason::Token(user) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// Limits of the connection beside those of its account.
+    #[must_use]
+    pub fn limits(&self) -> UserLimits {
+        self.token_user().map(|user| user.limits).unwrap_or_default()
+    }
+}
+
+impl Grant {
+    /// What a user with a token may be in an account that knows the issuer.
+    pub(super) fn to_token_user(user: Arc<TokenUser>, account: &TrustedAccount) -> Self {
+        Self {
+            account: account.number,
+            permissions: user.permissions.clone().or_else(|| account.default_permissions.clone()),
+            user: Some(user.subject.clone()),
+            basis: Basis(Reason::Token(user)),
         }
     }
 }
@@ -175,35 +240,55 @@ impl Directory {
             accounts: before.iter().map(AccountFacts::without_settings).collect(),
             users: HashMap::new(),
             nkeys: HashMap::new(),
-            shared: match (&options.auth_token, &options.user) {
-                (Some(token), _) => Some(SharedSecret::Token(token.clone())),
-                (None, Some(user)) => {
-                    let password = options.pass.clone().unwrap_or_else(|| Secret::new(""));
-                    Some(SharedSecret::User(user.clone(), password))
-                }
-                (None, None) => None,
-            }
-            .map(Arc::new),
-            by_subject: None,
-            no_auth_user: None,
+            clients: Door::default(),
+            websocket: Door::default(),
+            trust: None,
         };
         directory.number(DEFAULT_ACCOUNT);
         directory.add_users(0, &access.users, access.default_permissions.as_ref());
-        for account in &access.accounts {
+        let trusted = directory.add_trust(options);
+        let accounts = trusted.as_ref().unwrap_or(&access.accounts);
+        for account in accounts {
             directory.add_account(account);
         }
-        directory.add_crossings(options);
+        directory.add_crossings(options, accounts);
         if !access.no_system_account {
-            let name = access.system_account.as_deref().unwrap_or(SYSTEM_ACCOUNT);
+            let name = access.system_account().unwrap_or(SYSTEM_ACCOUNT);
             let number = directory.number(name);
             directory.accounts[number as usize].is_system = true;
         }
-        if options.tls.as_ref().is_some_and(|tls| tls.verify_and_map) {
-            let names = directory.users.keys().filter(|name| name.contains('='));
-            directory.by_subject = Some(names.map(|name| (relative_names(name), name.clone())).collect());
-        }
-        directory.no_auth_user = access.no_auth_user.as_ref().and_then(|name| directory.users.get(name)).cloned();
+        (directory.clients, directory.websocket) = directory.doors(options);
         directory
+    }
+
+    /// The doors for clients and for WebSocket. The listener for WebSocket asks for what all clients are asked for, unless
+    /// it has credentials or a user for those without them; certificates name users where its own TLS says so.
+    fn doors(&self, options: &Options) -> (Door, Door) {
+        let user = |name: &Option<String>| name.as_ref().and_then(|name| self.users.get(name)).cloned();
+        let clients = Door {
+            shared: SharedSecret::of(&options.auth_token, &options.user, &options.pass),
+            by_subject: self.by_subject(options.tls.as_ref()),
+            no_auth_user: user(&options.access.no_auth_user),
+        };
+        let Some(listener) = &options.websocket else { return (clients.clone(), clients) };
+        let asked = &listener.authorization;
+        let own = Door {
+            shared: SharedSecret::of(&asked.token, &asked.user, &asked.pass),
+            no_auth_user: user(&listener.no_auth_user),
+            by_subject: None,
+        };
+        let websocket = if listener.has_own_credentials() { own } else { clients.clone() };
+        (clients, Door { by_subject: self.by_subject(listener.tls.as_ref()), ..websocket })
+    }
+
+    /// Users named after distinguished names, where TLS lets certificates name users.
+    fn by_subject(&self, tls: Option<&TlsOptions>) -> Option<HashMap<Vec<String>, String>> {
+        let names = tls.filter(|tls| tls.verify_and_map).map(|_| self.users.keys().filter(|name| name.contains('=')));
+        names.map(|names| names.map(|name| (relative_names(name), name.clone())).collect())
+    }
+
+    fn door(&self, kind: ConnectionType) -> &Door {
+        if kind == ConnectionType::Websocket { &self.websocket } else { &self.clients }
     }
 
     /// The number of an account, a new one if it is not known.
@@ -222,11 +307,29 @@ impl Directory {
         self.add_users(number, &account.users, account.default_permissions.as_ref());
     }
 
-    fn add_crossings(&mut self, options: &Options) {
+    /// The accounts that operators vouch for now, if there are operators.
+    fn add_trust(&mut self, options: &Options) -> Option<Vec<Account>> {
+        let operators = Some(&options.access.operators).filter(|operators| operators.are_asked())?;
+        let now = unix_seconds(SystemTime::now());
+        let (trust, accounts) = Trust::new(operators, now, |name| self.number(name));
+        for account in trust.accounts().filter(|account| !account.name.is_empty()) {
+            self.accounts[account.number as usize].name_tag = account.name.as_str().into();
+        }
+        self.trust = Some(Arc::new(trust));
+        Some(accounts)
+    }
+
+    /// When this directory ceases to be right by itself, because a token begins or ceases to be in force.
+    #[must_use]
+    pub fn next_change(&self) -> Option<SystemTime> {
+        self.trust.as_ref()?.next_change().and_then(moment)
+    }
+
+    fn add_crossings(&mut self, options: &Options, accounts: &[Account]) {
         let access = &options.access;
         let default =
             Account { name: DEFAULT_ACCOUNT.to_owned(), mappings: access.mappings.clone(), ..Account::default() };
-        let accounts: Vec<&Account> = std::iter::once(&default).chain(&access.accounts).collect();
+        let accounts: Vec<&Account> = std::iter::once(&default).chain(accounts).collect();
         let numbers = accounts.iter().filter_map(|account| {
             let number = self.accounts.iter().position(|facts| *facts.name == *account.name)?;
             Some((account.name.as_str(), number as u32))
@@ -268,16 +371,25 @@ impl Directory {
 
     /// Whether a client has to log in before it may do anything.
     #[must_use]
-    pub fn is_required(&self) -> bool {
-        self.shared.is_some() || self.has_users()
+    pub fn is_required(&self, kind: ConnectionType) -> bool {
+        self.door(kind).shared.is_some() || self.has_users() || self.trust.is_some()
+    }
+
+    /// Whether there is a user for clients without credentials.
+    #[must_use]
+    pub fn has_no_auth_user(&self, kind: ConnectionType) -> bool {
+        self.door(kind).no_auth_user.is_some()
     }
 
     /// Who a client is that begins without CONNECT; `None` if it may not.
     #[must_use]
-    pub fn without_connect(&self) -> Option<Grant> {
-        match &self.no_auth_user {
+    pub fn without_connect(&self, kind: ConnectionType) -> Option<Grant> {
+        match &self.door(kind).no_auth_user {
+            _ if self.trust.is_some() => None,
+            // A certificate is judged with CONNECT.
+            Some(_) if self.door(kind).by_subject.is_some() => None,
             Some(user) => Some(Grant { basis: Basis(Reason::NoCredentials), ..grant(user) }),
-            None if self.is_required() => None,
+            None if self.is_required(kind) => None,
             None => Some(open(Reason::Open)),
         }
     }
@@ -285,7 +397,7 @@ impl Directory {
     /// Whether INFO has to carry a nonce.
     #[must_use]
     pub fn needs_nonce(&self) -> bool {
-        !self.nkeys.is_empty()
+        !self.nkeys.is_empty() || self.trust.is_some()
     }
 
     fn has_users(&self) -> bool {
@@ -296,16 +408,19 @@ impl Directory {
     #[must_use]
     pub fn check(&self, connect: &Connect, client: &Client<'_>) -> Answer {
         let given = |field: &Option<String>| field.clone().unwrap_or_default();
+        if let Some(trust) = &self.trust {
+            return check_token(trust, connect, client);
+        }
         if self.has_users() {
-            if let (Some(by_subject), Some(names)) = (&self.by_subject, client.certificate) {
-                return self.check_certificate(by_subject, names, client.kind);
+            if let (Some(by_subject), Some(names)) = (&self.door(client.kind).by_subject, client.certificate) {
+                return self.check_certificate(by_subject, names, connect, client.kind);
             }
             return match connect.nkey.as_deref().filter(|nkey| !nkey.is_empty() && self.needs_nonce()) {
                 Some(nkey) => self.check_nkey(nkey, connect, client),
                 None => self.check_user(connect, client),
             };
         }
-        let Some(shared) = &self.shared else { return Answer::Granted(open(Reason::Open)) };
+        let Some(shared) = &self.door(client.kind).shared else { return Answer::Granted(open(Reason::Open)) };
         let grant = open(Reason::Shared(shared.clone()));
         match &**shared {
             SharedSecret::Token(token) => judge(grant, token, given(&connect.auth_token)),
@@ -320,18 +435,21 @@ impl Directory {
     }
 
     /// The first name of a certificate that is a user's says who the client is: e-mail addresses, DNS names, URIs, and
-    /// then the subject. The certificate has been verified, so no password is asked for.
+    /// then the subject. The certificate has been verified; a user with a password has to give that too.
     fn check_certificate(
         &self,
         by_subject: &HashMap<Vec<String>, String>,
         names: &PeerNames,
+        connect: &Connect,
         kind: ConnectionType,
     ) -> Answer {
         let alternative = names.emails.iter().chain(&names.dns).chain(&names.uris);
         let subject = by_subject.get(&relative_names(&names.subject.to_string()));
         for name in alternative.chain(subject) {
             if let Some(user) = self.users.get(name).filter(|user| user.may_use(kind)) {
-                return Answer::Granted(Grant { user: Some(name.clone()), ..grant(user) });
+                let granted = Grant { user: Some(name.clone()), ..grant(user) };
+                let password = user.password.clone().unwrap_or_else(|| Secret::new(""));
+                return judge(granted, &password, connect.pass.clone().unwrap_or_default());
             }
         }
         Answer::Denied
@@ -343,13 +461,14 @@ impl Directory {
     pub fn review(&self, basis: &Basis, account: u32, kind: ConnectionType) -> Review {
         let stays = |grant: Grant| if grant.account == account { Review::Stays(grant) } else { Review::Gone };
         match &basis.0 {
-            Reason::Open if self.is_required() => Review::Denied,
+            Reason::Token(user) => self.review_token(user, SystemTime::now()),
+            Reason::Open if self.is_required(kind) => Review::Denied,
             Reason::Open => stays(open(Reason::Open)),
-            Reason::NoCredentials => self.without_connect().map_or(Review::Gone, stays),
-            Reason::Shared(known) if self.shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
+            Reason::NoCredentials => self.without_connect(kind).map_or(Review::Gone, stays),
+            Reason::Shared(known) if self.door(kind).shared.as_ref() == Some(known) => stays(open(basis.0.clone())),
             Reason::Shared(known) => match **known {
                 SharedSecret::User(..) => Review::Gone,
-                SharedSecret::Token(_) if self.is_required() => Review::Denied,
+                SharedSecret::Token(_) if self.is_required(kind) => Review::Denied,
                 SharedSecret::Token(_) => stays(open(Reason::Open)),
             },
             Reason::User(known) => {
@@ -367,18 +486,35 @@ impl Directory {
         }
     }
 
+    /// Looks at what may have changed since a user was let in: the account and what it says of the user.
+    fn review_token(&self, user: &Arc<TokenUser>, now: SystemTime) -> Review {
+        let Some(account) = self.trust.as_ref().and_then(|trust| trust.account(&user.account)) else {
+            return Review::Denied;
+        };
+        let now = unix_seconds(now);
+        match account.signer_by_key(&user.issuer) {
+            _ if account.has_expired(now) => Review::Lapsed(Lapse::Account),
+            _ if account.has_revoked(&user.subject, user.issued_at) => Review::Lapsed(Lapse::Revoked),
+            Some(scope) if *scope == user.scope => {
+                let is_refused = !account.is_in_force(now) || (user.is_bearer && account.refuses_bearers);
+                if is_refused { Review::Denied } else { Review::Stays(Grant::to_token_user(user.clone(), account)) }
+            }
+            _ => Review::Lapsed(Lapse::Signer),
+        }
+    }
+
     fn check_nkey(&self, nkey: &str, connect: &Connect, client: &Client<'_>) -> Answer {
         let Some(user) = self.nkeys.get(nkey).filter(|user| user.may_use(client.kind)) else { return Answer::Denied };
         let signature = connect.sig.clone().unwrap_or_default();
         let proof = Proof::Signature { nkey: nkey.to_owned(), nonce: client.nonce.to_owned(), signature };
-        Answer::Undecided(Check { grant: grant(user), proof })
+        Answer::Undecided(Check(Task::Proof(grant(user), proof)))
     }
 
     fn check_user(&self, connect: &Connect, client: &Client<'_>) -> Answer {
         let name = connect.user.as_deref().unwrap_or_default();
         if name.is_empty()
             && !connect.has_credentials()
-            && let Some(user) = &self.no_auth_user
+            && let Some(user) = &self.door(client.kind).no_auth_user
         {
             let granted = Grant { basis: Basis(Reason::NoCredentials), ..grant(user) };
             return if user.may_use(client.kind) { Answer::Granted(granted) } else { Answer::Denied };
@@ -389,10 +525,28 @@ impl Directory {
     }
 }
 
+/// A token is judged elsewhere, with all that has to fit it.
+fn check_token(trust: &Arc<Trust>, connect: &Connect, client: &Client<'_>) -> Answer {
+    let (jwt, is_sentinel) = match (&connect.jwt, &trust.sentinel) {
+        (Some(jwt), _) => (jwt.as_str(), false),
+        (None, Some(sentinel)) => (sentinel.expose(), true),
+        (None, None) => return Answer::Denied,
+    };
+    Answer::Undecided(Check(Task::Token(Box::new(Presented {
+        trust: trust.clone(),
+        jwt: jwt.to_owned(),
+        is_sentinel,
+        nonce: client.nonce.to_owned(),
+        signature: connect.sig.clone().unwrap_or_default(),
+        kind: client.kind,
+        ip: client.ip,
+    }))))
+}
+
 fn judge(grant: Grant, secret: &Secret, given: String) -> Answer {
     if secret.is_bcrypt() {
         let proof = Proof::Password { hash: secret.expose().to_owned(), given: Secret::new(given) };
-        return Answer::Undecided(Check { grant, proof });
+        return Answer::Undecided(Check(Task::Proof(grant, proof)));
     }
     if equal(secret.expose(), &given) { Answer::Granted(grant) } else { Answer::Denied }
 }
@@ -434,6 +588,7 @@ impl AccountFacts {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            name_tag: name.into(),
             is_system: false,
             limits: AccountLimits::default(),
             crossings: None,
@@ -479,10 +634,14 @@ impl AccountFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tls::TlsOptions;
     use crate::tls::Subject;
 
-    const CLIENT: Client<'static> = Client { kind: ConnectionType::Standard, nonce: "", certificate: None };
+    const CLIENT: Client<'static> = Client {
+        kind: ConnectionType::Standard,
+        nonce: "",
+        certificate: None,
+        ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    };
 
     fn connect(user: Option<&str>, pass: Option<&str>, token: Option<&str>) -> Connect {
         let text = |value: Option<&str>| value.map(Into::into);
@@ -517,7 +676,10 @@ mod tests {
         assert_eq!(verdict(&token, &connect(Some("T0pS3cr3t"), None, None)), "denied");
         let open = Directory::new(&Options::default());
         assert_eq!(verdict(&open, &connect(Some("x"), Some("y"), None)), "$G");
-        assert!(!open.is_required() && open.without_connect().is_some() && token.without_connect().is_none());
+        let kind = CLIENT.kind;
+        assert!(
+            !open.is_required(kind) && open.without_connect(kind).is_some() && token.without_connect(kind).is_none()
+        );
     }
 
     fn user(name: &str, password: &str) -> ConfiguredUser {

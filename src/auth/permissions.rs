@@ -5,17 +5,33 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::permissions as config;
 use crate::subject::{has_wildcard, is_same, is_subset, matches};
 
 /// The rules of one user.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Permissions {
+    id: PermissionsId,
     publish: Rules,
     subscribe: Rules,
     responses: Option<config::ResponsePermission>,
+}
+
+/// Names one [`Permissions`]. No other one of this process has it, before or after, so whoever keeps a verdict together
+/// with the id of the rules that gave it needs no word of their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PermissionsId(NonZeroU64);
+
+impl PermissionsId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let last = LAST.fetch_add(1, Ordering::Relaxed);
+        Self(NonZeroU64::MIN.saturating_add(last))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +65,19 @@ impl Permissions {
             // Who may answer requests is not meant to publish whatever else.
             publish.allow = Some(Vec::new());
         }
-        Self { publish, subscribe: Rules::new(&config.subscribe), responses: config.responses }
+        let id = PermissionsId::next();
+        Self { id, publish, subscribe: Rules::new(&config.subscribe), responses: config.responses }
+    }
+
+    /// What tells these rules from all others.
+    #[must_use]
+    pub fn id(&self) -> PermissionsId {
+        self.id
+    }
+
+    /// Whether the rules say the same as `other`.
+    fn agree(&self, other: &Self) -> bool {
+        self.publish == other.publish && self.subscribe == other.subscribe && self.responses == other.responses
     }
 
     /// Whether the rules allow to publish to `subject`. Replies that are allowed for a while are not among them.
@@ -200,7 +228,7 @@ impl Permits {
     /// Puts other rules in the place of these. `false` if they say the same. Replies that are owed remain so if the new
     /// rules allow replies.
     pub fn renew(&mut self, rules: &Arc<Permissions>) -> bool {
-        let differ = self.rules != *rules;
+        let differ = !self.rules.agree(rules);
         self.rules = Arc::clone(rules);
         if differ {
             (self.publishes, self.receives) = (Memo::default(), Memo::default());
@@ -217,10 +245,11 @@ impl Permits {
         &self.rules
     }
 
-    /// Whether the connection may publish to `subject` at `now` nanoseconds. Counts as a reply if it is one.
+    /// Whether the rules allow to publish to `subject`, always. What is only owed is asked for with
+    /// [`Permits::may_reply`].
     #[inline]
-    pub fn may_publish(&mut self, subject: &[u8], now: u64) -> bool {
-        self.publishes.get(subject, || self.rules.may_publish(subject)) || self.may_reply(subject, now)
+    pub fn may_publish(&mut self, subject: &[u8]) -> bool {
+        self.publishes.get(subject, || self.rules.may_publish(subject))
     }
 
     /// Whether a subscription in `queue` may get a message on `subject`; see [`Permissions::may_receive`].
@@ -232,7 +261,8 @@ impl Permits {
         }
     }
 
-    fn may_reply(&mut self, subject: &[u8], now: u64) -> bool {
+    /// Whether the connection owes a reply on `subject` at `now` nanoseconds. Counts it.
+    pub fn may_reply(&mut self, subject: &[u8], now: u64) -> bool {
         let Some(limits) = self.rules.responses else { return false };
         let Some(owed) = self.replies.get_mut(subject) else { return false };
         owed.sent += 1;
@@ -343,12 +373,12 @@ mod tests {
         let mut permits = Permits::new(Arc::new(rules));
         for _ in 0..2 {
             for (subject, verdict) in [("p.a", true), ("p.d", false), ("p.*", true), ("p.a.b", false), ("q", false)] {
-                assert_eq!(permits.may_publish(subject.as_bytes(), 0), verdict, "{subject}");
+                assert_eq!(permits.may_publish(subject.as_bytes()), verdict, "{subject}");
             }
         }
         for n in 0..10_000 {
-            assert!(permits.may_publish(format!("p.{n}").as_bytes(), 0));
-            assert!(!permits.may_publish(format!("q.{n}").as_bytes(), 0));
+            assert!(permits.may_publish(format!("p.{n}").as_bytes()));
+            assert!(!permits.may_publish(format!("q.{n}").as_bytes()));
         }
         assert_eq!(permits.publishes.verdicts.len(), VERDICTS);
     }
@@ -359,17 +389,18 @@ mod tests {
         let config = config::Permissions { responses: Some(responses), ..config::Permissions::default() };
         let mut permits = Permits::new(Arc::new(Permissions::new(&config)));
         let second = 1_000_000_000;
-        assert!(!permits.may_publish(b"_INBOX.1", 0), "nothing but replies");
+        assert!(!permits.may_publish(b"_INBOX.1") && !permits.may_reply(b"_INBOX.1", 0), "nothing but replies");
         permits.delivered(b"_INBOX.1", 0);
-        assert!(permits.may_publish(b"_INBOX.1", 1) && permits.may_publish(b"_INBOX.1", 2));
-        assert!(!permits.may_publish(b"_INBOX.1", 3), "two were allowed");
+        assert!(!permits.may_publish(b"_INBOX.1"), "not for good");
+        assert!(permits.may_reply(b"_INBOX.1", 1) && permits.may_reply(b"_INBOX.1", 2));
+        assert!(!permits.may_reply(b"_INBOX.1", 3), "two were allowed");
         permits.delivered(b"_INBOX.2", 0);
-        assert!(!permits.may_publish(b"_INBOX.2", second + 1), "too late");
+        assert!(!permits.may_reply(b"_INBOX.2", second + 1), "too late");
         for n in 0..3 * REPLIES_MAX as u64 {
             permits.delivered(format!("_INBOX.{n}").as_bytes(), n);
         }
         assert!(permits.replies.len() <= REPLIES_MAX);
-        assert!(permits.may_publish(format!("_INBOX.{}", 3 * REPLIES_MAX - 1).as_bytes(), second));
+        assert!(permits.may_reply(format!("_INBOX.{}", 3 * REPLIES_MAX - 1).as_bytes(), second));
     }
 }
 

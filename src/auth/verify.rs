@@ -1,20 +1,27 @@
-//! Proofs of identity that take long to check: password hashes and signatures.
+//! Proofs of identity that take long to check: password hashes, signatures, tokens.
 //!
 //! A bcrypt hash is made to cost about a tenth of a second. So shards hand a [`Check`] to a thread of its own, and the
 //! client waits for the outcome, and nobody else does.
 #![forbid(unsafe_code)]
 
+use std::time::SystemTime;
+
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 use super::directory::Grant;
+use super::user_token::Presented;
 use crate::config::Secret;
 
 /// A login that is not decided yet.
 #[derive(Debug)]
-pub struct Check {
-    /// What the client may be if the proof holds.
-    pub(super) grant: Grant,
-    pub(super) proof: Proof,
+pub struct Check(pub(super) Task);
+
+#[derive(Debug)]
+pub(super) enum Task {
+    /// The client may be this if the proof holds.
+    Proof(Grant, Proof),
+    /// A token says what the client may be.
+    Token(Box<Presented>),
 }
 
 /// Why somebody would be who he says.
@@ -31,7 +38,13 @@ impl Check {
     /// Computes the verdict: the grant, or `None`.
     #[must_use]
     pub fn decide(self) -> Option<Grant> {
-        self.proof.holds().then_some(self.grant)
+        match self.0 {
+            Task::Proof(grant, proof) => proof.holds().then_some(grant),
+            Task::Token(presented) => {
+                let verdict = presented.decide(SystemTime::now());
+                verdict.inspect_err(|reason| tracing::debug!("A login with a JWT is refused: {reason}")).ok()
+            }
+        }
     }
 }
 
@@ -39,14 +52,17 @@ impl Proof {
     fn holds(&self) -> bool {
         match self {
             Self::Password { hash, given } => bcrypt::verify(given.expose(), hash).unwrap_or(false),
-            Self::Signature { nkey, nonce, signature } => {
-                let text = signature.as_bytes();
-                let bytes = BASE64URL_NOPAD.decode(text).or_else(|_| BASE64.decode(text));
-                let (Ok(bytes), Ok(key)) = (bytes, nkeys::KeyPair::from_public_key(nkey)) else { return false };
-                !nonce.is_empty() && key.verify(nonce.as_bytes(), &bytes).is_ok()
-            }
+            Self::Signature { nkey, nonce, signature } => holds_signature(nkey, nonce, signature),
         }
     }
+}
+
+/// Whether whoever has the public key `nkey` has signed the nonce.
+pub(super) fn holds_signature(nkey: &str, nonce: &str, signature: &str) -> bool {
+    let text = signature.as_bytes();
+    let bytes = BASE64URL_NOPAD.decode(text).or_else(|_| BASE64.decode(text));
+    let (Ok(bytes), Ok(key)) = (bytes, nkeys::KeyPair::from_public_key(nkey)) else { return false };
+    !nonce.is_empty() && key.verify(nonce.as_bytes(), &bytes).is_ok()
 }
 
 /// Compares without leaking through timing where the strings differ.

@@ -25,8 +25,6 @@ pub(super) enum Effect {
     File,
     /// Has no effect in this version; the run goes on with this warning.
     Ignored(&'static str),
-    /// Would change meaning or security if ignored; the start is refused with this reason.
-    Refused(&'static str),
     /// Asks for something other than a run.
     Ask(Ask),
 }

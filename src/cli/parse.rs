@@ -118,7 +118,6 @@ impl Given {
         if let Some(request) = asked(Ask::Signal).and_then(|flag| self.value(flag)) {
             return SignalCommand::parse(request).map(Command::Signal).map(Some).map_err(CliError::new);
         }
-        self.refuse()?;
         Ok(None)
     }
 
@@ -165,16 +164,6 @@ impl Given {
         Ok(Command::Tested(text))
     }
 
-    /// Fails if a flag was given that cannot be honoured.
-    fn refuse(&self) -> Result<(), CliError> {
-        for flag in flags::all().filter(|flag| self.is_on(flag)) {
-            if let Effect::Refused(reason) = flag.effect {
-                return Err(CliError::new(format!("flag {} is refused: {reason}", self.typed(flag))));
-            }
-        }
-        Ok(())
-    }
-
     /// The options after all flags, and the warnings about flags without effect.
     fn options(&self, mut options: Options) -> Result<(Options, Vec<String>), CliError> {
         let mut warnings = Vec::new();
@@ -187,7 +176,7 @@ impl Given {
                 Effect::Ignored(reason) if self.is_on(flag) => {
                     warnings.push(format!("flag {} has no effect: {reason}", self.typed(flag)));
                 }
-                Effect::File | Effect::Ignored(_) | Effect::Refused(_) | Effect::Ask(_) => {}
+                Effect::File | Effect::Ignored(_) | Effect::Ask(_) => {}
             }
         }
         Ok((options.with_defaults_for_zeroes(), warnings))
@@ -285,7 +274,7 @@ mod tests {
                 (o.ping_max, o.write_deadline) = (5, Duration::from_millis(300));
             }),
             (&["--auth_timeout", "3", "--lame_duck_duration", "31s", "--lame_duck_grace_period", "2s"], |o| {
-                (o.auth_timeout, o.lame_duck_duration) = (Duration::from_secs(3), Duration::from_secs(31));
+                (o.auth_timeout, o.lame_duck_duration) = (Some(Duration::from_secs(3)), Duration::from_secs(31));
                 o.lame_duck_grace_period = Duration::from_secs(2);
             }),
             (&["--tlscert", "c", "--tlskey=k", "--tlscacert", "a", "--tlsverify"], |o| {
@@ -344,10 +333,8 @@ mod tests {
             (&["--tls"], "leat: TLS Server certificate must be present and valid"),
             (&["--tls", "--tlscert", "c"], "leat: TLS Server private key must be present and valid"),
             (&["--tlskey", "k"], "leat: TLS Server certificate must be present and valid"),
-            (
-                &["-ms", "1"],
-                "leat: flag -ms is refused: TLS for monitoring is not available in this version, and without it the connections would be in clear",
-            ),
+            (&["-ms", "1"], "leat: TLS cert and key required for HTTPS"),
+            (&["-m", "-1", "-ms", "1"], "leat: can't specify both HTTP (-1) and HTTPs (1) ports"),
             (&["-n", "a b"], "leat: server name cannot contain spaces"),
             (
                 &["-n", "a b", "--max_payload=100", "--max_pending=50"],

@@ -7,7 +7,7 @@ use crate::config::tls::{Certificate, TlsOptions};
 use crate::config::values::{boolean, count, count_or_unlimited, memory_size, port, processors, protocol_size, size};
 use crate::config::{Options, Secret, duration};
 
-use super::flags::Effect::{Ask, File, Ignored, Refused, Set};
+use super::flags::Effect::{Ask, File, Ignored, Set};
 use super::flags::{Ask as What, Effect, Flag, Section};
 
 const fn flag(names: &'static [&'static str], value: &'static str, help: &'static str, effect: Effect) -> Flag {
@@ -59,7 +59,7 @@ const SERVER: &[Flag] = &[
     ),
     flag(&["-P", "--pid"], "file", "File to store PID", set!(some pid_file, path)),
     flag(&["-m", "--http_port"], "port", "Use port for http monitoring", set!(some http_port, port)),
-    flag(&["-ms", "--https_port"], "port", "Use port for https monitoring", Refused(NO_TLS)),
+    flag(&["-ms", "--https_port"], "port", "Use port for https monitoring", set!(some https_port, port)),
     flag(&["-c", "--config"], "file", "Configuration file", File),
     switch(&["-t"], "Test configuration and exit", Ask(What::TestConfig)),
     switch(&["--sample_config"], "Print a commented configuration file with all keys", Ask(What::SampleConfig)),
@@ -173,8 +173,8 @@ const LIMITS: &[Flag] = &[
     flag(
         &["--auth_timeout"],
         "duration",
-        "How long a client may take to log in (default: 2s)",
-        set!(auth_timeout, duration::parse),
+        "How long a client may take to log in (default: 2s; with TLS 1s more than a handshake)",
+        set!(some auth_timeout, duration::parse),
     ),
     flag(
         &["--lame_duck_duration"],
@@ -327,8 +327,6 @@ const COMMON: &[Flag] = &[
     switch(&["--help_tls"], "TLS help", Ask(What::HelpTls)),
 ];
 
-const NO_TLS: &str =
-    "TLS for monitoring is not available in this version, and without it the connections would be in clear";
 const NO_JETSTREAM: &str = "JetStream is not available in this version";
 const NO_STORE: &str = "nothing is stored in this version";
 const NO_CLUSTER: &str = "clustering is not available in this version; the server runs alone";

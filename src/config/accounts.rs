@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use nkeys::KeyPairType;
 
-use super::authorization::{self, AuthCallout, User};
+use super::authorization::{self, AuthCallout, Identity, User};
 use super::exports::{self, Export, Import};
 use super::grammar::{Map, Value};
 use super::later::jetstream;
 use super::mappings::{self, Mapping};
+use super::operators::Operators;
 use super::permissions::{self, Permissions};
 use super::read;
 use super::schema::{Item, Key, Reading, Row, rows};
@@ -29,14 +30,14 @@ pub struct Access {
     pub no_auth_user: Option<String>,
     /// Accounts beside the default one.
     pub accounts: Vec<Account>,
-    /// Name of the system account, if not `$SYS`.
+    /// Name of the system account, if it is given.
     pub system_account: Option<String>,
     /// There is no system account.
     pub no_system_account: bool,
     /// Subject mappings of the default account.
     pub mappings: Vec<Mapping>,
-    /// Users carry tokens signed on behalf of an operator.
-    pub operator_mode: bool,
+    /// Whoever vouches for accounts and their users, instead of this configuration.
+    pub operators: Operators,
 }
 
 /// An account: a subject space of its own.
@@ -262,13 +263,31 @@ impl Access {
         !self.users.is_empty() || self.accounts.iter().any(|account| !account.users.is_empty())
     }
 
+    /// Checks that `name` can be the user of connections without credentials.
+    pub(super) fn check_no_auth_user(&self, name: &str) -> Result<(), String> {
+        let mut users = self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);
+        let problem = if !self.has_users() {
+            "present, but users/nkeys are not defined"
+        } else if !users.any(|user| matches!(&user.identity, Identity::Password { user, .. } if user == name)) {
+            "not present as user in authorization block or account configuration"
+        } else {
+            return Ok(());
+        };
+        Err(format!("no_auth_user: \"{}\" {problem}", name.escape_debug()))
+    }
+
+    /// Name of the system account, if it is not `$SYS`.
+    #[must_use]
+    pub fn system_account(&self) -> Option<&str> {
+        self.system_account.as_deref().or_else(|| self.operators.system_account())
+    }
+
     /// Why a server that does not enforce this must not start, one line for each part.
     pub(super) fn unenforced(&self) -> Vec<&'static str> {
         let every_user = || self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);
         [
             (self.callout.is_some(), "auth_callout"),
             (self.proxy_required || every_user().any(|user| user.proxy_required), "proxy_required"),
-            (self.operator_mode, "operators and trusted keys"),
         ]
         .into_iter()
         .filter_map(|(present, what)| present.then_some(what))

@@ -288,16 +288,15 @@ fn user(entry: &Node, reading: &mut Reading) -> Result<Option<User>, String> {
 }
 
 fn connection_types(node: &Node) -> Result<Vec<ConnectionType>, String> {
-    let names = read::texts(node)?;
-    names
-        .iter()
-        .map(|name| {
-            let known = CONNECTION_TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            known
-                .map(|(_, kind)| *kind)
-                .ok_or_else(|| format!("invalid connection types [\"{}\"]", name.escape_debug()))
-        })
-        .collect()
+    let read = |name: &String| {
+        connection_type(name).ok_or_else(|| format!("invalid connection types [\"{}\"]", name.escape_debug()))
+    };
+    read::texts(node)?.iter().map(read).collect()
+}
+
+/// The kind of connection that has this name.
+pub(super) fn connection_type(name: &str) -> Option<ConnectionType> {
+    CONNECTION_TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, kind)| *kind)
 }
 
 const CONNECTION_TYPES: &[(&str, ConnectionType)] = &[

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::time::Duration;
 
 use super::accounts::Account;
@@ -420,38 +421,83 @@ pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading
                 reading.error(item.at, format!("\"{name}\" account not defined for {what} export"));
             }
         }
-        let mut places = HashSet::new();
+        let mut places = Places::default();
         for import in &account.imports {
-            let what = import.what();
-            let Some(exporter) = by_name.get(import.account.as_str()) else {
-                reading.error(item.at, format!("\"{}\" account not defined for {what} import", import.account));
-                continue;
-            };
-            let refusal = if !is_authorized(exporter, import, &account.name) {
-                Some(format!("{what} import not authorized"))
-            } else if !places.insert(place(import)) {
-                Some(format!("{what} import already exists"))
-            } else if exporter.name != account.name
-                && leads_to(&by_name, &exporter.name, &import.subject, import.is_stream(), &account.name)
-            {
-                Some("import forms a cycle".to_owned())
-            } else {
-                None
-            };
-            if let Some(refusal) = refusal {
-                let subject = &import.subject;
-                reading.error(item.at, format!("Error adding {what} import \"{subject}\": {refusal}"));
+            let admits =
+                |export: &Export| export.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.name));
+            match refusal(&by_name, account, import, &mut places, |_, export| admits(export)) {
+                None => {}
+                Some(Refusal::NoAccount) => {
+                    let what = import.what();
+                    reading.error(item.at, format!("\"{}\" account not defined for {what} import", import.account));
+                }
+                Some(refusal) => {
+                    let (what, subject) = (import.what(), &import.subject);
+                    let of_kind = if refusal == Refusal::Cycle { String::new() } else { format!("{what} ") };
+                    reading.error(item.at, format!("Error adding {what} import \"{subject}\": {of_kind}{refusal}"));
+                }
             }
         }
     }
 }
 
-fn is_authorized(exporter: &Account, import: &Import, importer: &str) -> bool {
-    exporter.exports.iter().any(|export| {
+/// The imports of an account that were accepted already.
+#[derive(Default)]
+pub(crate) struct Places<'a>(HashSet<(bool, String, &'a str, &'a str)>);
+
+/// Why an import cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no such account.
+    NoAccount,
+    /// No export covers it, or none that is for this account.
+    NotAuthorized,
+    /// The same is imported already.
+    Exists,
+    /// What is imported would come back to where it is from.
+    Cycle,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoAccount => "import of an unknown account",
+            Self::NotAuthorized => "import not authorized",
+            Self::Exists => "import already exists",
+            Self::Cycle => "import forms a cycle",
+        })
+    }
+}
+
+/// Whether `account` can have an import beside those that `places` has; if so, it has it from then on. `admits` says
+/// whether it may use the exporting account's export of this index.
+pub(crate) fn refusal<'a>(
+    accounts: &HashMap<&str, &Account>,
+    account: &Account,
+    import: &'a Import,
+    places: &mut Places<'a>,
+    admits: impl Fn(usize, &Export) -> bool,
+) -> Option<Refusal> {
+    let Some(exporter) = accounts.get(import.account.as_str()) else { return Some(Refusal::NoAccount) };
+    let covers = |export: &Export| {
         (export.kind == ExportKind::Stream) == import.is_stream()
             && subject::is_subset(import.subject.as_bytes(), export.subject.as_bytes())
-            && export.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|name| name == importer))
-    })
+    };
+    // Where the subject has to name the importer, that alone decides.
+    let authorizes = |index: usize, export: &Export| match export.account_token_position {
+        Some(position) => import.subject.split('.').nth(position - 1) == Some(account.name.as_str()),
+        None => admits(index, export),
+    };
+    let (name, is_stream) = (&exporter.name, import.is_stream());
+    if !exporter.exports.iter().enumerate().any(|(index, export)| covers(export) && authorizes(index, export)) {
+        Some(Refusal::NotAuthorized)
+    } else if !places.0.insert(place(import)) {
+        Some(Refusal::Exists)
+    } else if *name != account.name && leads_to(accounts, name, &import.subject, is_stream, &account.name) {
+        Some(Refusal::Cycle)
+    } else {
+        None
+    }
 }
 
 /// What no two imports of an account may have in common.

@@ -117,15 +117,21 @@ fn mapping(source: &str, node: &Node, reading: &mut Reading) -> Result<Mapping, 
         Value::Map(_) => destination(source, node, reading).into_iter().collect(),
         other => return Err(format!("Expected an entry for the mapping destination, got {}", other.kind())),
     };
+    check_weights(source, &destinations)?;
+    Ok(Mapping { source: source.to_owned(), destinations })
+}
+
+/// Refuses weights that sum up to more than all, in any cluster.
+pub(super) fn check_weights(source: &str, destinations: &[Destination]) -> Result<(), String> {
     let mut totals: HashMap<Option<&str>, usize> = HashMap::new();
-    for destination in &destinations {
+    for destination in destinations {
         let total = totals.entry(destination.cluster.as_deref()).or_default();
         *total += usize::from(destination.weight);
         if *total > 100 {
             return Err(format!("Error adding mapping for \"{source}\": total weight needs to be <= 100"));
         }
     }
-    Ok(Mapping { source: source.to_owned(), destinations })
+    Ok(())
 }
 
 #[derive(Default)]

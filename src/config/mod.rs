@@ -9,13 +9,16 @@
 //! applied. Each block of the file has a module with its types and its table.
 
 pub mod accounts;
+pub mod address;
 pub mod authorization;
+pub(crate) mod claims;
 pub mod duration;
 pub mod exports;
 pub mod grammar;
 mod later;
 mod load;
 pub mod mappings;
+pub mod operators;
 pub mod options;
 pub mod permissions;
 mod read;
@@ -29,6 +32,7 @@ pub mod tls;
 pub mod values;
 pub mod websocket;
 
+pub use address::{ListenAddress, host_and_port};
 pub use load::{ConfigError, Loaded, load};
 pub use options::{Options, PortSpec, Secret, SecretOrigin};
 pub use reload::{Change, NotReloadable, diff};

@@ -8,10 +8,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::accounts::Access;
+use super::address::{ListenAddress, advertised};
+use super::reload::Shown as _;
 use super::tls::TlsOptions;
 use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
+
+/// How long a client may take to log in if the options do not say, and none of it is for a TLS handshake.
+const AUTH_TIME: Duration = Duration::from_secs(2);
+
+/// So much longer than its TLS handshake may take a client's login, if the options do not say.
+const AUTH_TIME_AFTER_HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// Most addresses of `also_listen`.
+const ADDRESSES_MAX: usize = 16;
 
 /// Port for clients if none is given.
 pub const DEFAULT_PORT: u16 = 4222;
@@ -28,6 +39,8 @@ pub struct Options {
     pub port: PortSpec,
     /// Name shown to clients and in monitoring; the server's id if absent.
     pub server_name: Option<String>,
+    /// More addresses to listen on for clients.
+    pub also_listen: Vec<ListenAddress>,
     /// `host[:port]` to state in INFO instead of the address listened on.
     pub client_advertise: Option<String>,
     /// Address of the monitoring listener; `host` if absent.
@@ -79,8 +92,8 @@ pub struct Options {
     pub ping_max: u32,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
-    /// How long a client may take to log in.
-    pub auth_timeout: Duration,
+    /// How long a client may take to log in; see [`Options::auth_timeout`] if absent.
+    pub auth_timeout: Option<Duration>,
     /// How long lame duck mode takes to close all clients, the grace period included.
     pub lame_duck_duration: Duration,
     /// How long lame duck mode waits before the first close.
@@ -188,6 +201,7 @@ impl Default for Options {
             host: "0.0.0.0".to_owned(),
             port: PortSpec::Fixed(DEFAULT_PORT),
             server_name: None,
+            also_listen: Vec::new(),
             client_advertise: None,
             http_host: None,
             http_port: None,
@@ -212,7 +226,7 @@ impl Default for Options {
             ping_interval: Duration::from_secs(120),
             ping_max: 2,
             write_deadline: Duration::from_secs(10),
-            auth_timeout: Duration::from_secs(2),
+            auth_timeout: None,
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
@@ -248,9 +262,33 @@ impl Options {
         self.http_host.as_deref().unwrap_or(&self.host)
     }
 
-    /// Whether a listener has certificates.
-    pub fn has_tls(&self) -> bool {
-        self.tls.is_some() || self.websocket.as_ref().is_some_and(|websocket| websocket.tls.is_some())
+    /// How long a client may take to log in: as the options say, or else a second longer than a TLS handshake may take,
+    /// or else 2 s.
+    #[must_use]
+    pub fn auth_timeout(&self) -> Duration {
+        let after_handshake = || self.tls.as_ref().map(|tls| tls.timeout() + AUTH_TIME_AFTER_HANDSHAKE);
+        self.auth_timeout.or_else(after_handshake).unwrap_or(AUTH_TIME)
+    }
+
+    /// Host and port to state in INFO, as far as `client_advertise` gives them.
+    ///
+    /// # Errors
+    /// When it is not `host` or `host:port`.
+    pub fn advertised(&self) -> Result<Option<(String, Option<u16>)>, String> {
+        let Some(text) = self.client_advertise.as_deref() else { return Ok(None) };
+        match advertised(text) {
+            Some(address) => Ok(Some(address)),
+            None => Err(format!(
+                "invalid client_advertise value \"{}\": write host, host:port or [address]:port",
+                text.escape_debug()
+            )),
+        }
+    }
+
+    /// Whether clients must begin a TLS handshake.
+    #[must_use]
+    pub fn requires_tls(&self) -> bool {
+        self.tls.is_some() && !self.allow_non_tls
     }
 
     /// Whether a client must present credentials.
@@ -270,6 +308,9 @@ impl Options {
         if self.port == PortSpec::Fixed(0) {
             self.port = defaults.port;
         }
+        for address in &mut self.also_listen {
+            address.port = if address.port == PortSpec::Fixed(0) { defaults.port } else { address.port };
+        }
         for port in [&mut self.http_port, &mut self.https_port] {
             *port = port.filter(|port| *port != PortSpec::Fixed(0));
         }
@@ -284,7 +325,7 @@ impl Options {
         fill(&mut self.ping_interval, defaults.ping_interval);
         fill(&mut self.ping_max, defaults.ping_max);
         fill(&mut self.write_deadline, defaults.write_deadline);
-        fill(&mut self.auth_timeout, defaults.auth_timeout);
+        self.auth_timeout = self.auth_timeout.filter(|time| !time.is_zero());
         fill(&mut self.lame_duck_duration, defaults.lame_duck_duration);
         fill(&mut self.lame_duck_grace_period, defaults.lame_duck_grace_period);
         self
@@ -339,19 +380,18 @@ impl Options {
         let of_listener = listener.and_then(|websocket| websocket.tls.as_ref());
         errors
             .extend(self.tls.iter().chain(of_listener).filter_map(TlsOptions::missing_certificate).map(str::to_owned));
-        if let Some(websocket) = listener {
-            if websocket.tls.is_none() && !websocket.no_tls {
-                errors.push("websocket requires TLS configuration".to_owned());
-            }
-            let strange = websocket.allowed_origins.iter().filter(|text| crate::websocket::origin(text).is_none());
-            errors.extend(strange.map(|text| format!("websocket: not an origin: \"{}\"", text.escape_debug())));
-            let broken = |text: &String| text.contains(['\r', '\n']);
-            if websocket.headers.iter().any(|(name, value)| name.contains([':', ' ']) || broken(name) || broken(value))
-            {
-                errors.push("websocket: a name or value of 'headers' cannot be used".to_owned());
-            }
+        errors.extend(listener.iter().flat_map(|websocket| websocket.check(&self.access)));
+        errors.extend(self.advertised().err());
+        if self.also_listen.len() > ADDRESSES_MAX {
+            errors.push(format!("also_listen names more than {ADDRESSES_MAX} addresses"));
+        }
+        if let (Some(http), Some(https)) = (self.http_port, self.https_port) {
+            errors.push(format!("can't specify both HTTP ({}) and HTTPs ({}) ports", http.shown(), https.shown()));
+        } else if self.https_port.is_some() && self.tls.is_none() {
+            errors.push("TLS cert and key required for HTTPS".to_owned());
         }
         errors.extend(self.unenforced());
+        errors.extend(self.access.operators.errors(&self.access));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -359,18 +399,14 @@ impl Options {
     /// unprotected or unreachable.
     fn unenforced(&self) -> Vec<String> {
         let mut missing = self.access.unenforced();
-        missing.extend(self.tls.iter().flat_map(TlsOptions::unenforced));
         missing.extend(self.websocket.iter().flat_map(WebsocketOptions::unenforced));
-        missing.extend(self.https_port.is_some().then_some("https"));
-        missing.extend(self.proxy_protocol.then_some("proxy_protocol"));
         let mut errors: Vec<String> = missing
             .into_iter()
             .map(|what| format!("this version cannot enforce {what}, and does not start without it"))
             .collect();
-        if let Some(user) = &self.access.no_auth_user
-            && !self.access.has_users()
-        {
-            errors.push(format!("no_auth_user: \"{}\" present, but users/nkeys are not defined", user.escape_debug()));
+        if !self.access.operators.are_asked() {
+            let named = self.access.no_auth_user.as_deref();
+            errors.extend(named.and_then(|name| self.access.check_no_auth_user(name).err()));
         }
         errors
     }
@@ -391,21 +427,10 @@ impl Options {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance".to_owned(),
             );
         }
-        if let Some(websocket) = self.websocket.as_ref().filter(|websocket| websocket.is_on()) {
-            if websocket.tls.is_none() {
-                lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
-            }
-            if websocket.compression {
-                lines.push(
-                    "WebSocket compression is not available in this version, and not offered to clients".to_owned(),
-                );
-            }
-            if websocket.ping_interval.is_some() {
-                lines.push(
-                    "ping_interval of websocket has no effect in this version: that of all clients counts".to_owned(),
-                );
-            }
+        if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
+            lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
         }
+        lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {
             let who = match secrets {
@@ -463,6 +488,19 @@ mod tests {
                 &["server name cannot contain spaces", "cores must name 1 to 64 processors"],
             ),
             (|o| o.ring_slots = 1, &["ring_slots (1) must be between 2 and 65536"]),
+            (|o| o.https_port = Some(PortSpec::Any), &["TLS cert and key required for HTTPS"]),
+            (
+                |o| (o.http_port, o.https_port) = (Some(PortSpec::Fixed(1)), Some(PortSpec::Any)),
+                &["can't specify both HTTP (1) and HTTPs (-1) ports"],
+            ),
+            (
+                |o| o.client_advertise = Some("a:b".to_owned()),
+                &["invalid client_advertise value \"a:b\": write host, host:port or [address]:port"],
+            ),
+            (
+                |o| o.also_listen = vec![ListenAddress { host: None, port: PortSpec::Any }; 17],
+                &["also_listen names more than 16 addresses"],
+            ),
             (
                 |o| o.pass = Some(Secret::new("x")),
                 &["a password without a user name would let everybody in; give the user name too"],
@@ -475,6 +513,23 @@ mod tests {
         }
         let equal = Options { lame_duck_grace_period: seconds(120), ..Options::default() };
         assert!(equal.check().is_err());
+    }
+
+    /// A login may take a second longer than the handshake before it, unless the options say how long it may take.
+    #[test]
+    fn time_for_a_login() {
+        let tls = |timeout| Some(TlsOptions { timeout, ..TlsOptions::default() });
+        let [half, second] = [500, 1000].map(Duration::from_millis);
+        for (tls, given, expected) in [
+            (None, None, 2 * second),
+            (tls(None), None, 3 * second),
+            (tls(Some(half)), None, half + second),
+            (tls(Some(10 * second)), Some(7 * second), 7 * second),
+            (tls(Some(Duration::ZERO)), Some(Duration::ZERO), 3 * second),
+        ] {
+            let options = Options { tls, auth_timeout: given, ..Options::default() }.with_defaults_for_zeroes();
+            assert_eq!(options.auth_timeout(), expected);
+        }
     }
 
     /// A password is in no dump, and only plain ones are worth a warning.

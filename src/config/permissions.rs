@@ -98,8 +98,9 @@ pub(super) fn permissions(item: &Item<'_>, reading: &mut Reading) -> Result<Perm
     Ok(permissions)
 }
 
+/// What a rule is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     Publish,
     Subscribe,
 }
@@ -137,7 +138,8 @@ fn list(node: &Node, direction: Direction) -> Result<Vec<SubjectRule>, String> {
     texts.iter().map(|text| rule(text, direction)).collect()
 }
 
-fn rule(text: &str, direction: Direction) -> Result<SubjectRule, String> {
+/// Reads a rule: a subject, and for subscriptions perhaps a queue group.
+pub(super) fn rule(text: &str, direction: Direction) -> Result<SubjectRule, String> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let (subject, queue) = match (words.as_slice(), direction) {
         ([subject, queue], Direction::Subscribe) => (*subject, Some(*queue)),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::grammar::{Node, Value};
-use super::{PortSpec, duration};
+use super::{ListenAddress, PortSpec, duration};
 use crate::subject;
 
 fn expected(what: &str, node: &Node) -> String {
@@ -116,6 +116,14 @@ pub(super) fn address(node: &Node) -> Result<(Option<String>, PortSpec), String>
     let number: i64 = number.parse().map_err(|_| format!("could not parse port \"{}\"", number.escape_debug()))?;
     let host = bracketed.unwrap_or(host);
     Ok(((!host.is_empty()).then(|| host.to_owned()), port(number)?))
+}
+
+/// An array of addresses, see [`address`].
+pub(super) fn addresses(node: &Node) -> Result<Vec<ListenAddress>, String> {
+    let Value::Array(items) = &node.value else {
+        return Err(expected("an array of addresses", node));
+    };
+    items.iter().map(|item| address(item).map(|(host, port)| ListenAddress { host, port })).collect()
 }
 
 /// A number of something that cannot be negative and must fit into memory arithmetic.

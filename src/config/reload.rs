@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::authorization::{Identity, User};
 use super::schema::{KeyChange, Reload};
 use super::server;
-use super::tls::TlsOptions;
+use super::tls::{HandshakeFirst, TlsOptions};
 use super::websocket::WebsocketOptions;
-use super::{Options, PortSpec, duration};
+use super::{ListenAddress, Options, PortSpec, duration, host_and_port};
 
 /// A change that has been or can be applied, as the log line says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,18 +59,29 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> 
     Ok(lines)
 }
 
-/// Certificates and settings of TLS are live, whether there is TLS is not: a listener that has begun in clear would go on
-/// so, while the log says otherwise. Nor can the way change in which handshakes begin.
+/// TLS for clients can begin and end with a reload, as in the reference; that of the listener for WebSocket cannot.
 fn switched_tls(old: &Options, new: &Options) -> Option<NotReloadable> {
     let has = |tls: Option<&TlsOptions>| if tls.is_some() { "enabled" } else { "disabled" }.to_owned();
-    let first = |options: &Options| format!("{:?}", options.tls.as_ref().map(|tls| tls.handshake_first));
-    let all = [
-        ("TLS", has(old.tls.as_ref()), has(new.tls.as_ref())),
-        ("Websocket TLS", has(websocket_tls(old)), has(websocket_tls(new))),
-        ("TLSHandshakeFirst", first(old), first(new)),
-    ];
-    let (field, old, new) = all.into_iter().find(|(_, old, new)| old != new)?;
-    Some(NotReloadable { field, old, new })
+    let [old, new] = [old, new].map(|options| has(websocket_tls(options)));
+    (old != new).then_some(NotReloadable { field: "Websocket TLS", old, new })
+}
+
+/// The lines about another `tls` block.
+fn tls(old: &Options, new: &Options) -> Vec<String> {
+    let mut lines = Vec::new();
+    let [old_timeout, timeout] = [old, new].map(|options| options.tls.clone().unwrap_or_default().timeout());
+    if old_timeout != timeout {
+        lines.push(format!("Reloaded: tls timeout = {}", timeout.as_secs_f64()));
+    }
+    // A block that has not changed here has changed in the listener for WebSocket.
+    let has_tls = new.tls.is_some() || old.tls == new.tls;
+    lines.push(format!("Reloaded: tls = {}", if has_tls { "enabled" } else { "disabled" }));
+    let first = |options: &Options| options.tls.as_ref().map(|tls| tls.handshake_first).unwrap_or_default();
+    let is_first = first(new) != HandshakeFirst::No;
+    if first(old) != first(new) {
+        lines.push(format!("Reloaded: Client TLS handshake first: {is_first}"));
+    }
+    lines
 }
 
 /// The lines about a changed key, in the words of the reference.
@@ -78,7 +89,9 @@ fn applied(key: &str, value: &str, old: &Options, new: &Options) -> Vec<String> 
     let reloaded = |what: &str| format!("Reloaded: {what}");
     let line = match key {
         "authorization" => return authorization(old, new).iter().map(|what| reloaded(what)).collect(),
-        "accounts" | "mappings" => reloaded(key),
+        "tls" => return tls(old, new),
+        "accounts" | "mappings" | "default_sentinel" => reloaded(key),
+        "resolver_preload" | "resolver_pinned_accounts" => reloaded("accounts"),
         "server_tags" => reloaded("tags"),
         "server_metadata" => reloaded("metadata"),
         "client_advertise" => format!("Reload: client_advertise = {value}"),
@@ -97,12 +110,12 @@ pub(super) fn authorization(old: &Options, new: &Options) -> Vec<String> {
         let access = &options.access;
         (access.default_permissions.clone(), access.callout.clone(), access.proxy_required)
     };
-    let timeout = format!("authorization timeout = {}", new.auth_timeout.as_secs_f64());
+    let timeout = format!("authorization timeout = {}", new.auth_timeout().as_secs_f64());
     [
         (old.user != new.user, "authorization username"),
         (old.pass != new.pass, "authorization password"),
         (old.auth_token != new.auth_token, "authorization token"),
-        (old.auth_timeout != new.auth_timeout, &timeout),
+        (old.auth_timeout() != new.auth_timeout(), &timeout),
         (nkeys(old) != nkeys(new), "authorization nkey users"),
         (named(old) != named(new) || rest(old) != rest(new), "authorization users"),
     ]
@@ -165,6 +178,16 @@ impl Shown for Option<PortSpec> {
     }
 }
 
+impl Shown for Vec<ListenAddress> {
+    fn shown(&self) -> String {
+        let one = |address: &ListenAddress| match address.port {
+            PortSpec::Fixed(port) => host_and_port(address.host.as_deref().unwrap_or_default(), port),
+            PortSpec::Any => format!("{}:-1", address.host.as_deref().unwrap_or_default()),
+        };
+        format!("[{}]", self.iter().map(one).collect::<Vec<_>>().join(" "))
+    }
+}
+
 impl Shown for Option<u8> {
     fn shown(&self) -> String {
         self.unwrap_or(0).to_string()
@@ -217,7 +240,7 @@ mod tests {
                 &["Reloaded: authorization username", "Reloaded: authorization password"],
             ),
             (|o| o.auth_token = Some(Secret::new("hidden")), &["Reloaded: authorization token"]),
-            (|o| o.auth_timeout = Duration::from_secs(3), &["Reloaded: authorization timeout = 3"]),
+            (|o| o.auth_timeout = Some(Duration::from_secs(3)), &["Reloaded: authorization timeout = 3"]),
             (
                 |o| {
                     let identity = Identity::Nkey("U".into());
@@ -252,6 +275,10 @@ mod tests {
             (|o| o.max_sub_tokens = Some(3), "MaxSubTokens: old=0, new=3"),
             (|o| o.lame_duck_duration = Duration::from_secs(90), "LameDuckDuration: old=2m0s, new=1m30s"),
             (|o| o.proxy_protocol = true, "ProxyProtocol: old=false, new=true"),
+            (
+                |o| o.also_listen = vec![ListenAddress { host: Some("::1".into()), port: PortSpec::Fixed(1) }],
+                "also_listen: old=[], new=[[::1]:1]",
+            ),
             (|o| o.spin_us = 3, "spin_us: old=0, new=3"),
             (|o| (o.ring_slots, o.debug) = (2, true), "ring_slots: old=256, new=2"),
         ];
@@ -263,7 +290,8 @@ mod tests {
         }
     }
 
-    /// TLS of the listeners can be changed, but neither begun nor ended, and nothing else of the WebSocket listener can.
+    /// TLS of the listeners can be changed, that for clients begun and ended too, and nothing else of the WebSocket
+    /// listener.
     #[test]
     fn changes_of_tls() {
         let tls = |verify| TlsOptions { verify, ..TlsOptions::default() };
@@ -271,16 +299,36 @@ mod tests {
             Some(WebsocketOptions { port: Some(PortSpec::Fixed(port)), tls, ..WebsocketOptions::default() })
         };
         let options = |tls, websocket| Options { tls, websocket, ..Options::default() };
+        let first = |handshake_first| Some(TlsOptions { handshake_first, ..TlsOptions::default() });
         let enabled = Ok("Reloaded: tls = enabled");
         let cases = [
             (options(Some(tls(false)), None), options(Some(tls(true)), None), enabled),
-            (options(None, None), options(Some(tls(true)), None), Err("TLS: old=disabled, new=enabled")),
-            (options(Some(tls(true)), None), options(None, None), Err("TLS: old=enabled, new=disabled")),
+            (
+                options(None, None),
+                options(Some(tls(true)), None),
+                Ok("Reloaded: authorization timeout = 3\nReloaded: tls = enabled"),
+            ),
+            (
+                options(Some(tls(true)), None),
+                options(None, None),
+                Ok("Reloaded: authorization timeout = 2\nReloaded: tls = disabled"),
+            ),
+            (
+                options(first(HandshakeFirst::No), None),
+                options(first(HandshakeFirst::Yes), None),
+                Ok("Reloaded: tls = enabled\nReloaded: Client TLS handshake first: true"),
+            ),
             (
                 options(Some(tls(true)), listener(Some(tls(false)), 1)),
                 options(Some(tls(true)), listener(Some(tls(true)), 1)),
                 enabled,
             ),
+            (
+                options(Some(tls(true)), listener(Some(tls(false)), 1)),
+                options(None, listener(Some(tls(false)), 1)),
+                Ok("Reloaded: authorization timeout = 2\nReloaded: tls = disabled"),
+            ),
+            (options(None, listener(Some(tls(false)), 1)), options(None, listener(Some(tls(true)), 1)), enabled),
             (
                 options(None, listener(Some(tls(false)), 1)),
                 options(None, listener(None, 1)),

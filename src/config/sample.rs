@@ -10,7 +10,7 @@ const HEAD: &str = "\
 # Configuration of leat. Every key is shown with its default, or with an example where there is none; remove the \"#\"
 # in front of a key to set it. The notation is that of nats-server: key: value, key = value, sizes such as 64KB or 8MB,
 # durations such as \"2s\" or \"1m\" in quotes, $variables, include \"other.conf\".
-# Keys that nats-server can change while it runs are marked as reloadable; this version needs a restart for them too.
+# Keys that can be changed while the server runs are marked as reloadable; a reload that changes another one is refused.
 ";
 
 /// The text of the sample.

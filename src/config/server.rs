@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 
 use super::grammar::{Map, Value};
-use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt, resolver};
+use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt};
 use super::reload::Shown as _;
 use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, rows};
 use super::tls::Place;
-use super::{Options, accounts, authorization, mappings, read, reload, tls, values, websocket};
+use super::{Options, Secret, accounts, authorization, mappings, operators, read, reload, tls, values, websocket};
 
 /// Compares a field.
 macro_rules! compare {
@@ -375,7 +375,7 @@ const ACCESS: &[Key<Options>] = &[
             let block = authorization::block(item, map, reading);
             (options.user, options.pass, options.auth_token) = (block.user, block.pass, block.token);
             if let Some(timeout) = block.timeout {
-                options.auth_timeout = timeout;
+                options.auth_timeout = Some(timeout);
             }
             options.access.users = block.users;
             options.access.default_permissions = block.default_permissions;
@@ -432,7 +432,7 @@ const ACCESS: &[Key<Options>] = &[
     )
     .compared(Compare {
         differ: |old, new| old.tls != new.tls || reload::websocket_tls(old) != reload::websocket_tls(new),
-        show: |_| "enabled".to_owned(),
+        show: |_| String::new(),
     })
     .live(),
     switch!(&["allow_non_tls"], "false", "Take connections in clear beside those with TLS", allow_non_tls)
@@ -469,52 +469,94 @@ const ACCESS: &[Key<Options>] = &[
         "string or array of strings",
         "\"operator.jwt\"",
         "JWT of the operator on whose behalf users are signed, or a file with it",
-        |options, item, reading| {
-            options.access.operator_mode = true;
-            resolver::operators(item, reading)
+        |options, item, _| {
+            options.access.operators.operators = operators::operators(item)?;
+            Ok(())
         },
     )
-    .compared(compare!(access.operator_mode))
+    .compared(Compare {
+        differ: |old, new| old.access.operators.operators != new.access.operators.operators,
+        show: |options| {
+            let operators = options.access.operators.operators.iter();
+            operators.map(|operator| operator.subject.clone()).collect::<Vec<_>>().shown()
+        },
+    })
     .field("TrustedOperators"),
     Key::<Options>::other(
         &["trusted_keys", "trusted"],
         "string or array of strings",
         "\"O…\"",
-        "Public nkeys of operators",
-        |options, item, reading| {
-            options.access.operator_mode = true;
-            resolver::trusted_keys(item, reading)
+        "Public nkeys of operators, instead of their JWTs",
+        |options, item, _| {
+            options.access.operators.trusted_keys = operators::trusted_keys(item)?;
+            Ok(())
         },
-    ),
+    )
+    .compared(compare!(access.operators.trusted_keys))
+    .field("TrustedKeys"),
     Key::<Options>::other(
         &["resolver", "account_resolver", "accounts_resolver"],
         "MEMORY, URL(…), or map",
         "MEMORY",
-        "Where the JWTs of accounts come from",
-        |_, item, reading| resolver::resolver(item, reading),
+        "Where the JWTs of accounts come from; in this version it must be MEMORY",
+        |options, item, reading| {
+            options.access.operators.resolver = Some(operators::resolver(item, reading)?);
+            Ok(())
+        },
     )
-    .of(resolver::FEATURE),
-    Key::<Options>::other(&["resolver_preload"], "map of strings", "{}", "JWTs of accounts", |_, item, reading| {
-        resolver::preload(item, reading)
+    .compared(Compare {
+        differ: |old, new| old.access.operators.resolver != new.access.operators.resolver,
+        show: |options| format!("{:?}", options.access.operators.resolver),
     })
-    .of(resolver::FEATURE),
+    .field("AccountResolver"),
+    Key::<Options>::other(
+        &["resolver_preload"],
+        "map of strings",
+        "{ \"A…\": \"eyJ…\" }",
+        "JWTs of accounts, each under the account's public nkey",
+        |options, item, _| {
+            options.access.operators.preload = operators::preload(item)?;
+            Ok(())
+        },
+    )
+    .compared(Compare {
+        differ: |old, new| old.access.operators.preload != new.access.operators.preload,
+        show: |_| String::new(),
+    })
+    .live(),
     Key::<Options>::block(
         &["resolver_tls"],
         "TLS to the resolver",
         |_, item, map, reading| drop(tls::options(item, map, Place::Clients, reading)),
         Vec::new,
     )
-    .of(resolver::FEATURE),
+    .of("resolving accounts over TLS"),
     Key::<Options>::other(
         &["resolver_pinned_accounts"],
         "string or array of strings",
         "[]",
-        "Accounts to resolve only",
-        |_, item, _| read::texts(item.node).map(drop),
+        "The only accounts whose users may log in; all if there are none",
+        |options, item, _| {
+            options.access.operators.pinned_accounts = read::texts(item.node)?;
+            Ok(())
+        },
     )
-    .of(resolver::FEATURE),
-    Key::<Options>::text(&["default_sentinel"], "\"\"", "JWT of connections without one", |_, _| Ok(()))
-        .of(resolver::FEATURE),
+    .compared(compare!(access.operators.pinned_accounts))
+    .live(),
+    Key::<Options>::text(
+        &["default_sentinel"],
+        "\"eyJ…\"",
+        "User JWT, a bearer token, of clients that have none",
+        |options, text| {
+            options.access.operators.default_sentinel = (!text.is_empty()).then(|| Secret::new(text));
+            Ok(())
+        },
+    )
+    .compared(Compare {
+        differ: |old, new| old.access.operators.default_sentinel != new.access.operators.default_sentinel,
+        show: |_| String::new(),
+    })
+    .live(),
 ];
 
 const PROXIES: &[Key<()>] =
@@ -545,6 +587,17 @@ const CORES: &[Key<Options>] = &[Key::block(
 )];
 
 const LEAT: &[Key<Options>] = &[
+    Key::<Options>::other(
+        &["also_listen"],
+        "array of ports or \"host:port\"",
+        "[ \"10.0.0.1:4222\", \"[fd00::1]:4222\" ]",
+        "More addresses to listen on for clients",
+        |options, item, _| {
+            options.also_listen = read::addresses(item.node)?;
+            Ok(())
+        },
+    )
+    .compared(compare!(also_listen)),
     Key::<Options>::other(
         &["cores"],
         "number or list",

@@ -1,12 +1,18 @@
 //! The `tls` block.
 //!
-//! Files are opened and looked into, so that a wrong path or a swapped certificate and key show before a start. Whether
-//! they fit together is found when they are loaded for use.
+//! Files are opened and looked into, so that a wrong path, a swapped certificate and key, or a key of another
+//! certificate show before a start.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::grammar::{Map, Node, Value};
 use super::read;
@@ -44,11 +50,10 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// What these options ask for and this version does not give.
-    pub(super) fn unenforced(&self) -> Vec<&'static str> {
-        let mut missing = Vec::new();
-        missing.extend(self.connection_rate_limit.map(|_| "tls connection_rate_limit"));
-        missing
+    /// How long a handshake may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.filter(|time| !time.is_zero()).unwrap_or(TIMEOUT)
     }
 
     /// What is missing of the certificates.
@@ -72,6 +77,33 @@ pub struct Certificate {
     pub key_file: PathBuf,
 }
 
+impl Certificate {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or used, or the key is not that of the certificate.
+    pub fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+        let Self { cert_file, key_file } = self;
+        let unreadable =
+            |what: &str, file: &Path, error: &dyn Display| format!("error parsing {what} {}: {error}", file.display());
+        let chain = CertificateDer::pem_file_iter(cert_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let chain = chain.map_err(|error| unreadable("certificate", cert_file, &error))?;
+        if chain.is_empty() {
+            return Err(unreadable("certificate", cert_file, &"there is none"));
+        }
+        let key = PrivateKeyDer::from_pem_file(key_file);
+        let key = key.map_err(|error| unreadable("private key", key_file, &error))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+            let reason = match error {
+                rustls::Error::InconsistentKeys(_) => "private key does not match public key".to_owned(),
+                error => error.to_string(),
+            };
+            let (cert_file, key_file) = (cert_file.display(), key_file.display());
+            format!("error parsing X509 certificate/key pair: tls: {reason} ({cert_file}, {key_file})")
+        })
+    }
+}
+
 /// Whether the TLS handshake comes before INFO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HandshakeFirst {
@@ -93,6 +125,9 @@ pub enum TlsVersion {
     /// TLS 1.3
     V1_3,
 }
+
+/// How long a handshake may take if the options do not say.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `handshake_first: auto` waits for the client.
 const AUTO_FALLBACK: Duration = Duration::from_millis(50);
@@ -366,6 +401,7 @@ fn finish(raw: &mut Raw, place: Place) -> Result<(), String> {
     for certificate in &options.certificates {
         look_into(&certificate.cert_file, "a certificate", |label| label == "CERTIFICATE")?;
         look_into(&certificate.key_file, "a private key", |label| label.ends_with("PRIVATE KEY"))?;
+        certificate.load(&ring::default_provider())?;
     }
     if let Some(ca_file) = &options.ca_file {
         look_into(ca_file, "a certificate", |label| label == "CERTIFICATE")?;

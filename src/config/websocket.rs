@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::accounts::Access;
 use super::grammar::{Map, Value};
 use super::schema::{Item, Key, Reading, Row, Verdict, rows};
 use super::tls::{self, Place, TlsOptions};
@@ -64,18 +65,54 @@ impl WebsocketOptions {
         if !self.is_on() {
             return Vec::new();
         }
-        let ListenerAuthorization { user, pass, token, timeout } = &self.authorization;
-        let has_credentials = user.is_some() || pass.is_some() || token.is_some() || timeout.is_some();
-        [
-            (has_credentials, "authorization of websocket"),
-            (self.no_auth_user.is_some(), "no_auth_user of websocket"),
-            (self.jwt_cookie.is_some(), "jwt_cookie"),
-            (self.tls.as_ref().is_some_and(|tls| tls.verify_and_map), "verify_and_map of websocket"),
-        ]
-        .into_iter()
-        .filter_map(|(is_asked, what)| is_asked.then_some(what))
-        .chain(self.tls.iter().flat_map(TlsOptions::unenforced))
-        .collect()
+        let limited = self.tls.as_ref().is_some_and(|tls| tls.connection_rate_limit.is_some());
+        limited.then_some("connection_rate_limit of websocket").into_iter().collect()
+    }
+
+    /// Whether clients of this listener are asked for other credentials than all clients.
+    #[must_use]
+    pub fn has_own_credentials(&self) -> bool {
+        let ListenerAuthorization { user, token, .. } = &self.authorization;
+        user.is_some() || token.is_some() || self.no_auth_user.is_some()
+    }
+
+    /// The rules that these options break, themselves or together with `access`.
+    pub(super) fn check(&self, access: &Access) -> Vec<String> {
+        let mut errors = Vec::new();
+        if !self.is_on() {
+            return errors;
+        }
+        if self.tls.is_none() && !self.no_tls {
+            errors.push("websocket requires TLS configuration".to_owned());
+        }
+        let strange = self.allowed_origins.iter().filter(|text| crate::websocket::origin(text).is_none());
+        errors.extend(strange.map(|text| format!("websocket: not an origin: \"{}\"", text.escape_debug())));
+        let broken = |text: &String| text.contains(['\r', '\n']);
+        if self.headers.iter().any(|(name, value)| name.contains([':', ' ']) || broken(name) || broken(value)) {
+            errors.push("websocket: a name or value of 'headers' cannot be used".to_owned());
+        }
+        let ListenerAuthorization { user, pass, token, .. } = &self.authorization;
+        if pass.is_some() && user.is_none() {
+            errors.push(
+                "websocket: a password without a user name would let everybody in; give the user name too".into(),
+            );
+        }
+        if user.as_deref() == Some("") || token.as_ref().is_some_and(|token| token.expose().is_empty()) {
+            errors.push("websocket: an empty user name or token would let everybody in".to_owned());
+        }
+        for (is_there, what) in [(user.is_some(), "username"), (token.is_some(), "token")] {
+            if is_there && access.has_users() {
+                errors.push(format!("websocket authentication {what} not compatible with presence of users/nkeys"));
+            }
+        }
+        if let Some(name) = &self.jwt_cookie {
+            errors.push(format!(
+                "trusted operators or trusted keys configuration is required for JWT authentication via cookie \"{}\"",
+                name.escape_debug()
+            ));
+        }
+        errors.extend(self.no_auth_user.as_deref().and_then(|name| access.check_no_auth_user(name).err()));
+        errors
     }
 }
 
@@ -97,6 +134,16 @@ macro_rules! text {
     ($names:expr, $default:expr, $help:expr, $($field:ident).+) => {
         Key::text($names, $default, $help, |target, text| {
             target.$($field).+ = Some(text.to_owned());
+            Ok(())
+        })
+    };
+}
+
+/// As `text`; an empty one says nothing.
+macro_rules! name {
+    ($names:expr, $default:expr, $help:expr, $field:ident) => {
+        Key::text($names, $default, $help, |target, text| {
+            target.$field = (!text.is_empty()).then(|| text.to_owned());
             Ok(())
         })
     };
@@ -146,14 +193,14 @@ const KEYS: &[Key<WebsocketOptions>] = &[
         "\"2s\"",
         "How long the handshake may take",
         |ws, time| {
-            ws.handshake_timeout = Some(time);
+            ws.handshake_timeout = Some(time).filter(|time| !time.is_zero());
         },
     ),
     Key::<WebsocketOptions>::boolean(&["compression"], "false", "Compress messages", |ws, on| ws.compression = on),
-    text!(&["jwt_cookie"], "jwt", "Cookie with a user JWT", jwt_cookie),
-    text!(&["user_cookie"], "user", "Cookie with a user name", user_cookie),
-    text!(&["pass_cookie"], "pass", "Cookie with a password", pass_cookie),
-    text!(&["token_cookie"], "token", "Cookie with a token", token_cookie),
+    name!(&["jwt_cookie"], "jwt", "Cookie with a user JWT", jwt_cookie),
+    name!(&["user_cookie"], "user", "Cookie with a user name", user_cookie),
+    name!(&["pass_cookie"], "pass", "Cookie with a password", pass_cookie),
+    name!(&["token_cookie"], "token", "Cookie with a token", token_cookie),
     Key::<WebsocketOptions>::other(
         &["headers"],
         "map of strings",
@@ -169,10 +216,10 @@ const KEYS: &[Key<WebsocketOptions>] = &[
         "\"2m\"",
         "Time between pings of a quiet client",
         |ws, time| {
-            ws.ping_interval = Some(time);
+            ws.ping_interval = Some(time).filter(|time| !time.is_zero());
         },
     ),
-    text!(&["no_auth_user"], "guest", "User of connections without credentials", no_auth_user),
+    name!(&["no_auth_user"], "guest", "User of connections without credentials", no_auth_user),
     Key::<WebsocketOptions>::block(
         &["authorization", "authentication"],
         "Credentials required by this listener",
@@ -192,7 +239,7 @@ const AUTHORIZATION: &[Key<ListenerAuthorization>] = &[
         Ok(())
     }),
     Key::seconds(&["timeout"], "2", "How long a client may take to log in", |target, time| {
-        target.timeout = Some(time);
+        target.timeout = Some(time).filter(|time| !time.is_zero());
     }),
 ];
 

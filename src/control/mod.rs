@@ -9,22 +9,22 @@ pub mod signals;
 
 use std::io;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use crate::config::Options;
 use crate::config::tls::HandshakeFirst;
+use crate::config::{Options, host_and_port};
 use crate::host::{self, Problem};
-use crate::io::handshakes::Handshakes;
+use crate::io::listen;
 use crate::logging::{FATAL, Logging};
 use crate::monitor::ports::{self, PortsFile};
 use crate::monitor::{self, Facts, MonitorServer, Readiness, ShardSnapshot, Source, Want};
 use crate::server::{MonitorHandle, Server};
 use crate::shard::Shared;
+use crate::tls::{Context, Current};
 use crate::version;
 use crate::wire::info::ServerInfo;
 use signals::ControlEvent;
@@ -37,7 +37,8 @@ const EVENTS_QUEUED: usize = 16;
 /// Reads the configuration again: the options, and what is to be said about them.
 pub type ReadAgain<'a> = &'a dyn Fn() -> Result<(Options, Vec<String>), String>;
 
-/// Runs a server until a signal ends it. `prepared` is what [`host::prepare`] found. The error is one line for standard error; it has been logged as fatal.
+/// Runs a server until a signal ends it. `prepared` is what [`host::prepare`] found. The error is one line for standard
+/// error; it has been logged as fatal.
 ///
 /// # Errors
 /// When the server cannot be started.
@@ -75,14 +76,18 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     for problem in problems {
         tracing::warn!("{problem}");
     }
-    let http = options.http_port.map(|port| bind_http(&options, port.bind_number())).transpose()?;
+    let monitoring = Monitoring::bind(&options)?;
     let server = Server::start(&options).map_err(|error| error.to_string())?;
     let options = Arc::new(options);
-    let in_force = InForce { options: options.clone(), info: server.info().clone(), since: server.started() };
-    let in_force = Arc::new(Mutex::new(in_force));
-    let monitor = http.map(|(listener, port)| serve_http(listener, port, &server, &in_force)).transpose()?;
-    let address = server.address();
-    tracing::info!("Listening for client connections on {}:{}", options.host, address.port());
+    let in_force = Arc::new(Mutex::new(InForce::now(&options, &server, server.started())));
+    let monitoring_tls = monitoring.as_ref().and_then(|monitoring| monitoring.tls.clone());
+    let monitoring_url = monitoring.as_ref().map(|found| format!("{}://{}", found.scheme, found.address));
+    let addresses = client_addresses(&options, &server);
+    let more_addresses = addresses[1..].to_vec();
+    let monitor = monitoring.map(|monitoring| monitoring.serve(&server, more_addresses, &in_force)).transpose()?;
+    for address in &addresses {
+        tracing::info!("Listening for client connections on {address}");
+    }
     if let Some(tls) = &options.tls {
         let how = if options.allow_non_tls { "available" } else { "required" };
         tracing::info!("TLS {how} for client connections");
@@ -97,64 +102,100 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     }
     let websocket = options.websocket.as_ref().zip(server.websocket_address()).map(|(websocket, address)| {
         let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
-        let url = format!("{scheme}://{}:{}", websocket.host(), address.port());
+        let url = format!("{scheme}://{}", host_and_port(websocket.host(), address.port()));
         tracing::info!("Listening for websocket clients on {url}");
         url
     });
     let urls = Urls {
-        nats: [format!("nats://{}:{}", options.host, address.port())],
-        monitoring: monitor.iter().map(|(_, port)| format!("http://{}:{port}", options.http_host())).collect(),
+        clients: addresses,
+        monitoring: monitoring_url.into_iter().collect(),
         websocket: websocket.into_iter().collect(),
     };
-    let ports_file = urls.write(options.ports_file_dir.as_deref())?;
+    let ports_file = urls.write(&options)?;
     tracing::info!("Server is ready");
-    let monitor = monitor.map(|(monitor, _)| monitor);
-    Ok(Running { server, options, in_force, monitor, events, urls, ports_file })
+    Ok(Running { server, options, in_force, monitor, monitoring_tls, events, urls, ports_file })
+}
+
+/// Where clients connect: hosts as they are configured, with the ports that have become of theirs.
+fn client_addresses(options: &Options, server: &Server) -> Vec<String> {
+    let more = options.also_listen.iter().map(|address| address.host.as_deref().unwrap_or(&options.host));
+    let hosts = std::iter::once(options.host.as_str()).chain(more);
+    let addresses = std::iter::once(server.address()).chain(server.more_addresses().iter().copied());
+    hosts.zip(addresses).map(|(host, address)| host_and_port(host, address.port())).collect()
 }
 
 /// What the ports file says.
 struct Urls {
-    nats: [String; 1],
+    /// `host:port` of each.
+    clients: Vec<String>,
     monitoring: Vec<String>,
     websocket: Vec<String>,
 }
 
 impl Urls {
     /// Writes the ports file, if it is wanted.
-    fn write(&self, dir: Option<&Path>) -> Result<Option<PortsFile>, String> {
-        let Some(dir) = dir else { return Ok(None) };
-        let file = ports::write(dir, std::process::id(), &self.nats, &self.monitoring, &self.websocket);
+    fn write(&self, options: &Options) -> Result<Option<PortsFile>, String> {
+        let Some(dir) = options.ports_file_dir.as_deref() else { return Ok(None) };
+        let scheme = if options.requires_tls() { "tls" } else { "nats" };
+        let nats: Vec<String> = self.clients.iter().map(|address| format!("{scheme}://{address}")).collect();
+        let file = ports::write(dir, std::process::id(), &nats, &self.monitoring, &self.websocket);
         file.map(Some).map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))
     }
 }
 
-fn bind_http(options: &Options, port: u16) -> Result<(TcpListener, u16), String> {
-    let host = options.http_host();
-    let bound = TcpListener::bind((host, port)).and_then(|listener| {
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    });
-    bound.map_err(|error| format!("Error listening on monitoring port: {host}:{port}, {error}"))
+/// The monitoring listener before it serves.
+struct Monitoring {
+    listener: TcpListener,
+    tls: Option<Current>,
+    scheme: &'static str,
+    /// `host:port`.
+    address: String,
+    port: u16,
 }
 
-fn serve_http(
-    listener: TcpListener,
-    port: u16,
-    server: &Server,
-    in_force: &Arc<Mutex<InForce>>,
-) -> Result<(MonitorServer, u16), String> {
-    let source = BrokerSource {
-        shared: server.shared().clone(),
-        shards: server.monitor(),
-        handshakes: server.handshakes().cloned(),
-        in_force: in_force.clone(),
-        started: server.started(),
-        http_port: port,
-        websocket_port: server.websocket_address().map(|address| address.port()),
-    };
-    tracing::info!("Starting http monitor on {}:{port}", source.now().options.http_host());
-    let monitor = monitor::serve(listener, Arc::new(source));
-    monitor.map(|monitor| (monitor, port)).map_err(|error: io::Error| format!("Error starting the monitor: {error}"))
+impl Monitoring {
+    /// Binds the port that the options name, if they name one, and reads its certificates.
+    fn bind(options: &Options) -> Result<Option<Self>, String> {
+        let Some(port) = options.https_port.or(options.http_port) else { return Ok(None) };
+        let tls = monitoring_context(options)?.map(Current::new);
+        let (host, port) = (options.http_host(), port.bind_number());
+        let bound = listen::resolve(host, port).and_then(|address| {
+            let listener = listen::bind_patiently(address, 1)?.pop().ok_or(io::ErrorKind::NotFound)?;
+            let port = listener.local_addr()?.port();
+            Ok((listener, port))
+        });
+        let at = host_and_port(host, port);
+        let (listener, port) = bound.map_err(|error| format!("Error listening on monitoring port: {at}, {error}"))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Ok(Some(Self { listener, tls, scheme, address: host_and_port(host, port), port }))
+    }
+
+    fn serve(
+        self,
+        server: &Server,
+        more_addresses: Vec<String>,
+        in_force: &Arc<Mutex<InForce>>,
+    ) -> Result<MonitorServer, String> {
+        let source = BrokerSource {
+            shared: server.shared().clone(),
+            shards: server.monitor(),
+            in_force: in_force.clone(),
+            started: server.started(),
+            more_addresses,
+            monitoring_port: self.port,
+            websocket_port: server.websocket_address().map(|address| address.port()),
+        };
+        tracing::info!("Starting {} monitor on {}", self.scheme, self.address);
+        let monitor = monitor::serve(self.listener, self.tls, Arc::new(source));
+        monitor.map_err(|error| format!("Error starting the monitor: {error}"))
+    }
+}
+
+/// What monitoring inside TLS works with, if it is to be inside TLS: the certificates for clients, without asking
+/// anybody for one.
+fn monitoring_context(options: &Options) -> Result<Option<Context>, String> {
+    let tls = options.tls.as_ref().filter(|_| options.https_port.is_some());
+    tls.map(Context::load_without_clients).transpose().map_err(|error| error.to_string())
 }
 
 /// A started server and what belongs to it.
@@ -164,6 +205,8 @@ struct Running {
     /// The same for monitoring.
     in_force: Arc<Mutex<InForce>>,
     monitor: Option<MonitorServer>,
+    /// Its TLS, if it has any.
+    monitoring_tls: Option<Current>,
     events: Receiver<ControlEvent>,
     urls: Urls,
     ports_file: Option<PortsFile>,
@@ -172,7 +215,7 @@ struct Running {
 impl Running {
     /// Acts on signals until one of them ends the server.
     fn wait(mut self, logging: &Logging, read_again: ReadAgain<'_>) {
-        while let Ok(event) = self.events.recv() {
+        while let Some(event) = self.next_event() {
             tracing::info!("Trapped {:?} signal", event.signal_name());
             match event {
                 ControlEvent::Reopen => logging.reopen(),
@@ -201,22 +244,53 @@ impl Running {
     }
 }
 
+/// Calendar time is looked at this often, since the clock can be set.
+const CLOCK_TRUST: Duration = Duration::from_secs(60);
+
+impl Running {
+    /// The next signal. Meanwhile accounts come and go as their tokens say; `None` at the end.
+    fn next_event(&mut self) -> Option<ControlEvent> {
+        loop {
+            let Some(change) = self.server.next_change() else { return self.events.recv().ok() };
+            let left = change.duration_since(SystemTime::now()).unwrap_or_default();
+            if left.is_zero() {
+                tracing::debug!("The JWT of an account begins or ceases to be in force");
+                self.server.reload(&self.options);
+                continue;
+            }
+            match self.events.recv_timeout(left.min(CLOCK_TRUST)) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+}
+
 /// What a reload replaces, for monitoring.
 #[derive(Clone)]
 struct InForce {
     options: Arc<Options>,
     info: Arc<ServerInfo>,
+    /// The TLS of clients.
+    tls: Option<Current>,
     since: SystemTime,
+}
+
+impl InForce {
+    fn now(options: &Arc<Options>, server: &Server, since: SystemTime) -> Self {
+        Self { options: options.clone(), info: server.info().clone(), tls: server.tls(options), since }
+    }
 }
 
 /// The broker as monitoring sees it.
 struct BrokerSource {
     shared: Arc<Shared>,
     shards: MonitorHandle,
-    handshakes: Option<Handshakes>,
     in_force: Arc<Mutex<InForce>>,
     started: SystemTime,
-    http_port: u16,
+    more_addresses: Vec<String>,
+    monitoring_port: u16,
     websocket_port: Option<u16>,
 }
 
@@ -229,21 +303,22 @@ impl BrokerSource {
 
 impl Source for BrokerSource {
     fn facts(&self) -> Facts {
-        let InForce { options, info, since } = self.now();
+        let InForce { options, info, tls, since } = self.now();
         let lame_duck = self.shared.lame_duck.load(Ordering::Relaxed);
         Facts {
             server_id: info.server_id.clone(),
             server_name: info.server_name.clone(),
             host: info.host.clone(),
             port: info.port,
-            http_port: self.http_port,
+            more_addresses: self.more_addresses.clone(),
+            monitoring_port: self.monitoring_port,
             websocket_port: self.websocket_port,
             start: self.started,
             config_load_time: since,
             config_digest: options.config_digest.clone(),
             options,
             total_connections: self.shared.total_connections(),
-            certificate_not_after: self.handshakes.as_ref().and_then(|tls| tls.context().not_after()),
+            certificate_not_after: tls.and_then(|tls| tls.get().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
         }
     }

@@ -25,7 +25,11 @@ impl Running {
         let log = logging.prepare(&LogConfig::from(&*self.options), &LogConfig::from(&options));
         let log = log.map_err(|error| error.to_string())?;
 
+        let monitoring = super::monitoring_context(&options)?;
         self.server.reload_tls(&options).map_err(|error| error.to_string())?;
+        if let Some((current, context)) = self.monitoring_tls.as_ref().zip(monitoring) {
+            current.replace(context);
+        }
         logging.change(log);
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -39,7 +43,7 @@ impl Running {
             tracing::info!("{change}");
         }
         self.options = Arc::new(options);
-        let now = InForce { options: self.options.clone(), info: self.server.info().clone(), since: SystemTime::now() };
+        let now = InForce::now(&self.options, &self.server, SystemTime::now());
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
@@ -52,9 +56,10 @@ impl Running {
         {
             tracing::error!("could not write pid file {}: {error}", path.display());
         }
-        if options.ports_file_dir != self.options.ports_file_dir {
+        let depends_on = |options: &Options| (options.ports_file_dir.clone(), options.requires_tls());
+        if depends_on(options) != depends_on(&self.options) {
             drop(self.ports_file.take());
-            match self.urls.write(options.ports_file_dir.as_deref()) {
+            match self.urls.write(options) {
                 Ok(file) => self.ports_file = file,
                 Err(error) => tracing::error!("{error}"),
             }

@@ -52,7 +52,8 @@ impl Acceptor {
         loop {
             let accepted = self.listener.accept().and_then(|(stream, peer)| {
                 stream.set_nonblocking(true)?;
-                Ok((stream, peer))
+                // A client of IPv4 that has come through a socket of IPv6 is one of IPv4.
+                Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             });
             match accepted {
                 Ok(accepted) => {

@@ -1,8 +1,8 @@
 //! Runs a shard: takes turns, accepts connections, obeys orders, and sleeps when there is nothing to do.
 //!
 //! Readiness of sockets comes from the shard's own poller, not from glommio's reactor: a wake-up then costs one system
-//! call instead of four, and the look between two turns none (see `perf/`). The driver is the executor's only task, so it
-//! may block the thread while it sleeps. Between turns without work it may spin for a moment (`Spin`).
+//! call instead of four, and the look between two turns none (see `perf/`). The driver is the executor's only task, so
+//! it may block the thread while it sleeps. Between turns without work it may spin for a moment (`Spin`).
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::doorbell::Doorbell;
 use super::handshakes::{Handshakes, Opening, Outcome, Place};
 use super::logins::Logins;
 use super::session::Session;
-use super::sockets::{Link, Listening, Sockets};
+use super::sockets::{Link, ListenerNumber, Sockets};
 use super::upgrades::{Upgraded, Upgrades};
 use super::websocket::WebSocket;
 use crate::auth::Grant;
@@ -39,8 +39,15 @@ pub enum Order {
     },
     /// Take over a connection that has become a WebSocket.
     AdoptWebSocket(Box<Upgraded>),
-    /// The TLS handshake of a connection has ended.
-    Secured(Place, Outcome),
+    /// The opening of a connection has ended.
+    Opened {
+        /// The connection.
+        place: Place,
+        /// The client's own address, if a load balancer has told it.
+        source: Option<SocketAddr>,
+        /// How it goes on.
+        outcome: Outcome,
+    },
     /// Answer a monitoring request.
     Snapshot(Want, Sender<ShardSnapshot>),
     /// Accept no more connections; answered when the listener is closed.
@@ -54,7 +61,7 @@ pub enum Order {
     /// Close what has nothing queued; answered with the number of connections left.
     CloseIdle(Sender<usize>),
     /// Work by another configuration; answered with the shard and the number of connections that may stay.
-    Reload(Arc<Config>, Sender<(u16, usize)>),
+    Reload(Arc<Config>, Option<(Handshakes, Opening)>, Sender<(u16, usize)>),
     /// Close so many connections, and those above the limits of accounts.
     CloseExcess(usize),
     /// Leave.
@@ -75,10 +82,10 @@ pub struct Plan {
     pub bells: Arc<[Doorbell]>,
     /// Decides logins that take long.
     pub logins: Logins,
-    /// TLS for clients: who does the handshakes, and how they begin.
-    pub tls: Option<(Handshakes, Opening)>,
-    /// The shard's own listening socket, bound with SO_REUSEPORT, in non-blocking mode.
-    pub listener: TcpListener,
+    /// What comes before the commands of clients, if anything does, and who does it.
+    pub opening: Option<(Handshakes, Opening)>,
+    /// The shard's own listening sockets, one for each address, bound with SO_REUSEPORT, in non-blocking mode.
+    pub listeners: Vec<TcpListener>,
     /// The same for WebSocket, and where its connections go first.
     pub websocket: Option<(TcpListener, Upgrades)>,
     /// Zero of the clock that all shards share.
@@ -95,20 +102,23 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// # Errors
 /// When the poller cannot be set up or fails for good.
 pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
-    let Plan { shard, shared, orders, all_orders, bells, logins, tls, listener, websocket, epoch, spin } = plan;
-    let (handshakes, opening) = tls.unzip();
+    let Plan { shard, shared, orders, all_orders, bells, logins, opening, listeners, websocket, epoch, spin } = plan;
+    let (handshakes, opening) = opening.unzip();
     let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch, logins, handshakes)?;
-    let acceptor = Acceptor::new(listener);
-    sockets.listen(Listening::Clients, acceptor.descriptor())?;
-    let websocket = websocket.map(|(listener, upgrades)| (Acceptor::new(listener), upgrades));
-    if let Some((acceptor, _)) = &websocket {
-        sockets.listen(Listening::WebSocket, acceptor.descriptor())?;
-    }
+    let mut watched = |listener: TcpListener| -> std::io::Result<_> {
+        let acceptor = Acceptor::new(listener);
+        Ok((sockets.listen(acceptor.descriptor())?, acceptor))
+    };
+    let acceptors = listeners.into_iter().map(&mut watched).collect::<Result<_, _>>()?;
+    let websocket = match websocket {
+        Some((listener, upgrades)) => Some((watched(listener)?, upgrades)),
+        None => None,
+    };
     started();
     let mut driver = Driver {
         shard,
         sockets,
-        acceptor: Some(acceptor),
+        acceptors,
         websocket,
         shared,
         opening,
@@ -124,10 +134,11 @@ pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
 struct Driver {
     shard: Shard,
     sockets: Sockets,
-    acceptor: Option<Acceptor>,
-    websocket: Option<(Acceptor, Upgrades)>,
+    /// Of the addresses for clients.
+    acceptors: Vec<(ListenerNumber, Acceptor)>,
+    websocket: Option<((ListenerNumber, Acceptor), Upgrades)>,
     shared: Arc<Shared>,
-    /// How the TLS handshake of a new connection begins, if there is one.
+    /// What comes before the commands of a new connection, if anything does.
     opening: Option<Opening>,
     all_orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
@@ -174,17 +185,18 @@ impl Driver {
                     found
                 }
             };
-            if let (true, Some(acceptor)) = (found.clients, &mut self.acceptor) {
-                acceptor.wake();
-            }
-            if let (true, Some((acceptor, _))) = (found.websocket, &mut self.websocket) {
-                acceptor.wake();
+            let websocket = self.websocket.iter_mut().map(|(acceptor, _)| acceptor);
+            for (number, acceptor) in self.acceptors.iter_mut().chain(websocket) {
+                if found.has(*number) {
+                    acceptor.wake();
+                }
             }
         }
     }
 
     fn acceptors(&self) -> impl Iterator<Item = &Acceptor> {
-        self.acceptor.iter().chain(self.websocket.iter().map(|(acceptor, _)| acceptor))
+        let websocket = self.websocket.iter().map(|(acceptor, _)| acceptor);
+        self.acceptors.iter().chain(websocket).map(|(_, acceptor)| acceptor)
     }
 
     /// The last look before sleeping, after the shard has announced it.
@@ -204,14 +216,14 @@ impl Driver {
         match order {
             Order::Adopt(stream, peer) => adopt(shard, sockets, self.opening, stream, peer),
             Order::AdoptWebSocket(upgraded) => adopt_websocket(shard, sockets, *upgraded),
-            Order::Secured(place, outcome) => go_on(shard, sockets, place, outcome)?,
+            Order::Opened { place, source, outcome } => go_on(shard, sockets, place, source, outcome)?,
             Order::LoginDecided { slot, cid, grant } => shard.login_decided(slot, cid, grant),
             Order::Snapshot(want, answer) => {
                 let _ = answer.send(shard.snapshot(&want));
             }
             Order::StopListening(done) => {
                 sockets.stop_listening()?;
-                (self.acceptor, self.websocket) = (None, None);
+                (self.acceptors, self.websocket) = (Vec::new(), None);
                 let _ = done.send(());
             }
             Order::AnnounceLameDuck => shard.announce_lame_duck(),
@@ -223,7 +235,13 @@ impl Driver {
             Order::CloseIdle(answer) => {
                 let _ = answer.send(shard.close_idle(sockets));
             }
-            Order::Reload(config, done) => {
+            Order::Reload(config, opening, done) => {
+                let (handshakes, opening) = opening.unzip();
+                self.opening = opening;
+                // Connections that have been greeted still need those of before.
+                if let Some(handshakes) = handshakes {
+                    sockets.set_handshakes(handshakes);
+                }
                 let _ = done.send((shard.id(), shard.reload(sockets, &config)));
             }
             Order::CloseExcess(count) => shard.close_excess(sockets, count),
@@ -235,7 +253,7 @@ impl Driver {
     /// Whatever comes to the WebSocket listener has to become a WebSocket first, elsewhere.
     fn accept_websockets(&mut self) {
         let own = self.shard.id();
-        let Some((acceptor, upgrades)) = &mut self.websocket else { return };
+        let Some(((_, acceptor), upgrades)) = &mut self.websocket else { return };
         for _ in 0..ACCEPTS_PER_TURN {
             if !acceptor.is_ready() {
                 return;
@@ -248,15 +266,16 @@ impl Driver {
 
     fn accept(&mut self) {
         self.accept_websockets();
-        let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_ready()) else { return };
         let own = self.shard.id();
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some((stream, peer)) = acceptor.next() else { return };
-            let chosen = self.shared.place(own);
-            if chosen == own {
-                adopt(&mut self.shard, &mut self.sockets, self.opening, stream, peer);
-            } else if self.all_orders[usize::from(chosen)].send(Order::Adopt(stream, peer)).is_ok() {
-                self.bells[usize::from(chosen)].ring();
+        for (_, acceptor) in self.acceptors.iter_mut().filter(|(_, acceptor)| acceptor.is_ready()) {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let Some((stream, peer)) = acceptor.next() else { break };
+                let chosen = self.shared.place(own);
+                if chosen == own {
+                    adopt(&mut self.shard, &mut self.sockets, self.opening, stream, peer);
+                } else if self.all_orders[usize::from(chosen)].send(Order::Adopt(stream, peer)).is_ok() {
+                    self.bells[usize::from(chosen)].ring();
+                }
             }
         }
     }
@@ -286,9 +305,10 @@ fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, str
 }
 
 fn adopt_websocket(shard: &mut Shard, sockets: &mut Sockets, upgraded: Upgraded) {
-    let Upgraded { stream, peer, session, tls, facts, takes_unmasked } = upgraded;
+    let Upgraded { stream, peer, session, tls, facts, takes_unmasked, deflates } = upgraded;
     let session = session.map(|session| Box::new(Session::new(*session)));
-    let socket = WebSocket::new(peer, session, takes_unmasked);
+    let inflated_bytes_max = deflates.then(|| shard.max_pending() as u64);
+    let socket = WebSocket::new(peer, session, takes_unmasked, inflated_bytes_max);
     if let Err(error) = sockets.insert(shard.next_slot(), Link::WebSocket(stream, Box::new(socket))) {
         tracing::error!("Error watching a connection from {peer}: {error}");
         return shard.disown();
@@ -305,11 +325,20 @@ fn prepare(stream: &TcpStream, peer: SocketAddr) {
     }
 }
 
-/// Acts on the outcome of a handshake, unless the connection has been closed meanwhile.
-fn go_on(shard: &mut Shard, sockets: &mut Sockets, place: Place, outcome: Outcome) -> std::io::Result<()> {
+/// Acts on the outcome of an opening, unless the connection has been closed meanwhile.
+fn go_on(
+    shard: &mut Shard,
+    sockets: &mut Sockets,
+    place: Place,
+    source: Option<SocketAddr>,
+    outcome: Outcome,
+) -> std::io::Result<()> {
     let Place { slot, generation, .. } = place;
     if !sockets.is_away(slot, generation) {
         return Ok(());
+    }
+    if let Some(source) = source {
+        shard.comes_from(slot, source);
     }
     match outcome {
         Outcome::Secured(stream, session, facts) => {
@@ -324,6 +353,11 @@ fn go_on(shard: &mut Shard, sockets: &mut Sockets, place: Place, outcome: Outcom
             sockets.come_back(slot, Link::Greeting(stream, opening))?;
             shard.greet_before_handshake(sockets, slot);
         }
+        Outcome::Throttled(stream) => {
+            sockets.come_back(slot, Link::Plain(stream))?;
+            shard.throttled(sockets, slot);
+        }
+        Outcome::BadHeader(text) => shard.proxy_header_failed(sockets, slot, &text),
         Outcome::Failed(failure) => shard.handshake_failed(sockets, slot, &failure),
     }
     Ok(())

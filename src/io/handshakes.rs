@@ -1,63 +1,75 @@
-//! TLS handshakes, on threads of their own: their arithmetic takes a shard's thread about a millisecond each.
+//! TLS handshakes, on threads of their own: their arithmetic takes a shard's thread about a millisecond each. What a
+//! load balancer says about a connection comes before that, and is read here too (`proxy`).
 //!
-//! A shard hands over the socket of a connection and goes on; the outcome comes back as an [`Order::Secured`]. Jobs are
+//! A shard hands over the socket of a connection and goes on; the outcome comes back as an [`Order::Opened`]. Jobs are
 //! bounded by `max_connections`, since each is one connection of a shard, and by the time a handshake may take. A
 //! connection that is closed meanwhile drops its `Ticket`, which ends the job.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rustls::ServerConnection;
 use tokio::net::TcpStream as AsyncStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::doorbell::Doorbell;
 use super::driver::Order;
+use super::proxy;
+use super::rate::{self, Admission, Rate};
 use crate::shard::secure::{Failure, Severity};
-use crate::tls::{Context, TlsFacts};
+use crate::tls::{Context, Current, HANDSHAKE_BYTE, TlsFacts};
 
 /// Shards that share a thread for handshakes.
 const SHARDS_PER_THREAD: usize = 4;
-/// The first byte of every TLS handshake, and of no command.
-const HANDSHAKE_BYTE: u8 = 0x16;
+
+/// What comes before the commands of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// A PROXY protocol header, before anything else.
+    pub proxied: bool,
+    /// A TLS handshake.
+    pub handshake: Handshake,
+}
 
 /// How a handshake begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum Handshake {
+    /// There is none: INFO has been sent in clear, and the client goes on so.
+    None,
     /// INFO has been sent in clear; the client begins the handshake.
     AfterInfo,
     /// INFO has been sent in clear; the client may begin a handshake, or go on in clear.
     Optional,
     /// The client begins the handshake, and gets INFO after it.
     First,
-    /// As [`Opening::First`]; a client that does not begin in this time gets INFO in clear.
+    /// As [`Handshake::First`]; a client that does not begin in this time gets INFO in clear.
     FirstWithin(Duration, Fallback),
 }
 
 /// What a client that has got INFO in clear may do then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// As with [`Opening::AfterInfo`].
-    Handshake,
-    /// As with [`Opening::Optional`].
+    /// As with [`Handshake::AfterInfo`].
+    Required,
+    /// As with [`Handshake::Optional`].
     Optional,
 }
 
 impl Opening {
     /// Whether INFO is sent in clear, before anything else.
     pub(super) fn greets(self) -> bool {
-        matches!(self, Self::AfterInfo | Self::Optional)
+        matches!(self.handshake, Handshake::None | Handshake::AfterInfo | Handshake::Optional)
     }
 }
 
-/// How a handshake ended.
+/// How the opening of a connection ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// Everything from now on is inside TLS.
@@ -66,6 +78,10 @@ pub enum Outcome {
     Clear(TcpStream),
     /// The client waits for INFO in clear, and then has this choice.
     Silent(TcpStream, Opening),
+    /// There are too many handshakes at the moment.
+    Throttled(TcpStream),
+    /// The PROXY protocol header cannot be used.
+    BadHeader(String),
     /// The connection is of no use.
     Failed(Failure),
 }
@@ -99,25 +115,26 @@ struct Job {
 pub struct Handshakes {
     threads: Arc<[mpsc::UnboundedSender<Job>]>,
     next: Arc<AtomicUsize>,
-    context: Arc<RwLock<Arc<Context>>>,
+    context: Option<Current>,
 }
 
 impl Handshakes {
-    /// Starts the threads for the shards of `orders`.
+    /// Starts the threads for the shards of `orders`. Without a context they read PROXY protocol headers only.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(context: Context, orders: &Arc<[Sender<Order>]>, bells: &Arc<[Doorbell]>) -> io::Result<Self> {
-        let context = Arc::new(RwLock::new(Arc::new(context)));
+    pub fn start(context: Option<Context>, orders: &Arc<[Sender<Order>]>, bells: &Arc<[Doorbell]>) -> io::Result<Self> {
+        let context = context.map(Current::new);
+        let rate = Arc::new(Rate::default());
         let mut threads = Vec::new();
         for number in 0..orders.len().div_ceil(SHARDS_PER_THREAD) {
             let (sender, jobs) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let answers = Answers { orders: orders.clone(), bells: bells.clone() };
-            let context = context.clone();
+            let (context, rate) = (context.clone(), rate.clone());
             std::thread::Builder::new()
                 .name(format!("leat-tls-{number}"))
-                .spawn(move || runtime.block_on(work(jobs, context, answers)))?;
+                .spawn(move || runtime.block_on(work(jobs, context, rate, answers)))?;
             threads.push(sender);
         }
         Ok(Self { threads: threads.into(), next: Arc::default(), context })
@@ -132,15 +149,10 @@ impl Handshakes {
         Ticket { _gone: ticket }
     }
 
-    /// What handshakes begin with now.
+    /// What handshakes begin with; `None` if there are none.
     #[must_use]
-    pub fn context(&self) -> Arc<Context> {
-        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Uses `context` for the handshakes that begin from now on.
-    pub fn replace(&self, context: Context) {
-        *self.context.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+    pub fn context(&self) -> Option<&Current> {
+        self.context.as_ref()
     }
 }
 
@@ -150,61 +162,100 @@ struct Answers {
     bells: Arc<[Doorbell]>,
 }
 
-async fn work(mut jobs: mpsc::UnboundedReceiver<Job>, context: Arc<RwLock<Arc<Context>>>, answers: Answers) {
+async fn work(mut jobs: mpsc::UnboundedReceiver<Job>, context: Option<Current>, rate: Arc<Rate>, answers: Answers) {
     while let Some(Job { stream, place, opening, gone }) = jobs.recv().await {
-        let context = context.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let begin = Begin { opening, context: context.as_ref().map(Current::get), rate: rate.clone() };
         let answers = answers.clone();
         tokio::spawn(async move {
-            let outcome = tokio::select! {
+            let (source, outcome) = tokio::select! {
                 _ = gone => return,
-                outcome = handshake(stream, opening, &context) => outcome,
+                opened = begin.open(stream) => opened,
             };
             let shard = usize::from(place.shard);
             // A shard that has ended needs no answer.
-            if answers.orders[shard].send(Order::Secured(place, outcome)).is_ok() {
+            if answers.orders[shard].send(Order::Opened { place, source, outcome }).is_ok() {
                 answers.bells[shard].ring();
             }
         });
     }
 }
 
-async fn handshake(stream: TcpStream, opening: Opening, context: &Context) -> Outcome {
-    match attempt(stream, opening, context).await {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed(describe(&error)),
-    }
+/// What one opening works with.
+struct Begin {
+    opening: Opening,
+    context: Option<Arc<Context>>,
+    rate: Arc<Rate>,
 }
 
-async fn attempt(stream: TcpStream, opening: Opening, context: &Context) -> io::Result<Outcome> {
-    let stream = AsyncStream::from_std(stream)?;
-    let mut first = [0];
-    match opening {
-        Opening::AfterInfo | Opening::First => {}
-        Opening::Optional => match timeout(context.timeout, stream.peek(&mut first)).await {
-            Ok(Ok(1)) if first[0] == HANDSHAKE_BYTE => {}
-            // Silence and broken sockets are the shard's business, as of any client in clear.
-            _ => return Ok(Outcome::Clear(stream.into_std()?)),
-        },
-        Opening::FirstWithin(time, fallback) => {
-            if timeout(time, stream.peek(&mut first)).await.is_err() {
-                let opening = match fallback {
-                    Fallback::Handshake => Opening::AfterInfo,
-                    Fallback::Optional => Opening::Optional,
-                };
-                return Ok(Outcome::Silent(stream.into_std()?, opening));
+impl Begin {
+    /// Gives the client's own address too, if a load balancer has told it.
+    async fn open(self, stream: TcpStream) -> (Option<SocketAddr>, Outcome) {
+        let failed = |error: &io::Error| Outcome::Failed(describe(error));
+        let mut stream = match AsyncStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return (None, failed(&error)),
+        };
+        let mut source = None;
+        if self.opening.proxied {
+            source = match proxy::take_header(&mut stream).await {
+                Ok(source) => source,
+                Err(text) => return (None, Outcome::BadHeader(text)),
+            };
+        }
+        let outcome = match &self.context {
+            Some(context) => self.attempt(stream, context).await,
+            None => stream.into_std().map(Outcome::Clear),
+        };
+        (source, outcome.unwrap_or_else(|error| failed(&error)))
+    }
+
+    async fn attempt(&self, stream: AsyncStream, context: &Context) -> io::Result<Outcome> {
+        let mut first = [0];
+        match self.opening.handshake {
+            Handshake::None => return Ok(Outcome::Clear(stream.into_std()?)),
+            Handshake::AfterInfo | Handshake::First => {}
+            Handshake::Optional => match timeout(context.timeout, stream.peek(&mut first)).await {
+                Ok(Ok(1)) if first[0] == HANDSHAKE_BYTE => {}
+                // Silence and broken sockets are the shard's business, as of any client in clear.
+                _ => return Ok(Outcome::Clear(stream.into_std()?)),
+            },
+            Handshake::FirstWithin(time, fallback) => {
+                if timeout(time, stream.peek(&mut first)).await.is_err() {
+                    let handshake = match fallback {
+                        Fallback::Required => Handshake::AfterInfo,
+                        Fallback::Optional => Handshake::Optional,
+                    };
+                    return Ok(Outcome::Silent(stream.into_std()?, Opening { proxied: false, handshake }));
+                }
             }
         }
+        if context.rate_limit.is_some_and(|limit| !self.is_admitted(limit)) {
+            return Ok(Outcome::Throttled(stream.into_std()?));
+        }
+        let accepted = timeout(context.timeout, TlsAcceptor::from(context.config.clone()).accept(stream)).await;
+        let (stream, session) = accepted.map_err(|_| io::ErrorKind::TimedOut)??.into_inner();
+        let facts = TlsFacts::of(&session, !self.opening.greets());
+        if let Some(failure) = not_pinned(&facts, &context.pinned) {
+            return Ok(Outcome::Failed(failure));
+        }
+        Ok(Outcome::Secured(stream.into_std()?, Box::new(session), Box::new(facts)))
     }
-    let accepted = timeout(context.timeout, TlsAcceptor::from(context.config.clone()).accept(stream)).await;
-    let (stream, session) = accepted.map_err(|_| io::ErrorKind::TimedOut)??.into_inner();
-    let facts = TlsFacts::of(&session, !opening.greets());
-    if let Some(failure) = not_pinned(&facts, &context.pinned) {
-        return Ok(Outcome::Failed(failure));
+
+    /// Whether the handshake may begin. The log tells of those that may not together, a second after the first.
+    fn is_admitted(&self, limit: u32) -> bool {
+        let admission = self.rate.admit(limit, Instant::now());
+        if admission == Admission::FirstRefused {
+            let rate = self.rate.clone();
+            tokio::spawn(async move {
+                sleep(rate::WINDOW).await;
+                tracing::warn!("Rejected {} connections due to TLS rate limiting", rate.take_refused());
+            });
+        }
+        admission == Admission::Granted
     }
-    Ok(Outcome::Secured(stream.into_std()?, Box::new(session), Box::new(facts)))
 }
 
-fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
+pub(super) fn not_pinned(facts: &TlsFacts, pinned: &[String]) -> Option<Failure> {
     if pinned.is_empty() {
         return None;
     }

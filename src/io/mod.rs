@@ -1,17 +1,24 @@
 //! The only place that meets the executor, sockets and doorbells.
 //!
 //! [`driver`] runs a shard's turns on a glommio executor; `sockets` implements [`crate::shard::io::Io`]; `poller` tells
-//! which descriptors are ready, from an io_uring of the shard's own; `acceptor` takes new connections; [`doorbell`] is
-//! how another thread wakes a shard. [`logins`] decides what takes too long for a shard, and [`handshakes`] has threads
-//! for TLS handshakes; `session` is the data phase of a connection with TLS. [`upgrades`] has a thread for connections
-//! that become WebSockets, `websocket` is what they are then.
+//! which descriptors are ready, from an io_uring of the shard's own; [`listen`] binds ports and `acceptor` takes new
+//! connections; [`doorbell`] is how another thread wakes a shard. [`logins`] decides what takes too long for a shard,
+//! and [`handshakes`] has threads for TLS handshakes, whose number in a second `rate` bounds, and for PROXY protocol
+//! headers (`proxy`); `session` is the data phase of a connection with TLS. [`upgrades`] has a thread for connections
+//! that become WebSockets, `websocket` is what they are then. [`files`] does the I/O of a log, on the same io_uring
+//! (`operations`).
 
 mod acceptor;
 pub mod doorbell;
 pub mod driver;
+pub mod files;
 pub mod handshakes;
+pub mod listen;
 pub mod logins;
+mod operations;
 mod poller;
+mod proxy;
+mod rate;
 mod session;
 mod sockets;
 pub mod upgrades;

@@ -9,10 +9,14 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use super::operations::{Finished, Operations};
+use crate::log::aligned::AlignedBuf;
 
 /// What is polled for. Room to write is told only after a write found none: the kernel wakes no earlier.
 const EVENTS: u32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as u32;
@@ -46,6 +50,8 @@ pub(super) struct Poller {
     ring: IoUring,
     /// Events that had to make room before they were asked for.
     early: Vec<Event>,
+    /// Reads and writes of files.
+    operations: Operations,
 }
 
 /// Cancellations answer with this.
@@ -57,7 +63,7 @@ impl Poller {
     /// # Errors
     /// When the kernel allows no further io_uring.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { ring: build()?, early: Vec::new() })
+        Ok(Self { ring: build()?, early: Vec::new(), operations: Operations::default() })
     }
 
     /// Watches `fd` until it is forgotten. What is there already is told as an event.
@@ -97,10 +103,40 @@ impl Poller {
         Ok(())
     }
 
+    /// Writes `data` one behind the other from `offset` of `fd` on, then flushes the file. [`Poller::finished`] tells the
+    /// outcome under `tag`.
+    pub(super) fn commit(&mut self, fd: RawFd, offset: u64, data: Vec<Arc<AlignedBuf>>, tag: u64) -> io::Result<()> {
+        let [write, flush] = self.operations.commit(fd, offset, data, tag);
+        // Both of a pair have to be in the queue when the kernel takes it.
+        if self.ring.submission().capacity() - self.ring.submission().len() < 2 {
+            self.enter_now()?;
+        }
+        self.push(&write)?;
+        self.push(&flush)?;
+        self.enter_now()
+    }
+
+    /// Reads up to `bytes` from `offset` of `fd` on; as [`Poller::commit`].
+    pub(super) fn read(&mut self, fd: RawFd, offset: u64, bytes: usize, tag: u64) -> io::Result<()> {
+        let read = self.operations.read(fd, offset, bytes, tag);
+        self.push(&read)
+    }
+
+    /// Operations on files that have ended since the last call.
+    pub(super) fn finished(&mut self) -> Option<Finished> {
+        self.operations.finished()
+    }
+
     fn drain(&mut self, events: &mut Vec<Event>) {
         events.append(&mut self.early);
         for entry in self.ring.completion() {
-            if entry.user_data() == CANCELLED || entry.result() == -libc::ECANCELED {
+            if entry.user_data() == CANCELLED {
+                continue;
+            }
+            if self.operations.complete(entry.user_data(), entry.result()) {
+                continue;
+            }
+            if entry.result() == -libc::ECANCELED {
                 continue;
             }
             // A poll that failed counts as a change: the next read finds out what is wrong.
@@ -113,7 +149,8 @@ impl Poller {
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: the entry refers to no memory, only to a descriptor, which the kernel checks.
+            // SAFETY: descriptors are checked by the kernel; memory that an entry refers to stays in `operations` until the
+            // kernel is done with it, also when the poller is dropped.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
@@ -129,8 +166,20 @@ impl Poller {
     fn enter_now(&mut self) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
         let flags = EnterFlags::GETEVENTS.bits();
-        // SAFETY: no argument is passed, and entries refer to no memory.
+        // SAFETY: no argument is passed; for the memory of entries see `push`.
         whole(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) })
+    }
+}
+
+impl Drop for Poller {
+    /// Waits for operations in flight: the kernel uses their buffers.
+    fn drop(&mut self) {
+        while self.operations.in_flight() {
+            let mut ignored = Vec::new();
+            if self.wait(None, &mut ignored).is_err() {
+                self.operations.leak();
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::handshakes::{Handshakes, Opening, Place, Ticket};
 use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
 use super::session::{Session, Wire};
-use super::websocket::WebSocket;
+use super::websocket::{Scratch, WebSocket};
 use crate::auth::Check;
 use crate::shard::io::{Io, Recv, Sent};
 use crate::wire::errors::CloseReason;
@@ -59,23 +59,20 @@ struct Socket {
     read_on: bool,
 }
 
-/// What a look at the poller has found beside connections.
+/// What a look at the poller has found beside connections: listeners that may have connections, a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The listener for clients may have connections.
-    pub(super) clients: bool,
-    /// The listener for WebSocket may have connections.
-    pub(super) websocket: bool,
+pub(super) struct Found(u32);
+
+impl Found {
+    /// Whether this is one of them.
+    pub(super) fn has(self, listener: ListenerNumber) -> bool {
+        self.0 & (1 << listener.0) != 0
+    }
 }
 
-/// What a listener is for.
+/// A watched listening socket. There are at most 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listening {
-    /// Clients that speak the protocol as it is.
-    Clients,
-    /// Clients that speak it inside WebSocket.
-    WebSocket,
-}
+pub(super) struct ListenerNumber(u8);
 
 /// Sockets by slot, their readiness, the clock, and the doorbells of all shards.
 pub(super) struct Sockets {
@@ -84,10 +81,11 @@ pub(super) struct Sockets {
     poller: Poller,
     events: Vec<Event>,
     handshakes: Option<Handshakes>,
-    /// Records just read, of whichever connection.
-    scratch: Vec<u8>,
-    /// The listeners for clients and for WebSocket, while there are any.
-    listeners: [Option<RawFd>; 2],
+    scratch: Scratch,
+    /// Connections that have left output for the next turn although their sockets have room.
+    yielded: Vec<u32>,
+    /// Watched listening sockets, by their numbers.
+    listeners: Vec<RawFd>,
     shard: u16,
     logins: Logins,
     bells: Arc<[Doorbell]>,
@@ -95,7 +93,7 @@ pub(super) struct Sockets {
 }
 
 const BELL: Token = Token(1 << 62);
-/// Listeners have the tokens from here on, in the order of [`Listening`].
+/// Listeners have the tokens from here on, in the order of their numbers.
 const LISTENERS: u64 = 2 << 62;
 const GENERATION_MASK: u32 = (1 << 30) - 1;
 
@@ -123,8 +121,9 @@ impl Sockets {
             poller,
             events: Vec::new(),
             handshakes,
-            scratch: Vec::new(),
-            listeners: [None; 2],
+            scratch: Scratch::default(),
+            yielded: Vec::new(),
+            listeners: Vec::new(),
             shard,
             logins,
             bells,
@@ -133,17 +132,23 @@ impl Sockets {
     }
 
     /// Watches a listening socket.
-    pub(super) fn listen(&mut self, what: Listening, listener: RawFd) -> io::Result<()> {
-        self.listeners[what as usize] = Some(listener);
-        self.poller.watch(listener, Token(LISTENERS + what as u64))
+    pub(super) fn listen(&mut self, listener: RawFd) -> io::Result<ListenerNumber> {
+        let number = self.listeners.len() as u8;
+        assert!(u32::from(number) < u32::BITS, "the number of addresses is bounded when options are checked");
+        self.poller.watch(listener, Token(LISTENERS + u64::from(number)))?;
+        self.listeners.push(listener);
+        Ok(ListenerNumber(number))
+    }
+
+    /// Uses these threads for the handshakes that begin from now on.
+    pub(super) fn set_handshakes(&mut self, handshakes: Handshakes) {
+        self.handshakes = Some(handshakes);
     }
 
     /// No longer watches the listening sockets, which may then be closed.
     pub(super) fn stop_listening(&mut self) -> io::Result<()> {
-        for (number, listener) in self.listeners.iter_mut().enumerate() {
-            if listener.take().is_some() {
-                self.poller.forget(Token(LISTENERS + number as u64))?;
-            }
+        for number in 0..std::mem::take(&mut self.listeners).len() {
+            self.poller.forget(Token(LISTENERS + number as u64))?;
         }
         Ok(())
     }
@@ -210,6 +215,9 @@ impl Sockets {
 
     /// As [`Sockets::poll`], but waits for something to happen, at most until `deadline`, nanoseconds of [`Io::now`].
     pub(super) fn wait(&mut self, deadline: Option<u64>, woken: &mut Vec<u32>) -> io::Result<Found> {
+        if !self.yielded.is_empty() {
+            return self.poll(woken);
+        }
         let time = deadline.map(|at| Duration::from_nanos(at.saturating_sub(self.now())));
         self.poller.wait(time, &mut self.events)?;
         self.sort_events(woken)
@@ -217,16 +225,16 @@ impl Sockets {
 
     fn sort_events(&mut self, woken: &mut Vec<u32>) -> io::Result<Found> {
         let mut found = Found::default();
+        self.scratch.begin_turn();
+        woken.append(&mut self.yielded);
         for event in self.events.drain(..) {
             let descriptor = match event.token {
                 BELL => self.bells[usize::from(self.shard)].descriptor(),
                 Token(bits) if bits >= LISTENERS => {
                     let number = (bits - LISTENERS) as usize;
-                    let Some(listener) = self.listeners.get(number).copied().flatten() else { continue };
-                    let ready =
-                        if number == Listening::Clients as usize { &mut found.clients } else { &mut found.websocket };
-                    *ready = true;
-                    listener
+                    let Some(listener) = self.listeners.get(number) else { continue };
+                    found.0 |= 1 << number;
+                    *listener
                 }
                 Token(bits) => {
                     let (slot, generation) = (bits as u32, (bits >> 32) as u32);
@@ -258,20 +266,27 @@ impl Io for Sockets {
         };
         match link {
             Link::Plain(stream) => stream.recv_more(*read_on, buf),
-            Link::Tls(stream, session) => session.recv(stream, *read_on, buf, scratch),
+            Link::Tls(stream, session) => session.recv(stream, *read_on, buf, &mut scratch.records),
             Link::WebSocket(stream, socket) => socket.recv(stream, *read_on, buf, scratch),
             Link::Greeting(..) | Link::Away(_) => Recv::Nothing,
         }
     }
 
     fn send(&mut self, slot: u32, bufs: &[IoSlice<'_>]) -> Sent {
-        let Some(Socket { link, .. }) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let Self { slots, scratch, yielded, .. } = self;
+        let Some(Socket { link, .. }) = slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Sent::Failed;
         };
         match link {
             Link::Plain(stream) => stream.send_some(bufs),
             Link::Tls(stream, session) => session.send(stream, bufs),
-            Link::WebSocket(stream, socket) => socket.send(stream, bufs),
+            Link::WebSocket(stream, socket) => {
+                let outcome = socket.send(stream, bufs, scratch);
+                if socket.yields() {
+                    yielded.push(slot);
+                }
+                outcome
+            }
             Link::Away(_) => Sent::Bytes(0),
             Link::Greeting(stream, _) => {
                 let outcome = stream.send_some(bufs);
@@ -288,10 +303,11 @@ impl Io for Sockets {
     }
 
     fn farewell(&mut self, slot: u32, reason: CloseReason) {
+        let Self { slots, scratch, .. } = self;
         if let Some(Socket { link: Link::WebSocket(stream, socket), .. }) =
-            self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            slots.get_mut(slot as usize).and_then(Option::as_mut)
         {
-            socket.farewell(stream, reason);
+            socket.farewell(stream, reason, scratch);
         }
     }
 
@@ -319,7 +335,7 @@ impl Io for Sockets {
     }
 
     fn rest(&mut self) {
-        self.scratch = Vec::new();
+        self.scratch = Scratch::default();
         // The allocator keeps what was freed, gigabytes after hundreds of slow consumers, unless it is asked.
         // SAFETY: takes no pointers; the allocator locks what it looks at.
         unsafe { libc::malloc_trim(0) };

@@ -1,14 +1,14 @@
 //! New connections of the WebSocket listener, until they are WebSockets: TLS if the listener has it, then the HTTP
 //! request.
 //!
-//! This runs on a thread of its own. A connection gets to a shard, and gets its id, when it is a WebSocket; one that does
-//! not become one is answered, logged and forgotten. At most `WAITING_MAX` are under way, each for at most the time of
-//! the handshake; more are closed at once.
+//! This runs on a thread of its own. A connection gets to a shard, and gets its id, when it is a WebSocket; one that
+//! does not become one is answered, logged and forgotten. At most `WAITING_MAX` are under way, each for at most the
+//! time of the handshake; more are closed at once.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -23,7 +23,7 @@ use super::doorbell::Doorbell;
 use super::driver::Order;
 use super::handshakes;
 use crate::shard::Shared;
-use crate::tls::{Context, TlsFacts};
+use crate::tls::{Context, Current, TlsFacts};
 use crate::websocket::{self, Accepted, Facts, Refusal, Rules};
 
 /// Connections that are no WebSockets yet.
@@ -42,6 +42,7 @@ pub struct Upgraded {
     pub(super) tls: Option<Box<TlsFacts>>,
     pub(super) facts: Box<Facts>,
     pub(super) takes_unmasked: bool,
+    pub(super) deflates: bool,
 }
 
 /// What the listener is like.
@@ -65,11 +66,11 @@ struct Job {
 #[derive(Clone, Debug)]
 pub struct Upgrades {
     jobs: mpsc::UnboundedSender<Job>,
-    tls: Arc<RwLock<Option<Arc<Context>>>>,
+    tls: Option<Current>,
 }
 
 struct Thread {
-    tls: Arc<RwLock<Option<Arc<Context>>>>,
+    tls: Option<Current>,
     rules: Rules,
     timeout: Duration,
     shared: Arc<Shared>,
@@ -89,7 +90,7 @@ impl Upgrades {
         bells: Arc<[Doorbell]>,
     ) -> io::Result<Self> {
         let Listener { tls, rules, timeout } = listener;
-        let tls = Arc::new(RwLock::new(tls.map(Arc::new)));
+        let tls = tls.map(Current::new);
         let (sender, jobs) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = Arc::new(Thread { tls: tls.clone(), rules, timeout, shared, orders, bells });
@@ -105,9 +106,10 @@ impl Upgrades {
         let _ = self.jobs.send(Job { stream, peer, shard });
     }
 
-    /// Uses `context` for the handshakes that begin from now on.
-    pub fn replace(&self, context: Context) {
-        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(context));
+    /// What TLS handshakes begin with, if the listener has TLS.
+    #[must_use]
+    pub fn context(&self) -> Option<&Current> {
+        self.tls.as_ref()
     }
 }
 
@@ -148,8 +150,7 @@ impl Thread {
             _ => Some(format!("{peer} - websocket handshake error: {error}")),
         };
         let mut stream = AsyncStream::from_std(stream).map_err(failed)?;
-        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(tls) = tls else {
+        let Some(tls) = self.tls.as_ref().map(Current::get) else {
             let accepted = self.negotiate(&mut stream, peer).await.map_err(failed)??;
             return upgraded(stream, peer, None, accepted).map_err(failed);
         };
@@ -158,9 +159,14 @@ impl Thread {
             let text = handshakes::describe(&error).text;
             Some(format!("websocket: TLS handshake error from {peer}: {text}"))
         })?;
+        let facts = TlsFacts::of(stream.get_ref().1, false);
+        if let Some(failure) = handshakes::not_pinned(&facts, &tls.pinned) {
+            tracing::debug!("{peer} - {}", failure.detail.unwrap_or_default());
+            return Err(Some(format!("websocket: TLS handshake error from {peer}: {}", failure.text)));
+        }
         let accepted = self.negotiate(&mut stream, peer).await.map_err(failed)??;
         let (stream, session) = stream.into_inner();
-        upgraded(stream, peer, Some(Box::new(session)), accepted).map_err(failed)
+        upgraded(stream, peer, Some((Box::new(session), Box::new(facts))), accepted).map_err(failed)
     }
 
     /// Reads the request and answers it.
@@ -203,11 +209,11 @@ impl Thread {
 fn upgraded(
     stream: AsyncStream,
     peer: SocketAddr,
-    session: Option<Box<ServerConnection>>,
+    tls: Option<(Box<ServerConnection>, Box<TlsFacts>)>,
     accepted: Accepted,
 ) -> io::Result<Upgraded> {
-    let tls = session.as_deref().map(|session| Box::new(TlsFacts::of(session, false)));
-    let Accepted { facts, unmasked, .. } = accepted;
+    let (session, tls) = tls.unzip();
+    let Accepted { facts, unmasked, deflates, .. } = accepted;
     let stream = stream.into_std()?;
-    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked })
+    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked, deflates })
 }

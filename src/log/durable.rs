@@ -6,18 +6,28 @@
 
 use std::collections::VecDeque;
 
-use super::ids::BatchNo;
-
 /// What has been appended but perhaps not flushed yet: everything in one batch and before it.
+///
+/// Counts the batches to be written, whatever number a batch gets on disk and however often writing it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pending(BatchNo);
+pub struct Pending(u64);
 
 impl Pending {
     /// Waits for nothing: for what is kept in memory, and for streams that are flushed now and then only.
-    pub const NONE: Self = Self(BatchNo(0));
+    pub const NONE: Self = Self(0);
 
-    pub(crate) fn on(batch: BatchNo) -> Self {
-        Self(batch)
+    /// The first of a log.
+    pub(super) const FIRST: Self = Self(1);
+
+    /// What is appended to the batch after this one.
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// One for tests of what is above the log.
+    #[cfg(test)]
+    pub(crate) fn nth(number: u64) -> Self {
+        Self(number)
     }
 
     /// Whether there is anything to wait for.
@@ -30,23 +40,29 @@ impl Pending {
 /// Proof that a log has been flushed up to and including some batch.
 ///
 /// ```compile_fail
-/// let forged = leat::log::Durable { upto: leat::log::BatchNo(1) };
+/// let forged = leat::log::Durable { upto: leat::log::Pending::NONE };
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Durable {
-    upto: BatchNo,
+    upto: Pending,
 }
 
 impl Durable {
     /// To be called where the completion of a flush is handled, and nowhere else.
-    pub(crate) fn proven(upto: BatchNo) -> Self {
+    pub(super) fn proven(upto: Pending) -> Self {
         Self { upto }
+    }
+
+    /// One for tests of what is above the log.
+    #[cfg(test)]
+    pub(crate) fn of_nth(number: u64) -> Self {
+        Self::proven(Pending::nth(number))
     }
 
     /// Whether what waits for `pending` may go.
     #[must_use]
     pub fn covers(&self, pending: Pending) -> bool {
-        pending.0 <= self.upto
+        pending <= self.upto
     }
 }
 
@@ -101,12 +117,13 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_its_proof_and_nothing_overtakes() {
+        let (first, second) = (Pending::FIRST, Pending::FIRST.next());
         let mut waiting = Waiting::default();
-        waiting.push(Pending::on(BatchNo(1)), 'a');
-        waiting.push(Pending::on(BatchNo(2)), 'b');
+        waiting.push(first, 'a');
+        waiting.push(second, 'b');
         waiting.push(Pending::NONE, 'c');
-        assert_eq!(waiting.release(&Durable::proven(BatchNo(1))).collect::<String>(), "a");
-        assert_eq!(waiting.release(&Durable::proven(BatchNo(1))).count(), 0, "what came later waits behind");
-        assert_eq!(waiting.release(&Durable::proven(BatchNo(3))).collect::<String>(), "bc");
+        assert_eq!(waiting.release(&Durable::proven(first)).collect::<String>(), "a");
+        assert_eq!(waiting.release(&Durable::proven(first)).count(), 0, "what came later waits behind");
+        assert_eq!(waiting.release(&Durable::proven(second.next())).collect::<String>(), "bc");
     }
 }

@@ -42,6 +42,27 @@ pub enum Kind {
     RaftMark = 11,
 }
 
+impl Kind {
+    /// The kind of that number; `None` for one that this version does not know.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Messages,
+            2 => Self::StreamMeta,
+            3 => Self::StreamEnd,
+            4 => Self::Removal,
+            5 => Self::Consumer,
+            6 => Self::Face,
+            7 => Self::Snapshot,
+            8 => Self::CheckpointEnd,
+            9 => Self::Seal,
+            10 => Self::Mark,
+            11 => Self::RaftMark,
+            _ => return None,
+        })
+    }
+}
+
 /// A run that is on disk, as the log tells it when it has been flushed and as recovery tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacedRun {

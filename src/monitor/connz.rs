@@ -74,7 +74,13 @@ struct Connection<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscriptions_list_detail: Vec<Subscription<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name_tag: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [String],
     shard: u16,
 }
 
@@ -175,6 +181,7 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
         Subs::Subjects => (conn.subscriptions.iter().map(|sub| sub.subject.as_str()).collect(), Vec::new()),
         Subs::Detail => (Vec::new(), conn.subscriptions.iter().map(|sub| describe_sub(sub, conn.cid)).collect()),
     };
+    let token_user = conn.token_user.as_deref().filter(|_| params.auth);
     let tls = conn.tls.as_deref();
     let peer_certificates = tls.filter(|_| params.auth).map_or(&[][..], |tls| &tls.peer_certificates);
     Connection {
@@ -208,7 +215,10 @@ fn describe<'a>(conn: &'a ConnSnapshot, params: &ConnzParams, now: SystemTime) -
         account: Some(conn.account.as_str()).filter(|_| params.auth && !is_global),
         subscriptions_list: subjects,
         subscriptions_list_detail: details,
-        name_tag: Some(conn.account.as_str()).filter(|_| params.auth && (!is_global || conn.stop.is_none())),
+        jwt: token_user.map(|user| user.jwt.as_str()).filter(|jwt| !jwt.is_empty()),
+        issuer_key: token_user.map(|user| user.issuer.as_str()),
+        tags: token_user.map_or(&[], |user| &user.tags),
+        name_tag: Some(&*conn.name_tag).filter(|_| params.auth && (!is_global || conn.stop.is_none())),
         shard: conn.shard,
     }
 }

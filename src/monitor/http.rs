@@ -30,6 +30,7 @@ use super::process::ProcessUsage;
 use super::query::Query;
 use super::varz::{Surroundings, varz};
 use super::{Source, Want, go_json, index};
+use crate::tls::Current;
 
 /// Threads that may wait for shards at the same time.
 const QUESTIONS_MAX: usize = 2;
@@ -47,13 +48,16 @@ pub struct MonitorServer {
     thread: JoinHandle<()>,
 }
 
-/// Starts to serve monitoring on a bound listener.
-pub fn serve(listener: TcpListener, source: Arc<dyn Source>) -> io::Result<MonitorServer> {
+/// Starts to serve monitoring on a bound listener, inside TLS if there is a context for it.
+///
+/// # Errors
+/// When the thread or what it waits with cannot be had.
+pub fn serve(listener: TcpListener, tls: Option<Current>, source: Arc<dyn Source>) -> io::Result<MonitorServer> {
     listener.set_nonblocking(true)?;
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(QUESTIONS_MAX).build()?;
     let listener = {
         let _inside = runtime.enter();
-        BoundedListener::new(tokio::net::TcpListener::from_std(listener)?)
+        BoundedListener::new(tokio::net::TcpListener::from_std(listener)?, tls)
     };
     let (shutdown, stopped) = oneshot::channel();
     let thread = thread::Builder::new()

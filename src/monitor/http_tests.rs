@@ -30,7 +30,7 @@ impl Server {
         let shards = vec![shard(0, 1, vec![open, closed]), shard(1, 0, vec![])];
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        Self { addr, server: serve(listener, Arc::new(FakeSource { facts, shards })).unwrap() }
+        Self { addr, server: serve(listener, None, Arc::new(FakeSource { facts, shards })).unwrap() }
     }
 
     fn request(&self, method: &str, path: &str) -> Answer {
@@ -118,7 +118,7 @@ fn varz_fields() {
     facts.options = Arc::new(crate::config::Options {
         max_subscriptions: 7,
         user: Some("u".into()),
-        auth_timeout: Duration::from_millis(1500),
+        auth_timeout: Some(Duration::from_millis(1500)),
         ..Default::default()
     });
     let server = Server::start(facts);
@@ -196,7 +196,7 @@ fn untaken_answers_are_bounded() {
     let source = FakeSource { facts: facts(), shards: vec![shard(0, 1, vec![listed])] };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let server = Server { addr, server: serve(listener, Arc::new(source)).unwrap() };
+    let server = Server { addr, server: serve(listener, None, Arc::new(source)).unwrap() };
     let ask = || {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.write_all(b"GET /connz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

@@ -1,9 +1,9 @@
 //! Accepts HTTP connections and bounds what each may cost.
 //!
 //! At most [`CONNECTIONS_MAX`] connections are open; further ones wait in the kernel's backlog. A connection is closed
-//! when it is silent for [`IDLE_MAX`], when a request has not arrived and been answered within [`REQUEST_MAX`], when a
-//! request is longer than [`REQUEST_BYTES_MAX`], which is answered with status 431, or when its reader takes nothing for
-//! [`IDLE_MAX`].
+//! when it is silent for [`IDLE_MAX`] (which is the time for a TLS handshake and the first byte of a request too), when
+//! a request has not arrived and been answered within [`REQUEST_MAX`], when a request is longer than
+//! [`REQUEST_BYTES_MAX`], which is answered with status 431, or when its reader takes nothing for [`IDLE_MAX`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -14,9 +14,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::transport::Transport;
+use crate::tls::Current;
 
 /// Open HTTP connections.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
@@ -43,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener whose connections are bounded.
 pub(super) struct BoundedListener {
     listener: TcpListener,
+    /// Connections begin with a TLS handshake.
+    tls: Option<Current>,
     slots: Arc<Semaphore>,
     limits: Limits,
 }
@@ -55,12 +60,13 @@ struct Limits {
 }
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self::with_limits(listener, Limits { connections: CONNECTIONS_MAX, idle: IDLE_MAX, request: REQUEST_MAX })
+    pub(super) fn new(listener: TcpListener, tls: Option<Current>) -> Self {
+        let limits = Limits { connections: CONNECTIONS_MAX, idle: IDLE_MAX, request: REQUEST_MAX };
+        Self::with_limits(listener, tls, limits)
     }
 
-    fn with_limits(listener: TcpListener, limits: Limits) -> Self {
-        Self { listener, slots: Arc::new(Semaphore::new(limits.connections)), limits }
+    fn with_limits(listener: TcpListener, tls: Option<Current>, limits: Limits) -> Self {
+        Self { listener, tls, slots: Arc::new(Semaphore::new(limits.connections)), limits }
     }
 }
 
@@ -76,7 +82,10 @@ impl axum::serve::Listener for BoundedListener {
                 continue;
             };
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (BoundedStream::new(stream, slot, self.limits), peer),
+                Ok((stream, peer)) => {
+                    let stream = Transport::new(stream, peer, self.tls.as_ref());
+                    return (BoundedStream::new(stream, slot, self.limits), peer);
+                }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
         }
@@ -89,7 +98,7 @@ impl axum::serve::Listener for BoundedListener {
 
 /// A connection with a deadline for whatever it does next.
 pub(super) struct BoundedStream {
-    stream: TcpStream,
+    stream: Transport,
     deadline: Pin<Box<Sleep>>,
     /// Bytes that have arrived since the last byte of an answer left.
     request_bytes: usize,
@@ -100,7 +109,7 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
-    fn new(stream: TcpStream, slot: OwnedSemaphorePermit, limits: Limits) -> Self {
+    fn new(stream: Transport, slot: OwnedSemaphorePermit, limits: Limits) -> Self {
         Self { stream, deadline: Box::pin(sleep(limits.idle)), request_bytes: 0, refused: false, limits, _slot: slot }
     }
 
@@ -121,7 +130,8 @@ impl BoundedStream {
         if !self.refused {
             self.refused = true;
             // Whoever does not take the answer now does without.
-            let _ = self.stream.try_write(TOO_LONG);
+            let _ = Pin::new(&mut self.stream).poll_write(cx, TOO_LONG);
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
             let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         }
         let mut scratch = [0; 4096];
@@ -208,6 +218,7 @@ mod tests {
     use axum::Router;
     use std::future::Future;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     fn run(limits: Limits, client: impl AsyncFnOnce(SocketAddr)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -215,7 +226,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             let app = Router::new().route("/", axum::routing::get(async || "ok"));
-            let serve = axum::serve(BoundedListener::with_limits(listener, limits), app);
+            let serve = axum::serve(BoundedListener::with_limits(listener, None, limits), app);
             tokio::spawn(serve.into_future());
             client(addr).await;
         });

@@ -1,8 +1,8 @@
 //! HTTP monitoring: `/`, `/varz`, `/connz`, `/healthz` as the reference answers them.
 //!
-//! Owns the monitoring listener and the thread that serves it. It never touches a shard's state: all numbers come
-//! through [`Source`] as plain values. The thread runs on its own and slow or hostile HTTP clients can harm only it:
-//! connections, their silence and waiting questions to the shards are bounded (see the listener module).
+//! Owns the monitoring listener, in clear or with TLS, and the thread that serves it. It never touches a shard's state:
+//! all numbers come through [`Source`] as plain values. The thread runs on its own and slow or hostile HTTP clients can
+//! harm only it: connections, their silence and waiting questions to the shards are bounded (see the listener module).
 
 mod connz;
 #[cfg(test)]
@@ -18,6 +18,7 @@ mod process;
 mod query;
 mod snapshot;
 pub(crate) mod text;
+mod transport;
 mod varz;
 
 pub use http::{MonitorServer, serve};
@@ -48,8 +49,10 @@ pub struct Facts {
     pub host: String,
     /// Port stated to clients.
     pub port: u16,
-    /// Port of the monitoring listener.
-    pub http_port: u16,
+    /// Where clients connect beside `host` and `port`, as `host:port`.
+    pub more_addresses: Vec<String>,
+    /// Port of the monitoring listener, which has TLS if the options name a port with TLS.
+    pub monitoring_port: u16,
     /// Port of the WebSocket listener; `None` without one.
     pub websocket_port: Option<u16>,
     /// The options in force.

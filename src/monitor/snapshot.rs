@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::auth::TokenUser;
 use crate::tls::TlsFacts;
 
 /// What a monitoring request needs from every shard.
@@ -100,6 +101,10 @@ pub struct ConnSnapshot {
     pub authorized_user: Option<String>,
     /// Account name.
     pub account: String,
+    /// The account's name for people.
+    pub name_tag: Arc<str>,
+    /// Whom a token has proved it to be.
+    pub token_user: Option<Arc<TokenUser>>,
     /// It came to the WebSocket listener.
     pub websocket: bool,
     /// What its TLS handshake found out; `None` in clear.

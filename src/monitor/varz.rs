@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::text::{elapsed, timestamp};
 use super::{Counters, Facts, ShardSnapshot};
-use crate::tls::TIMEOUT as HANDSHAKE_TIME;
+use crate::config::tls::TlsOptions;
 use crate::version::{COMPATIBLE_WITH, VERSION};
 
 /// What `/varz` needs to know about this process and its HTTP requests.
@@ -88,7 +88,7 @@ pub(super) struct Varz<'a> {
     disk_io_wait_stats: DiskWaits,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_cert_not_after: Option<String>,
-    leat: Leat,
+    leat: Leat<'a>,
 }
 
 /// An object without members.
@@ -104,8 +104,26 @@ struct WebSocket<'a> {
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     advertise: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_auth_user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt_cookie: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_timeout: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
     #[serde(skip_serializing_if = "is_false")]
     no_tls: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_map: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tls_pinned_certs: &'a [String],
+    #[serde(skip_serializing_if = "is_false")]
+    same_origin: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    allowed_origins: &'a [String],
+    #[serde(skip_serializing_if = "is_false")]
+    compression: bool,
 }
 
 fn websocket(facts: &Facts) -> WebSocket<'_> {
@@ -116,7 +134,16 @@ fn websocket(facts: &Facts) -> WebSocket<'_> {
         host: Some(options.host()),
         port: Some(port),
         advertise: options.advertise.as_deref(),
+        no_auth_user: options.no_auth_user.as_deref(),
+        jwt_cookie: options.jwt_cookie.as_deref(),
+        handshake_timeout: options.handshake_timeout.map(|time| time.as_nanos()),
+        auth_timeout: options.authorization.timeout.map(|time| time.as_secs_f64()),
         no_tls: options.no_tls,
+        tls_map: options.tls.as_ref().is_some_and(|tls| tls.verify_and_map),
+        tls_pinned_certs: options.tls.as_ref().map_or(&[], |tls| &tls.pinned_certs),
+        same_origin: options.same_origin,
+        allowed_origins: &options.allowed_origins,
+        compression: options.compression,
     }
 }
 
@@ -140,8 +167,11 @@ struct DiskWaits {
 
 /// What the reference has no place for.
 #[derive(Serialize)]
-struct Leat {
+struct Leat<'a> {
     version: &'static str,
+    /// Addresses that clients connect to beside `host` and `port`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    also_listen: &'a [String],
     shards: Vec<Shard>,
 }
 
@@ -164,6 +194,7 @@ struct Shard {
 pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surroundings) -> Varz<'a> {
     let options = &*facts.options;
     let tls = options.tls.as_ref();
+    let has_tls = options.https_port.is_some();
     let sum = total(shards);
     Varz {
         server_id: &facts.server_id,
@@ -174,17 +205,17 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         host: &facts.host,
         port: facts.port,
         auth_required: options.auth_required(),
-        tls_required: tls.is_some() && !options.allow_non_tls,
+        tls_required: options.requires_tls(),
         tls_verify: tls.is_some_and(|tls| tls.verify),
         max_connections: options.max_connections,
         max_subscriptions: options.max_subscriptions,
         ping_interval: options.ping_interval.as_nanos(),
         ping_max: options.ping_max,
         http_host: options.http_host(),
-        http_port: facts.http_port,
+        http_port: if has_tls { 0 } else { facts.monitoring_port },
         http_base_path: options.http_base_path.as_deref().unwrap_or_default(),
-        https_port: 0,
-        auth_timeout: options.auth_timeout.as_secs_f64(),
+        https_port: if has_tls { facts.monitoring_port } else { 0 },
+        auth_timeout: options.auth_timeout().as_secs_f64(),
         max_control_line: options.max_control_line,
         max_payload: options.max_payload,
         max_pending: options.max_pending,
@@ -195,7 +226,7 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         websocket: websocket(facts),
         jetstream: Empty {},
         // Stated without TLS too, as the reference does.
-        tls_timeout: tls.and_then(|tls| tls.timeout).unwrap_or(HANDSHAKE_TIME).as_secs_f64(),
+        tls_timeout: tls.map_or_else(|| TlsOptions::default().timeout(), TlsOptions::timeout).as_secs_f64(),
         write_deadline: options.write_deadline.as_nanos(),
         start: timestamp(facts.start),
         now: timestamp(around.now),
@@ -228,7 +259,11 @@ pub(super) fn varz<'a>(facts: &'a Facts, shards: &[ShardSnapshot], around: Surro
         stale_connection_stats: PerKind::clients(sum.stale_connections),
         disk_io_wait_stats: DiskWaits { waiters: 0, waits: 0, wait_time: 0, max_wait_time: 0 },
         tls_cert_not_after: facts.certificate_not_after.map(timestamp),
-        leat: Leat { version: VERSION, shards: shards.iter().map(Shard::from).collect() },
+        leat: Leat {
+            version: VERSION,
+            also_listen: &facts.more_addresses,
+            shards: shards.iter().map(Shard::from).collect(),
+        },
     }
 }
 

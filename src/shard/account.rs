@@ -4,13 +4,17 @@
 //! whole [`Route`]. A route is memoised per literal subject. A SUB or UNSUB of a literal subject touches only that
 //! subject's entry; one with wildcards moves the account's generation on, which voids all entries lazily.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::auth::PermissionsId;
 use crate::auth::directory::AccountFacts;
 use crate::subject::{self, Index, Matches};
+
+use super::rules::{Rule, broken};
 
 /// Position of another shard among the peers of this one.
 pub(crate) type PeerPos = u8;
@@ -37,6 +41,21 @@ pub(crate) struct Route {
     pub(crate) peers: u64,
     /// One entry per queue group name.
     pub(crate) queues: SmallVec<[QueueRoute; 1]>,
+    /// Who was found to be allowed to publish here, last: a publish that finds the route needs no other look-up.
+    permitted: Cell<Option<PermissionsId>>,
+}
+
+impl Route {
+    /// Whether a client that is bound by `rules`, if by any, is known to be allowed to publish here.
+    #[inline(always)]
+    pub(crate) fn is_open_to(&self, rules: Option<PermissionsId>) -> bool {
+        rules.is_none() || self.permitted.get() == rules || broken(Rule::VerdictsOfOthers)
+    }
+
+    /// The rules allow to publish here, whenever.
+    pub(crate) fn open_to(&self, rules: Option<PermissionsId>) {
+        self.permitted.set(rules);
+    }
 }
 
 /// The members of one queue group.
@@ -112,19 +131,35 @@ impl Account {
     /// Where a message on `subject` goes.
     #[inline]
     pub(crate) fn route(&mut self, subject: &[u8]) -> Rc<Route> {
-        if let Some((last, route)) = &self.last
-            && subject::is_same(last, subject)
-        {
-            return route.clone();
+        match self.last_route(subject) {
+            Some(route) => route.clone(),
+            None => self.look_up(subject),
         }
-        self.look_up(subject)
     }
 
     fn look_up(&mut self, subject: &[u8]) -> Rc<Route> {
-        let route = match self.routes.get(subject, self.generation) {
+        match self.memoised_route(subject) {
             Some(route) => route,
-            None => self.compute(subject),
-        };
+            None => self.new_route(subject),
+        }
+    }
+
+    /// The route that was looked up last, if it is that of `subject`.
+    #[inline(always)]
+    pub(crate) fn last_route(&self, subject: &[u8]) -> Option<&Rc<Route>> {
+        self.last.as_ref().filter(|(last, _)| subject::is_same(last, subject)).map(|(_, route)| route)
+    }
+
+    /// The route of `subject` if it is in the memo.
+    #[inline(always)]
+    pub(crate) fn memoised_route(&mut self, subject: &[u8]) -> Option<Rc<Route>> {
+        let route = self.routes.get(subject, self.generation)?;
+        self.note_last(subject, &route);
+        Some(route)
+    }
+
+    #[inline]
+    fn note_last(&mut self, subject: &[u8], route: &Rc<Route>) {
         match &mut self.last {
             Some((last, known)) if last.len() == subject.len() => {
                 last.copy_from_slice(subject);
@@ -132,11 +167,11 @@ impl Account {
             }
             last => *last = Some((subject.into(), route.clone())),
         }
-        route
     }
 
+    /// Where a message on `subject` goes; to be called if that is not in the memo.
     #[inline(never)]
-    fn compute(&mut self, subject: &[u8]) -> Rc<Route> {
+    pub(crate) fn new_route(&mut self, subject: &[u8]) -> Rc<Route> {
         self.matches.clear();
         self.index.matches(subject, &mut self.matches);
         let mut route = Route { generation: self.generation, ..Route::default() };
@@ -165,6 +200,7 @@ impl Account {
         }
         let route = Rc::new(route);
         self.routes.put(subject, &route);
+        self.note_last(subject, &route);
         route
     }
 

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::conn::Sub;
+use super::deliver::count_publish;
 use super::io::Io;
+use super::permission::Permission;
 use super::{Shard, trace};
 use crate::auth::Receives;
 use crate::subject;
@@ -78,7 +80,8 @@ impl Shard {
 
     #[inline]
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
-        let options = self.local.conns[slot as usize].options;
+        let conn = &self.local.conns[slot as usize];
+        let (options, mut rules) = (conn.options, conn.rules());
         if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
             if is_reserved_subject(publish.subject) {
                 return self.violation(slot, &Violation::Publish(publish.subject));
@@ -87,8 +90,13 @@ impl Shard {
                 return self.violation(slot, &Violation::PublishReply(publish.reply));
             }
         }
-        if !self.may_publish(slot, publish.subject) {
-            return;
+        if rules.is_some() && (options.pedantic || options.verbose) {
+            // What these are told depends on whether they may.
+            if self.permission(slot, publish.subject) == Permission::Denied {
+                let conn = &mut self.local.conns[slot as usize];
+                return count_publish(conn, &mut self.local.counters, publish.size(), self.now);
+            }
+            rules = None;
         }
         if options.pedantic && !subject::is_valid_literal(publish.subject) {
             self.violation(slot, &Violation::InvalidPublishSubject);
@@ -124,7 +132,7 @@ impl Shard {
             argument_bytes,
             tail,
         };
-        self.publish(io, slot, &message);
+        self.publish(io, slot, &message, rules);
         if rebuilt.capacity() > 0 {
             self.rebuilt = rebuilt;
         }
@@ -149,7 +157,7 @@ impl Shard {
             return self.violation(slot, &Violation::SubscribeTokens(subject));
         }
         let limits = &self.config.directory.accounts()[conn.account as usize].limits;
-        let most = [self.config.max_subscriptions, limits.max_subscriptions];
+        let most = [self.config.max_subscriptions, limits.max_subscriptions, conn.basis.limits().max_subscriptions];
         if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }

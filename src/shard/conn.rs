@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::account::SubSlot;
 use super::outbound::Outbound;
 use crate::auth::directory::DEFAULT_ACCOUNT;
-use crate::auth::{Basis, Permits};
+use crate::auth::{Basis, PermissionsId, Permits};
 use crate::config::authorization::ConnectionType;
 use crate::tls::TlsFacts;
 use crate::websocket;
@@ -231,6 +231,11 @@ impl Conn {
             tls: None,
             websocket: None,
         }
+    }
+
+    /// The rules that bind the client, if there are any.
+    pub(crate) fn rules(&self) -> Option<PermissionsId> {
+        self.permits.as_ref().map(|permits| permits.rules().id())
     }
 
     /// How the client is connected.

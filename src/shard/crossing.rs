@@ -19,7 +19,7 @@ use super::Shard;
 use super::account::Route;
 use super::batch::{INLINE_BODY_MAX, MessageFlags};
 use super::deliver::Publisher;
-use super::io::Io;
+use super::rules::{Rule, broken};
 use crate::auth::crossings::ServiceCrossing;
 use crate::config::exports::ResponseType;
 use crate::wire::message::{self, Message, Tail};
@@ -157,9 +157,8 @@ struct Leg {
 
 impl Shard {
     /// Sends a client's message to everybody who wants it, in whichever account. Gives how many have taken it.
-    pub(super) fn publish_across<I: Io>(
+    pub(super) fn publish_across(
         &mut self,
-        io: &mut I,
         account: u32,
         publisher: &Publisher,
         message: &Message<'_>,
@@ -178,15 +177,15 @@ impl Shard {
         let mapped = crossings.and_then(|all| all.mappings.map(message.subject, &mut |below| rng.u32(..below)));
         let subject = mapped.as_deref().unwrap_or(message.subject);
         let message = Message { subject, ..message };
-        let mut taken = self.publish_in(io, account, publisher, &message);
+        let mut taken = self.publish_in(account, publisher, &message);
         if crossings.is_some_and(|all| !all.services.is_empty()) {
-            taken += self.ask_services(io, account, publisher, &message, None, 0);
+            taken += self.ask_services(account, publisher, &message, None, 0);
         }
         (taken, mapped)
     }
 
     /// Publishes in one account, and in those that import its streams.
-    fn publish_in<I: Io>(&mut self, io: &mut I, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
+    fn publish_in(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
         let directory = Arc::clone(&self.config.directory);
         let mut legs: SmallVec<[Leg; 2]> = SmallVec::new();
         let mut add = |shard: &mut Self, account: u32, subject: Vec<u8>| {
@@ -196,7 +195,8 @@ impl Shard {
         add(self, account, message.subject.to_vec());
         if let Some(crossings) = &directory.accounts()[account as usize].crossings {
             for stream in &crossings.streams {
-                if let Some(subject) = stream.carry(message.subject) {
+                let wide = broken(Rule::WideImport).then(|| message.subject.to_vec());
+                if let Some(subject) = stream.carry(message.subject).or(wide) {
                     add(self, stream.to, subject);
                 }
             }
@@ -206,7 +206,9 @@ impl Shard {
         for Leg { account, subject, route, groups } in &legs {
             let message = Message { subject, ..*message };
             taken += self.local.deliver_to_all(&route.plain, &message, publisher);
-            taken += self.publish_to_groups_and_peers(io, route, publisher, &message, *account, false, Some(groups));
+            let (others, _) =
+                self.publish_to_groups_and_peers(route, publisher, &message, *account, false, Some(groups));
+            taken += others;
         }
         taken
     }
@@ -242,9 +244,8 @@ impl Shard {
     }
 
     /// Hands a request to the services that `account` imports under its subject.
-    fn ask_services<I: Io>(
+    fn ask_services(
         &mut self,
-        io: &mut I,
         account: u32,
         publisher: &Publisher,
         message: &Message<'_>,
@@ -264,8 +265,8 @@ impl Shard {
             let (id, reply) = self.await_answer(account, service, message.reply());
             let request = Owned::request(message, reply.as_deref(), &asker);
             let request = request.message(&subject);
-            let mut takers = self.publish_in(io, service.to, publisher, &request);
-            takers += self.ask_services(io, service.to, publisher, &request, Some(&asker), depth + 1);
+            let mut takers = self.publish_in(service.to, publisher, &request);
+            takers += self.ask_services(service.to, publisher, &request, Some(&asker), depth + 1);
             if takers == 0 {
                 self.awaited.by_id.remove(&id);
             }
@@ -322,20 +323,13 @@ impl Shard {
     }
 
     /// A message published in `account` to a reply subject of some shard: passes it on to who waits for it.
-    pub(super) fn answer<I: Io>(
-        &mut self,
-        io: &mut I,
-        account: u32,
-        publisher: &Publisher,
-        message: &Message<'_>,
-    ) -> usize {
+    pub(super) fn answer(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
         let Some((shard, id)) = self.awaited.address(message.subject) else { return 0 };
         if shard != self.peers.shard() {
             let Some(pos) = self.peers.find(shard) else { return 0 };
             let flags = MessageFlags { answer: true, ..MessageFlags::default() };
             self.feed(publisher, 1 << pos);
             self.peers.open(pos).push_message(account, publisher.origin, flags, std::iter::empty(), message);
-            self.commit_large(io, 1 << pos);
             return 1;
         }
         let now = self.now;
@@ -361,9 +355,9 @@ impl Shard {
         });
         let answer = Owned::renamed(message, back.as_deref());
         let answer = answer.message(&reply);
-        let mut taken = self.publish_in(io, asking, publisher, &answer);
+        let mut taken = self.publish_in(asking, publisher, &answer);
         if answer.subject.starts_with(ANSWER_PREFIX) {
-            taken += self.answer(io, asking, publisher, &answer);
+            taken += self.answer(asking, publisher, &answer);
         }
         self.after_deliveries();
         taken

@@ -8,12 +8,15 @@ use smallvec::SmallVec;
 use super::account::{PeerPos, QueueRoute, Route, SubSlot};
 use super::batch::{Batch, HOPS_MAX, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
 use super::buffers::Part;
-use super::conn::Sid;
+use super::conn::{Conn, Sid};
 use super::crossing::ANSWER_PREFIX;
 use super::io::Io;
+use super::permission::Permission;
 use super::reload::know_account;
 use super::rules::{Rule, broken};
 use super::{Local, Shard};
+use crate::auth::PermissionsId;
+use crate::monitor::Counters;
 use crate::subject::is_same;
 use crate::wire::message::{self, Message, Tail};
 
@@ -43,24 +46,35 @@ pub(super) struct Publisher {
 }
 
 impl Shard {
-    /// Sends a client's message to everybody who wants it.
+    /// Sends a client's message to everybody who wants it, if the `rules` that bind the client allow it; `None` if
+    /// there are none, or have been asked.
     #[inline]
-    pub(super) fn publish<I: Io>(&mut self, io: &mut I, conn_slot: u32, message: &Message<'_>) {
+    pub(super) fn publish<I: Io>(
+        &mut self,
+        io: &mut I,
+        conn_slot: u32,
+        message: &Message<'_>,
+        rules: Option<PermissionsId>,
+    ) {
         let conn = &mut self.local.conns[conn_slot as usize];
-        let size = message.size() as u64;
-        conn.traffic.in_msgs += 1;
-        conn.traffic.in_bytes += size;
-        conn.last_activity = self.now;
-        self.local.counters.in_msgs += 1;
-        self.local.counters.in_bytes += size;
+        count_publish(conn, &mut self.local.counters, message.size(), self.now);
         let (account, options, cid) = (conn.account, conn.options, conn.cid);
         let origin = Origin { shard: self.peers.shard(), conn: conn_slot, cid };
         let publisher = Publisher { origin, here: Some(conn_slot), echo: options.echo };
         let of_account = &mut self.accounts[account as usize];
         if of_account.crosses {
-            return self.publish_rarely(io, conn_slot, &publisher, message);
+            return self.publish_rarely(io, conn_slot, &publisher, message, rules);
         }
-        let route = of_account.route(message.subject);
+        let route = match of_account.last_route(message.subject) {
+            Some(route) if route.is_open_to(rules) => route.clone(),
+            last => {
+                let last = last.cloned();
+                match self.find_way(conn_slot, account, message.subject, rules, last) {
+                    Some(route) => route,
+                    None => return,
+                }
+            }
+        };
         let block;
         let mut message = *message;
         let is_shared_by_many = route.plain.len() > 1 || route.peers != 0;
@@ -81,7 +95,10 @@ impl Shard {
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
             let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
-            taken += self.publish_to_groups_and_peers(io, &route, &publisher, message, account, wants_503, None);
+            let (others, mask) =
+                self.publish_to_groups_and_peers(&route, &publisher, message, account, wants_503, None);
+            taken += others;
+            self.commit_large(io, mask);
         }
         if taken == 0 && options.no_responders && message.reply_bytes != 0 {
             self.no_responders(account, conn_slot, message.subject, message.reply());
@@ -91,13 +108,25 @@ impl Shard {
 
     /// As [`Shard::publish`], in an account that shares something with others, or maps subjects.
     #[inline(never)]
-    fn publish_rarely<I: Io>(&mut self, io: &mut I, conn_slot: u32, publisher: &Publisher, message: &Message<'_>) {
+    fn publish_rarely<I: Io>(
+        &mut self,
+        io: &mut I,
+        conn_slot: u32,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        rules: Option<PermissionsId>,
+    ) {
+        if rules.is_some() && self.permission(conn_slot, message.subject) == Permission::Denied {
+            return;
+        }
         let conn = &self.local.conns[conn_slot as usize];
         let (account, wants_503) = (conn.account, conn.options.no_responders && message.reply_bytes != 0);
-        let (mut taken, mapped) = self.publish_across(io, account, publisher, message);
+        let (mut taken, mapped) = self.publish_across(account, publisher, message);
         if message.subject.starts_with(ANSWER_PREFIX) {
-            taken += self.answer(io, account, publisher, message);
+            taken += self.answer(account, publisher, message);
         }
+        // Not earlier: whoever gets the message must not be able to speak of it before it is on its way to all others.
+        self.commit_large(io, self.peers.all());
         if taken == 0 && wants_503 {
             let subject = mapped.as_deref().unwrap_or(message.subject);
             self.no_responders(account, conn_slot, subject, message.reply());
@@ -130,18 +159,17 @@ impl Shard {
     }
 
     /// Queue groups, all or those of `groups`, and other shards. Gives the number of takers, destinations on other shards
-    /// included.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one message on its way")]
-    pub(super) fn publish_to_groups_and_peers<I: Io>(
+    /// included, and these as a mask: the caller commits what has grown large once the message has reached all of its
+    /// batches.
+    pub(super) fn publish_to_groups_and_peers(
         &mut self,
-        io: &mut I,
         route: &Route,
         publisher: &Publisher,
         message: &Message<'_>,
         account: u32,
         wants_503: bool,
         groups: Option<&[u16]>,
-    ) -> usize {
+    ) -> (usize, u64) {
         let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
         let mut taken = 0;
         for (n, queue) in route.queues.iter().enumerate() {
@@ -156,7 +184,7 @@ impl Shard {
         }
         let mask = assigned.iter().fold(route.peers, |mask, (pos, _)| mask | 1 << pos);
         if mask == 0 {
-            return taken;
+            return (taken, 0);
         }
         let wants_503 = wants_503 && taken == 0 && mask.is_power_of_two();
         self.feed(publisher, mask);
@@ -171,8 +199,7 @@ impl Shard {
                 .map(|(_, n)| &*route.queues[usize::from(*n)].name);
             self.peers.open(pos).push_message(account, publisher.origin, flags, names, message);
         }
-        self.commit_large(io, mask);
-        taken + mask.count_ones() as usize
+        (taken + mask.count_ones() as usize, mask)
     }
 
     /// Picks one member of a group, uniformly over all members on all shards, and delivers if it is here.
@@ -229,7 +256,8 @@ impl Shard {
         let here = (origin.shard == self.peers.shard()).then_some(origin.conn);
         let publisher = Publisher { origin, here, echo: here.is_none_or(|slot| self.echoes(slot, origin.cid)) };
         if flags.answer {
-            self.answer(io, account, &publisher, message);
+            self.answer(account, &publisher, message);
+            self.commit_large(io, self.peers.all());
             return;
         }
         let route: Rc<Route> = self.accounts[account as usize].route(message.subject);
@@ -328,6 +356,16 @@ impl Shard {
             }
         }
     }
+}
+
+/// Counts a message that a client publishes, whether or not it may.
+#[inline(always)]
+pub(super) fn count_publish(conn: &mut Conn, counters: &mut Counters, size: usize, now: u64) {
+    conn.traffic.in_msgs += 1;
+    conn.traffic.in_bytes += size as u64;
+    conn.last_activity = now;
+    counters.in_msgs += 1;
+    counters.in_bytes += size as u64;
 }
 
 enum Choice {

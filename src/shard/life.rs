@@ -1,6 +1,6 @@
 //! Birth, ageing and death of connections: accept, pings, deadlines, closing, lame duck, drain.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use super::conn::{Conn, Stage};
 use super::io::{Io, Recv};
 use super::secure::{Arrival, Greeting};
 use super::timers::Timer;
+use crate::config::authorization::ConnectionType;
 use crate::monitor::Want;
 use crate::wire::errors::CloseReason;
 use crate::wire::info::{self, ClientFacts};
@@ -29,16 +30,18 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
     let shared = &shard.shared;
     let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
     let is_full = shared.connections.fetch_add(1, Ordering::Relaxed) >= shard.config.max_connections;
-    let needs_auth = shard.config.directory.is_required();
-    let stage = if needs_auth { Stage::Unauthenticated } else { Stage::Open };
     let nonce = shard.nonce();
-    let mut conn = Conn { nonce, ..Conn::new(cid, peer, stage, shard.now) };
+    let mut conn = Conn { nonce, ..Conn::new(cid, peer, Stage::Open, shard.now) };
     (conn.tls, conn.websocket) = (tls.map(Arc::from), websocket);
+    if shard.config.directory.is_required(conn.kind()) {
+        conn.stage = Stage::Unauthenticated;
+    }
     let slot = shard.local.conns.insert(conn) as u32;
     shard.local.counters.connections += 1;
     tracing::debug!("{} - Client connection created", shard.local.conns[slot as usize].label());
     if greeting != Greeting::AfterHandshake {
-        shard.greet(slot);
+        let is_told_later = greeting == Greeting::BeforeHandshake && shard.config.proxy_protocol;
+        shard.greet(slot, (!is_told_later).then_some(peer.ip()));
     }
     if is_full {
         shard.close(io, slot, CloseReason::MaximumConnections);
@@ -51,9 +54,9 @@ pub(super) fn accept<I: Io>(shard: &mut Shard, io: &mut I, peer: SocketAddr, arr
 }
 
 impl Shard {
-    /// Sends the INFO that every client gets first.
-    pub(super) fn greet(&mut self, slot: u32) {
-        let line = self.info_line(slot, false);
+    /// Sends the INFO that every client gets first, with the client's own address if that is known already.
+    pub(super) fn greet(&mut self, slot: u32, client_ip: Option<IpAddr>) {
+        let line = self.info(slot, client_ip, false);
         self.say(slot, &line);
     }
 
@@ -62,9 +65,9 @@ impl Shard {
         let conn = &mut self.local.conns[slot as usize];
         let (cid, now) = (conn.cid, self.now);
         if conn.stage == Stage::Unauthenticated {
-            self.timers.set(now + self.config.auth_timeout, (slot, cid, Timer::Auth));
+            self.timers.set(now + self.config.auth_timeout(conn.kind()), (slot, cid, Timer::Auth));
         } else {
-            let at = now + self.config.ping_interval;
+            let at = now + self.config.ping_interval(conn.kind());
             conn.pings.due = at;
             self.timers.set_coarse(now, at, (slot, cid, Timer::Ping));
         }
@@ -73,14 +76,19 @@ impl Shard {
 
     /// INFO for one client; `answers_connect` adds the account.
     pub(super) fn info_line(&self, slot: u32, answers_connect: bool) -> Vec<u8> {
+        self.info(slot, Some(self.local.conns[slot as usize].peer.ip()), answers_connect)
+    }
+
+    fn info(&self, slot: u32, client_ip: Option<IpAddr>, answers_connect: bool) -> Vec<u8> {
         let conn = &self.local.conns[slot as usize];
         let directory = &self.config.directory;
         let account = &directory.accounts()[conn.account as usize];
-        // Who may come without credentials is not asked for any at first.
-        let asks = directory.is_required() && (conn.pings.started || directory.without_connect().is_none());
+        // Who may come without credentials is not asked for any at first, except over WebSocket.
+        let asks = directory.is_required(conn.kind())
+            && (conn.pings.started || conn.websocket.is_some() || !directory.has_no_auth_user(conn.kind()));
         let facts = ClientFacts {
             client_id: conn.cid,
-            client_ip: conn.peer.ip(),
+            client_ip,
             lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
             auth_required: asks,
             tls_first: conn.tls.as_ref().is_some_and(|tls| tls.first),
@@ -98,14 +106,14 @@ impl Shard {
 
     /// The first ping to a client that need not log in comes in time even if it never sends CONNECT.
     pub(super) fn start_pings(&mut self, slot: u32) {
-        let at = self.now + self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let at = self.now + self.config.ping_interval(conn.kind());
         conn.pings.due = at;
         self.timers.set_coarse(self.now, at, (slot, conn.cid, Timer::Ping));
     }
 
-    pub(super) fn first_ping_at(&mut self) -> u64 {
-        let first = FIRST_PING.min(self.config.ping_interval);
+    pub(super) fn first_ping_at(&mut self, kind: ConnectionType) -> u64 {
+        let first = FIRST_PING.min(self.config.ping_interval(kind));
         self.now + first + self.rng.u64(..=first / 5)
     }
 
@@ -119,6 +127,7 @@ impl Shard {
             }
             _ if conn.closing.is_some() => {}
             Timer::Ping => self.ping(io, slot),
+            Timer::Expiry => self.check_expiry(io, slot),
             Timer::Auth => {
                 if conn.stage == Stage::Unauthenticated {
                     self.close(io, slot, CloseReason::AuthenticationTimeout);
@@ -139,8 +148,8 @@ impl Shard {
     }
 
     fn ping<I: Io>(&mut self, io: &mut I, slot: u32) {
-        let interval = self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let interval = self.config.ping_interval(conn.kind());
         if self.now < conn.pings.due {
             return;
         }
@@ -185,7 +194,8 @@ impl Shard {
                     "{label} - Slow Consumer Detected: WriteDeadline of {deadline:?} exceeded with {pending} total bytes."
                 );
             }
-            CloseReason::ClientClosed | CloseReason::ServerShutdown => {}
+            // Of those that are throttled the log tells together.
+            CloseReason::ClientClosed | CloseReason::ServerShutdown | CloseReason::ConnectionThrottled => {}
             _ => {
                 if let Some(text) = reason.error_text() {
                     tracing::error!("{label} - {text}");

@@ -4,17 +4,21 @@
 //! it is read or executed until the verdict is back ([`Shard::login_decided`]), and other connections do not notice.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Shard;
 use super::conn::{Identity, Input, Options, Stage};
 use super::io::Io;
+use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::auth::{Answer, Client, Grant, Permits};
 use crate::wire::connect::{self, Connect};
-use crate::wire::errors::CloseReason;
+use crate::wire::errors::{CloseReason, Lapse};
 
 /// Random bytes of a nonce; as base64 text it has 15 characters.
 const NONCE_BYTES: usize = 11;
+/// Whether a user's time is over is looked at this often at least, since the clock can be set; nanoseconds.
+const EXPIRY_LOOK: u64 = 3_600_000_000_000;
 
 impl Shard {
     /// Whether the connection may send a command that begins with `first`. Closes it where it may not.
@@ -26,7 +30,7 @@ impl Shard {
         if conn.stage == Stage::Open || first.eq_ignore_ascii_case(&b'c') {
             return true;
         }
-        match self.config.directory.without_connect() {
+        match self.config.directory.without_connect(conn.kind()) {
             Some(grant) => {
                 self.local.conns[slot as usize].stage = Stage::Open;
                 self.admit(io, slot, grant)
@@ -53,7 +57,8 @@ impl Shard {
             }
         };
         // Credentials that a second CONNECT does not mention stay as they were.
-        let is_known = conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials();
+        let is_known =
+            conn.stage == Stage::Open && conn.pings.started && !connect.has_credentials() && connect.jwt.is_none();
         if connect.asks_for_account {
             return self.deny(io, slot, connect);
         }
@@ -66,14 +71,8 @@ impl Shard {
     fn judge<I: Io>(&mut self, io: &mut I, slot: u32, connect: Connect) {
         let conn = &mut self.local.conns[slot as usize];
         let nonce = conn.nonce.as_deref().unwrap_or_default();
-        let client = match &conn.websocket {
-            None => Client {
-                kind: conn.kind(),
-                nonce,
-                certificate: conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref()),
-            },
-            Some(_) => Client { kind: conn.kind(), nonce, certificate: None },
-        };
+        let certificate = conn.tls.as_ref().and_then(|tls| tls.peer_names.as_ref());
+        let client = Client { kind: conn.kind(), nonce, certificate, ip: conn.peer.ip() };
         match self.config.directory.check(&connect, &client) {
             Answer::Granted(grant) => self.log_in(io, slot, connect, Some(grant)),
             Answer::Denied => self.deny(io, slot, connect),
@@ -100,7 +99,9 @@ impl Shard {
             };
             match grant {
                 // By a directory that is not in force any more.
-                _ if version != self.config.directory.version() => self.judge(io, slot, *connect),
+                _ if version != self.config.directory.version() && !broken(Rule::OldVerdicts) => {
+                    self.judge(io, slot, *connect)
+                }
                 Some(grant) => self.log_in(io, slot, *connect, Some(grant)),
                 None => self.deny(io, slot, *connect),
             }
@@ -110,6 +111,7 @@ impl Shard {
             }
             if conn.closing.is_none()
                 && let Input::Partial(kept) = std::mem::take(&mut conn.input)
+                && !broken(Rule::InputForgotten)
             {
                 let used = self.run(io, slot, &kept);
                 self.keep(slot, &kept, used);
@@ -178,8 +180,8 @@ impl Shard {
             // CONNECT is the answer to INFO. The first ping measures better.
             let since_info = conn.start.elapsed().unwrap_or_default();
             conn.pings.rtt = u64::try_from(since_info.as_nanos()).unwrap_or(u64::MAX).max(1);
-            let cid = conn.cid;
-            let at = self.first_ping_at();
+            let (cid, kind) = (conn.cid, conn.kind());
+            let at = self.first_ping_at(kind);
             self.local.conns[slot as usize].pings.due = at;
             self.timers.set_coarse(self.now, at, (slot, cid, Timer::Ping));
         }
@@ -195,6 +197,8 @@ impl Shard {
         }
         conn.account = grant.account;
         conn.basis = grant.basis;
+        self.watch_expiry(slot);
+        let conn = &mut self.local.conns[slot as usize];
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {
@@ -202,6 +206,26 @@ impl Shard {
             return false;
         }
         true
+    }
+
+    /// Ends the connection when the time of its user is over.
+    fn watch_expiry(&mut self, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        let Some(expires) = conn.basis.token_user().and_then(|user| user.expires) else { return };
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).min(EXPIRY_LOOK);
+        self.timers.set(self.now + left, (slot, conn.cid, Timer::Expiry));
+    }
+
+    /// The time of a user may be over.
+    pub(super) fn check_expiry<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        match conn.basis.token_user().and_then(|user| user.expires) {
+            Some(expires) if expires <= SystemTime::now() => self.close(io, slot, CloseReason::Lapsed(Lapse::User)),
+            // Of an earlier login, or far from over.
+            Some(_) => self.watch_expiry(slot),
+            None => {}
+        }
     }
 
     /// Text for a client to sign, if there are nkeys.

@@ -22,6 +22,7 @@ mod life;
 mod login;
 mod outbound;
 pub mod peers;
+mod permission;
 mod reload;
 pub(crate) mod rules;
 pub mod secure;
@@ -51,6 +52,7 @@ use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::{Directory, Grant};
 use crate::config::Options;
+use crate::config::authorization::ConnectionType;
 use crate::monitor::{ConnSnapshot, Counters};
 use crate::wire::errors::CloseReason;
 use crate::wire::info::ServerInfo;
@@ -80,6 +82,8 @@ pub struct Config {
     pub write_deadline: u64,
     /// Time for CONNECT to come when credentials are needed.
     pub auth_timeout: u64,
+    /// Connections of the listener for clients begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Drop messages at a raised stall gate instead of slowing the publisher down.
     pub no_fast_producer_stall: bool,
     /// Who may connect.
@@ -88,6 +92,10 @@ pub struct Config {
     pub info: Arc<ServerInfo>,
     /// What INFO says of it to clients of the WebSocket listener.
     pub websocket_info: Option<Arc<ServerInfo>>,
+    /// As `ping_interval`, for those.
+    pub websocket_ping_interval: u64,
+    /// As `auth_timeout`, for those.
+    pub websocket_auth_timeout: u64,
 }
 
 impl Config {
@@ -95,6 +103,9 @@ impl Config {
     #[must_use]
     pub fn new(options: &Options, shards: usize, directory: Arc<Directory>, info: Arc<ServerInfo>) -> Self {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4);
+        let websocket = options.websocket.as_ref();
+        let websocket_ping_interval = websocket.and_then(|websocket| websocket.ping_interval);
+        let websocket_auth_timeout = websocket.and_then(|websocket| websocket.authorization.timeout);
         Self {
             max_payload: options.max_payload,
             max_control_line: options.max_control_line,
@@ -106,12 +117,25 @@ impl Config {
             ping_interval: nanos(options.ping_interval),
             ping_max: options.ping_max,
             write_deadline: nanos(options.write_deadline),
-            auth_timeout: nanos(options.auth_timeout),
+            auth_timeout: nanos(options.auth_timeout()),
+            proxy_protocol: options.proxy_protocol,
             no_fast_producer_stall: options.no_fast_producer_stall,
             directory,
             info,
             websocket_info: None,
+            websocket_ping_interval: nanos(websocket_ping_interval.unwrap_or(options.ping_interval)),
+            websocket_auth_timeout: nanos(websocket_auth_timeout.unwrap_or_else(|| options.auth_timeout())),
         }
+    }
+
+    /// Time between pings of a connection of this kind.
+    fn ping_interval(&self, kind: ConnectionType) -> u64 {
+        if kind == ConnectionType::Websocket { self.websocket_ping_interval } else { self.ping_interval }
+    }
+
+    /// Time for CONNECT to come over a connection of this kind.
+    fn auth_timeout(&self, kind: ConnectionType) -> u64 {
+        if kind == ConnectionType::Websocket { self.websocket_auth_timeout } else { self.auth_timeout }
     }
 }
 
@@ -306,6 +330,12 @@ impl Shard {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.local.conns.len()
+    }
+
+    /// Most bytes queued towards one client.
+    #[must_use]
+    pub fn max_pending(&self) -> usize {
+        self.config.max_pending
     }
 
     /// Slot that the next accepted connection will get.

@@ -9,6 +9,7 @@ use super::Shard;
 use super::account::Account;
 use super::conn::Stage;
 use super::io::Io;
+use super::rules::{Rule, broken};
 use super::timers::Timer;
 use crate::auth::{Grant, Permits, Receives, Review};
 use crate::logging;
@@ -28,8 +29,10 @@ impl Shard {
         }
         for slot in self.open_slots() {
             self.ping_earlier(slot);
-            match self.local.conns[slot as usize].stage {
-                Stage::Unauthenticated if !config.directory.is_required() => {
+            let conn = &self.local.conns[slot as usize];
+            let kind = conn.kind();
+            match conn.stage {
+                Stage::Unauthenticated if !config.directory.is_required(kind) => {
                     self.local.conns[slot as usize].stage = Stage::Open;
                     self.start_pings(slot);
                 }
@@ -68,8 +71,8 @@ impl Shard {
 
     /// The next ping comes no later than the interval allows.
     fn ping_earlier(&mut self, slot: u32) {
-        let latest = self.now + self.config.ping_interval;
         let conn = &mut self.local.conns[slot as usize];
+        let latest = self.now + self.config.ping_interval(conn.kind());
         if conn.pings.due > latest {
             conn.pings.due = latest;
             self.timers.set_coarse(self.now, latest, (slot, conn.cid, Timer::Ping));
@@ -81,7 +84,9 @@ impl Shard {
         let conn = &self.local.conns[slot as usize];
         match self.config.directory.review(&conn.basis, conn.account, conn.kind()) {
             Review::Stays(grant) => self.renew(slot, grant),
+            Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
+            Review::Lapsed(lapse) => self.close(io, slot, CloseReason::Lapsed(lapse)),
             Review::Denied => {
                 let claim = conn.basis.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
                 tracing::error!("{} - authentication error{claim}", conn.label());
@@ -93,6 +98,9 @@ impl Shard {
     fn renew(&mut self, slot: u32, grant: Grant) {
         let conn = &mut self.local.conns[slot as usize];
         conn.basis = grant.basis;
+        if broken(Rule::RightsNotRenewed) {
+            return;
+        }
         let differ = match (&mut conn.permits, grant.permissions) {
             (Some(permits), Some(rules)) => permits.renew(&rules),
             (permits, rules) => {
@@ -101,7 +109,7 @@ impl Shard {
                 differ
             }
         };
-        if differ {
+        if differ && !broken(Rule::SubsNotReviewed) {
             self.review_subs(slot);
         }
     }
@@ -117,6 +125,7 @@ impl Shard {
                 Some(permits) => permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref()),
             };
             match verdict {
+                Some(_) if broken(Rule::SubsLost) => revoked.push(sub_slot),
                 Some(receives) => sub.is_filtered = receives == Receives::Some,
                 None => revoked.push(sub_slot),
             }

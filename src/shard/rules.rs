@@ -1,9 +1,10 @@
-//! The rules that make many shards look like one server, as names that a test can use to break one of them.
+//! The rules that make many shards look like one server, and keep users within their rights, as names that a test can
+//! use to break one of them.
 //!
 //! A simulator that finds nothing proves little unless it finds a broken rule. Outside of unit tests [`broken`] is a
 //! constant `false` and costs nothing.
 
-/// A rule of the protocol between shards. Each name says what is wrong when the rule is broken.
+/// A rule. Each name says what is wrong when the rule is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// A turn writes to its sockets before it publishes interest and messages.
@@ -40,6 +41,22 @@ pub(crate) enum Rule {
     NoRemoteStatus,
     /// A shard without takers tells the requester so although another one has a taker.
     StatusInSpite,
+    /// A verdict that is kept with a route counts for whoever publishes, and after a reload.
+    VerdictsOfOthers,
+    /// Clients keep the permissions that they have had before a reload.
+    RightsNotRenewed,
+    /// Clients keep the subscriptions that they may not have any more.
+    SubsNotReviewed,
+    /// Those whose rights a reload changes lose all of their subscriptions.
+    SubsLost,
+    /// Clients stay whose user is gone.
+    GoneStay,
+    /// A login is decided by the directory that was in force when it began.
+    OldVerdicts,
+    /// What has come behind an undecided CONNECT is forgotten.
+    InputForgotten,
+    /// A stream import brings messages of all subjects.
+    WideImport,
 }
 
 /// Rules are never broken.

@@ -1,7 +1,7 @@
-//! Connections that begin with a TLS handshake, or as a WebSocket.
+//! Connections that begin with a TLS handshake, a PROXY protocol header, or as a WebSocket.
 //!
-//! The handshake is the driver's business. To the shard such a connection is one that is not read yet: it has its id and
-//! can be closed, but its timers start, and its first byte is asked for, when the driver says how it goes on.
+//! The handshake is the driver's business. To the shard such a connection is one that is not read yet: it has its id
+//! and can be closed, but its timers start, and its first byte is asked for, when the driver says how it goes on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,8 +81,8 @@ impl Shard {
     /// A client that was expected to begin the handshake has not: it gets INFO in clear.
     pub fn greet_before_handshake<I: Io>(&mut self, io: &mut I, slot: u32) {
         self.now = io.now();
-        if self.local.conns.get(slot as usize).is_some_and(|conn| conn.closing.is_none()) {
-            self.greet(slot);
+        if let Some(conn) = self.local.conns.get(slot as usize).filter(|conn| conn.closing.is_none()) {
+            self.greet(slot, Some(conn.peer.ip()));
         }
     }
 
@@ -94,13 +94,34 @@ impl Shard {
             let label = conn.label();
             tracing::debug!("{label} - TLS handshake complete");
             tracing::debug!("{label} - TLS version {}, cipher suite {}", facts.version, facts.cipher_suite);
-            let first = facts.first;
+            let (first, peer) = (facts.first, conn.peer);
             conn.tls = Some(Arc::from(facts));
             if first {
-                self.greet(slot);
+                self.greet(slot, Some(peer.ip()));
             }
         }
         self.begin(slot);
+    }
+
+    /// A load balancer has told where the connection comes from.
+    pub fn comes_from(&mut self, slot: u32, source: SocketAddr) {
+        if let Some(conn) = self.local.conns.get_mut(slot as usize) {
+            conn.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
+        }
+    }
+
+    /// The load balancer's header about the connection cannot be used: it is closed without a word.
+    pub fn proxy_header_failed<I: Io>(&mut self, io: &mut I, slot: u32, text: &str) {
+        self.now = io.now();
+        let Some(conn) = self.local.conns.get(slot as usize).filter(|conn| conn.closing.is_none()) else { return };
+        tracing::warn!("Error reading PROXY protocol header from {}: {text}", conn.peer);
+        self.close(io, slot, CloseReason::ParseError);
+    }
+
+    /// Too many handshakes have begun lately: the client is told in clear, and closed.
+    pub fn throttled<I: Io>(&mut self, io: &mut I, slot: u32) {
+        self.now = io.now();
+        self.close(io, slot, CloseReason::ConnectionThrottled);
     }
 
     /// The handshake has failed: the connection is closed without a word.

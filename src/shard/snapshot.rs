@@ -53,6 +53,8 @@ impl Shard {
             version: identity.version,
             authorized_user: identity.user,
             account: self.accounts[conn.account as usize].name.to_string(),
+            name_tag: self.config.directory.accounts()[conn.account as usize].name_tag.clone(),
+            token_user: conn.basis.token_user().cloned(),
             websocket: conn.websocket.is_some(),
             tls: conn.tls.clone(),
             subscriptions,

@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     StallEnd,
     /// A closed connection has had its time to flush.
     Linger,
+    /// The time of its user is over.
+    Expiry,
 }
 
 /// Entry: connection slot, its id (slots are reused), what for.

@@ -20,7 +20,8 @@ use super::peers::Fate;
 use super::reload;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
-use crate::wire::errors::{CloseReason, Violation};
+use crate::auth::PermissionsId;
+use crate::wire::errors::CloseReason;
 use crate::wire::message::{Message, Tail};
 use crate::wire::parser::{CanonicalPub, Limits, More, ParseError, Step, parse, parse_canonical_pub};
 
@@ -331,7 +332,7 @@ impl Shard {
     pub(super) fn run<I: Io>(&mut self, io: &mut I, slot: u32, bytes: &[u8]) -> usize {
         let mut at = 0;
         let mut limits = self.limits(slot);
-        let (mut is_plain, mut is_restricted) = self.publishes_plainly(slot);
+        let (mut is_plain, mut rules) = self.publishes_plainly(slot);
         while at < bytes.len() {
             if is_plain
                 && let Some(canonical) = parse_canonical_pub(&bytes[at..], &limits)
@@ -339,10 +340,7 @@ impl Shard {
                 && !may_be_reserved(canonical.reply())
             {
                 at += canonical.command_bytes();
-                if is_restricted && !self.may_publish(slot, canonical.subject()) {
-                    continue;
-                }
-                self.publish_plainly(io, slot, &canonical);
+                self.publish_plainly(io, slot, &canonical, rules);
                 continue;
             }
             if !self.may_speak(io, slot, bytes[at]) {
@@ -361,7 +359,7 @@ impl Shard {
                             Some(conn) if conn.stage == Stage::Undecided => break,
                             Some(_) => {
                                 limits = self.limits(slot);
-                                (is_plain, is_restricted) = self.publishes_plainly(slot);
+                                (is_plain, rules) = self.publishes_plainly(slot);
                             }
                             None => return bytes.len(),
                         }
@@ -378,27 +376,23 @@ impl Shard {
     }
 
     /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no trace), and
-    /// whether its permissions are to be asked first.
-    fn publishes_plainly(&self, slot: u32) -> (bool, bool) {
+    /// the permissions that are to be asked first, if there are any.
+    fn publishes_plainly(&self, slot: u32) -> (bool, Option<PermissionsId>) {
         let conn = &self.local.conns[slot as usize];
         let options = &conn.options;
         let is_plain = conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces;
-        (is_plain, conn.permits.is_some())
-    }
-
-    /// Whether the permissions of the connection allow a publish; the client is told if not.
-    pub(super) fn may_publish(&mut self, slot: u32, subject: &[u8]) -> bool {
-        let permits = self.local.conns[slot as usize].permits.as_mut();
-        let may = permits.is_none_or(|permits| permits.may_publish(subject, self.now));
-        if !may {
-            self.violation(slot, &Violation::Publish(subject));
-        }
-        may
+        (is_plain, conn.rules())
     }
 
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
     #[inline]
-    fn publish_plainly<I: Io>(&mut self, io: &mut I, slot: u32, canonical: &CanonicalPub<'_>) {
+    fn publish_plainly<I: Io>(
+        &mut self,
+        io: &mut I,
+        slot: u32,
+        canonical: &CanonicalPub<'_>,
+        rules: Option<PermissionsId>,
+    ) {
         let message = Message {
             subject: canonical.subject(),
             reply_bytes: canonical.reply().len(),
@@ -406,7 +400,7 @@ impl Shard {
             argument_bytes: canonical.argument_bytes(),
             tail: Tail::Joined(canonical.tail()),
         };
-        self.publish(io, slot, &message);
+        self.publish(io, slot, &message, rules);
         if !self.local.large.is_empty() {
             self.flush_large(io);
         }
@@ -437,11 +431,12 @@ impl Shard {
         self.close(io, slot, reason);
     }
 
-    /// The server's limit, or the account's if that is lower.
+    /// The server's limit, or the account's or the user's if that is lower.
     pub(super) fn max_payload(&self, slot: u32) -> usize {
-        let account = self.local.conns[slot as usize].account;
-        let limits = &self.config.directory.accounts()[account as usize].limits;
-        limits.max_payload.unwrap_or(usize::MAX).min(self.config.max_payload)
+        let conn = &self.local.conns[slot as usize];
+        let account = self.config.directory.accounts()[conn.account as usize].limits.max_payload;
+        let limits = [account, conn.basis.limits().max_payload];
+        limits.into_iter().flatten().fold(self.config.max_payload, usize::min)
     }
 
     fn limits(&self, slot: u32) -> Limits {

@@ -47,6 +47,7 @@ fn drive(mut shard: Shard) {
     let mut io = SimIo { shard: here };
     let mut woken = Vec::new();
     while !with(|world| world.stopping) {
+        obey(here, &mut shard, &mut io);
         for client in with(|world| std::mem::take(&mut world.places[here].arrivals)) {
             with(|world| world.place(here, shard.next_slot(), client));
             shard.accept(&mut io, SocketAddr::from(([127, 0, 0, 1], client as u16)));
@@ -65,6 +66,21 @@ fn drive(mut shard: Shard) {
             sleep(here, &mut shard, deadline);
         }
         shard.sleeper().cancel();
+    }
+}
+
+/// What comes from other threads between two turns: configurations, and verdicts about logins.
+fn obey(here: usize, shard: &mut Shard, io: &mut SimIo) {
+    let reload = with(|world| world.places[here].reload.clone());
+    if let Some(config) = reload {
+        shard.reload(io, &config);
+        with(|world| {
+            world.places[here].reload = None;
+            world.event(0x400 + here as u64);
+        });
+    }
+    for (slot, cid, grant) in with(|world| std::mem::take(&mut world.places[here].decided)) {
+        shard.login_decided(slot, cid, grant);
     }
 }
 
@@ -169,8 +185,9 @@ impl Io for SimIo {
         with(|world| world.close(self.shard, slot));
     }
 
-    fn decide(&mut self, _slot: u32, _cid: u64, _check: Check) {
-        unreachable!("simulated servers are open to everybody");
+    fn decide(&mut self, slot: u32, cid: u64, check: Check) {
+        point();
+        with(|world| world.places[self.shard].checks.push((slot, cid, check)));
     }
 
     fn ring(&mut self, shard: u16) {

@@ -2,6 +2,7 @@
 //!
 //! The bounds are several times what it takes now; they say how rare a bug of that kind may be and still be found.
 
+use super::reloads;
 use super::scenarios::{self as scenario, Build};
 use super::schedule::simulate;
 use crate::shard::rules::Rule;
@@ -92,6 +93,46 @@ fn passed_on_once() {
 #[test]
 fn no_remote_status() {
     is_caught(Rule::NoRemoteStatus, scenario::leaving_responder, 100);
+}
+
+#[test]
+fn verdicts_of_others() {
+    is_caught(Rule::VerdictsOfOthers, reloads::scenario, 200);
+}
+
+#[test]
+fn rights_not_renewed() {
+    is_caught(Rule::RightsNotRenewed, reloads::scenario, 100);
+}
+
+#[test]
+fn subs_not_reviewed() {
+    is_caught(Rule::SubsNotReviewed, reloads::scenario, 100);
+}
+
+#[test]
+fn subs_lost() {
+    is_caught(Rule::SubsLost, reloads::scenario, 100);
+}
+
+#[test]
+fn gone_stay() {
+    is_caught(Rule::GoneStay, reloads::scenario, 100);
+}
+
+#[test]
+fn old_verdicts() {
+    is_caught(Rule::OldVerdicts, reloads::scenario, 1000);
+}
+
+#[test]
+fn input_forgotten() {
+    is_caught(Rule::InputForgotten, reloads::scenario, 100);
+}
+
+#[test]
+fn wide_import() {
+    is_caught(Rule::WideImport, reloads::scenario, 100);
 }
 
 #[test]

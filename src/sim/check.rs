@@ -5,12 +5,15 @@
 //! get the message; one whose UNSUB was confirmed before, or whose SUB began after, must not. In between, both are
 //! right. Of two messages, the one that was known before the other began comes first wherever both arrive.
 //!
+//! What users may do comes on top of it (`access`).
+//!
 //! Exempt are queue messages that may have been passed on because a member left: they may come late, and to a member
 //! that came later. A member that closes its connection may take a message with it.
 
 use std::collections::{HashMap, HashSet};
 
-use super::history::{Delivery, History, PublishRecord, SubRecord};
+use super::access::Rights;
+use super::history::{Delivery, History, PublishRecord, SubRecord, When};
 
 type Verdict = Result<(), String>;
 
@@ -31,11 +34,12 @@ pub(super) fn check(history: &History) -> Verdict {
         model.check_groups(id)?;
         model.check_status(id)?;
     }
-    Ok(())
+    model.rights.check()
 }
 
 struct Model<'a> {
     history: &'a History,
+    rights: Rights<'a>,
     /// By publish: the subscriptions that got it.
     takers: Vec<Vec<usize>>,
     /// Queue groups that a member may have left, by name.
@@ -61,15 +65,15 @@ impl<'a> Model<'a> {
                 torn.insert(&**queue);
             }
         }
-        Self { history, takers, shrinking, torn }
+        Self { history, rights: Rights(history), takers, shrinking, torn }
     }
 
-    /// Whether one server could deliver `publish` to `sub`.
-    fn may(&self, publish: &PublishRecord, sub: &SubRecord) -> bool {
+    /// Whether one server could deliver `publish` to `sub` before the time `read`.
+    fn may(&self, publish: &PublishRecord, sub: &SubRecord, read: When) -> bool {
         let is_late = sub.queue.as_deref().is_some_and(|queue| self.shrinking.contains(queue));
         let began = sub.begun.is_some_and(|at| is_late || publish.known.is_none_or(|known| at < known));
         let ended = sub.unsub_confirmed.is_some_and(|at| publish.begun.is_some_and(|begun| at < begun));
-        began && !ended && self.listens(publish, sub)
+        began && !ended && self.listens(publish, sub) && self.rights.may(publish, sub, read)
     }
 
     /// Whether one server had to deliver `publish` to `sub`, were it not for limits and other members of its group.
@@ -81,17 +85,22 @@ impl<'a> Model<'a> {
         }
         let stays = sub.unsub_begun.is_none_or(|at| publish.known.is_some_and(|known| known < at));
         let closed = self.history.deeds[sub.client].closed.is_some();
-        sub.confirmed.is_some_and(|at| at < begun) && stays && !closed && self.listens(publish, sub)
+        let is_there = sub.confirmed.is_some_and(|at| at < begun) && stays && !closed;
+        is_there && self.listens(publish, sub) && self.rights.must(publish, sub)
     }
 
     fn listens(&self, publish: &PublishRecord, sub: &SubRecord) -> bool {
         let hears = self.history.deeds[sub.client].echo || sub.client != publish.client;
-        hears && matches(&sub.pattern, &publish.subject)
+        hears && self.matches(publish, sub)
+    }
+
+    fn matches(&self, publish: &PublishRecord, sub: &SubRecord) -> bool {
+        self.rights.subject_for(publish, sub.client).is_some_and(|subject| matches(&sub.pattern, &subject))
     }
 
     fn check_delivery(&self, delivery: &Delivery) -> Verdict {
         let (publish, sub) = (&self.history.publishes[delivery.publish], &self.history.subs[delivery.sub]);
-        if !self.may(publish, sub) {
+        if !self.may(publish, sub, Some(delivery.read)) {
             return Err(self.tell("was delivered but must not be", delivery.publish, delivery.sub));
         }
         let times = self.takers[delivery.publish].iter().filter(|taker| **taker == delivery.sub).count();
@@ -156,7 +165,7 @@ impl<'a> Model<'a> {
 
     /// Names of the queue groups with a subscription that matches `publish`.
     fn groups(&self, publish: &PublishRecord) -> HashSet<&'a str> {
-        let matching = self.history.subs.iter().filter(|sub| matches(&sub.pattern, &publish.subject));
+        let matching = self.history.subs.iter().filter(|sub| self.matches(publish, sub));
         matching.filter_map(|sub| sub.queue.as_deref()).collect()
     }
 
@@ -196,7 +205,7 @@ impl<'a> Model<'a> {
         if !publish.request || publish.known.is_none() || self.history.deeds[publish.client].closed.is_some() {
             return Ok(());
         }
-        let possible: Vec<&SubRecord> = self.history.subs.iter().filter(|sub| self.may(publish, sub)).collect();
+        let possible: Vec<&SubRecord> = self.history.subs.iter().filter(|sub| self.may(publish, sub, None)).collect();
         let permanent = possible.iter().any(|sub| {
             let forever = sub.queue.is_none() || sub.unsub_begun.is_none();
             self.must(publish, sub) && sub.max.is_none() && forever

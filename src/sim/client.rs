@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::access::{PASSWORD, Rights};
 use super::history::{Delivery, History, Operation, PublishRecord, SubRecord};
-use super::world::with;
+use super::world::{Pipe, with};
 
 /// What a client does next.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(super) enum Step {
     Wait { client: usize, step: usize },
     /// Waits until this client has read so many messages, or until nothing else happens.
     WaitMessages { count: usize },
+    /// Waits until all shards have taken so many reloads.
+    WaitReloads { count: usize },
     /// Closes the connection.
     Close,
 }
@@ -41,6 +44,8 @@ pub(super) enum Reaction {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) shard: usize,
+    /// Whom it logs in as, if it does.
+    pub(super) user: Option<&'static str>,
     pub(super) echo: bool,
     /// Most bytes in its socket, each way.
     pub(super) pipe_bytes: usize,
@@ -91,10 +96,10 @@ impl Client {
             messages: 0,
             relayed: 0,
         };
-        let echo = client.plan.echo;
-        client.queue(&format!(
-            "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"echo\":{echo}}}\r\n"
-        ));
+        let Plan { echo, user, .. } = client.plan;
+        let login = user.map_or(String::new(), |user| format!(",\"user\":\"{user}\",\"pass\":\"{PASSWORD}\""));
+        let options = "\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true";
+        client.queue(&format!("CONNECT {{{options},\"echo\":{echo}{login}}}\r\n"));
         client
     }
 
@@ -112,8 +117,8 @@ impl Client {
         self.closed || self.step >= self.plan.steps.len()
     }
 
-    /// Whether the next step can be taken. `steps` says how far each client is.
-    pub(super) fn can_step(&self, steps: &[usize]) -> bool {
+    /// Whether the next step can be taken. `steps` says how far each client is, `reloads` how many are done.
+    pub(super) fn can_step(&self, steps: &[usize], reloads: usize) -> bool {
         if self.is_finished() || !self.connected || self.out.len() > OUT_BYTES {
             return false;
         }
@@ -121,6 +126,7 @@ impl Client {
             Step::Sync => self.pings.is_empty(),
             Step::Wait { client, step } => steps[client] >= step,
             Step::WaitMessages { count } => self.messages >= count,
+            Step::WaitReloads { count } => reloads >= count,
             Step::Close => self.out.is_empty(),
             _ => true,
         }
@@ -142,7 +148,8 @@ impl Client {
     }
 
     pub(super) fn can_receive(&self) -> bool {
-        !self.closed && with(|world| !world.pipes[self.number].to_client.is_empty())
+        let pipe_has_more = |pipe: &Pipe| !pipe.to_client.is_empty() || pipe.server_closed;
+        !self.closed && with(|world| pipe_has_more(&world.pipes[self.number]))
     }
 
     fn queue(&mut self, text: &str) {
@@ -201,7 +208,7 @@ impl Client {
                     world.event(3)
                 }));
             }
-            Step::Sync | Step::Wait { .. } | Step::WaitMessages { .. } => {}
+            Step::Sync | Step::Wait { .. } | Step::WaitMessages { .. } | Step::WaitReloads { .. } => {}
         }
     }
 
@@ -257,8 +264,15 @@ impl Client {
         }
     }
 
-    /// Reads some bytes and reacts.
+    /// Reads some bytes, or the end of them, and reacts.
     pub(super) fn receive(&mut self, history: &mut History) {
+        if with(|world| world.pipes[self.number].to_client.is_empty()) {
+            self.closed = true;
+            let deeds = &mut history.deeds[self.number];
+            deeds.expelled = Some(with(|world| world.event(7)));
+            deeds.closed = deeds.expelled;
+            return;
+        }
         let now = with(|world| {
             let (pipe, rng) = (&mut world.pipes[self.number], &mut world.rng);
             let most = pipe.to_client.len();
@@ -296,9 +310,37 @@ impl Client {
                 self.message(words[1], words[2], reply, words[0] == "HMSG", body, now, history);
                 return Some(body_at + size + 2);
             }
-            _ => history.oddities.push(format!("client {} was sent {line:?}", self.number)),
+            _ => {
+                if !self.is_refusal(&line, history) {
+                    history.oddities.push(format!("client {} was sent {line:?}", self.number));
+                }
+            }
         }
         Some(body_at)
+    }
+
+    /// Notes that something was refused, if that is what the line says.
+    fn is_refusal(&self, line: &str, history: &mut History) -> bool {
+        let Some(error) = line.strip_prefix("-ERR '").and_then(|rest| rest.strip_suffix('\'')) else { return false };
+        let deeds = &mut history.deeds[self.number];
+        if error == "Authorization Violation" {
+            return deeds.user.is_some();
+        }
+        let quoted: Vec<&str> = error.split('"').collect();
+        match quoted[..] {
+            ["Permissions Violation for Publish to ", subject, ""] => deeds.refused_publishes.push(subject.to_owned()),
+            ["Permissions Violation for Subscription to ", _, " (sid ", sid, ")"] => {
+                let Ok(sid) = sid.parse() else { return false };
+                deeds.refused_subs.push((sid, true));
+            }
+            ["Permissions Violation for Subscription to ", pattern, ""] => {
+                let mut own = history.subs.iter().filter(|sub| sub.client == self.number && sub.pattern == pattern);
+                let Some(sub) = own.next_back() else { return false };
+                deeds.refused_subs.push((sub.sid, false));
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn ponged(&mut self, now: u64, history: &mut History) {
@@ -338,13 +380,15 @@ impl Client {
         let digits: String = body.iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| *byte as char).collect();
         let id: usize = digits.parse().unwrap_or(usize::MAX);
         match history.publishes.get(id) {
-            Some(publish) if publish.subject == subject => history.learn_message(id, now),
+            Some(publish) if Rights(history).subject_for(publish, self.number).as_deref() == Some(subject) => {
+                history.learn_message(id, now);
+            }
             _ => {
                 history.oddities.push(format!("client {} was sent an unknown message {id} on {subject}", self.number));
                 return;
             }
         }
-        history.deliveries.push(Delivery { publish: id, client: self.number, sub });
+        history.deliveries.push(Delivery { publish: id, client: self.number, sub, read: now });
         self.messages += 1;
         match (self.plan.reaction, reply) {
             (Some(Reaction::Reply), Some(reply)) => self.publish_to(history, reply, "", 0, false),

@@ -5,6 +5,8 @@
 //! client may tell what it knows to any other, so whatever begins after that must find the operation done. This is
 //! the relation that all checks use; there is no need to simulate the telling.
 
+use super::access::{Age, Reload};
+
 /// A time; `None` = not yet.
 pub(super) type When = Option<u64>;
 
@@ -50,6 +52,7 @@ pub(super) struct Delivery {
     pub(super) publish: usize,
     pub(super) client: usize,
     pub(super) sub: usize,
+    pub(super) read: u64,
 }
 
 /// What one client has done, in order.
@@ -60,8 +63,17 @@ pub(super) struct Deeds {
     pub(super) known: usize,
     /// Whether it receives its own messages.
     pub(super) echo: bool,
-    /// When it closed its connection.
+    /// When its connection was closed, by whomever.
     pub(super) closed: When,
+    /// Whom it says that it is, if it has to say so.
+    pub(super) user: Option<&'static str>,
+    pub(super) connected: When,
+    /// When the server had closed its connection.
+    pub(super) expelled: When,
+    /// Subjects of publishes that were refused.
+    pub(super) refused_publishes: Vec<String>,
+    /// Sids of subscriptions that were refused, and of those that were taken away (`true`).
+    pub(super) refused_subs: Vec<(u32, bool)>,
 }
 
 /// Everything that happened.
@@ -77,9 +89,18 @@ pub(super) struct History {
     pub(super) deeds: Vec<Deeds>,
     /// What no client should ever see.
     pub(super) oddities: Vec<String>,
+    /// The configurations, the one at the start first; none if the server is open to everybody.
+    pub(super) ages: Vec<Age>,
+    /// How each further one came.
+    pub(super) reloads: Vec<Reload>,
 }
 
 impl History {
+    /// Reloads that every shard has taken.
+    pub(super) fn reloads_done(&self) -> usize {
+        self.reloads.iter().filter(|reload| reload.done.is_some()).count()
+    }
+
     /// The first `upto` operations of a client are known.
     pub(super) fn learn(&mut self, client: usize, upto: usize, now: u64) {
         let deeds = &mut self.deeds[client];

@@ -16,15 +16,21 @@
 //! - order: per publisher, and of messages of which one was known before the other began, on whatever shards;
 //! - requests: a taker or a 503, never both, never neither; limits of subscriptions: neither more nor less;
 //! - rest: when nobody can go on, all shards sleep, rings and spill lists are empty, every PING has its PONG;
+//! - accounts (`access`): what a user may publish and get by the configuration that was, or may have been, in force; no
+//!   message leaves an account but through an import; who stays loses nothing by a reload, and who goes has gone when it
+//!   is done;
 //! - progress: a scenario ends within a number of steps, and no shard takes turns for nothing.
 //!
-//! Not simulated: slow consumers, stall gates, timers other than short ones, authentication.
+//! Logins are judged at once or later, one overtaking the other, and reloads reach each shard in its own time.
+//!
+//! Not simulated: slow consumers, stall gates, timers other than short ones, imported services.
 //!
 //! *Seeds.* A seed decides everything, and a failure prints the seed and the test to run with it:
 //! `LEAT_SIM_SEED=17 LEAT_SIM_SEEDS=1 cargo test --lib sim::tests::flood`. More seeds: `LEAT_SIM_SEEDS=100000`, or
 //! `cargo test --lib sim::tests::a_long_run -- --ignored`. That the checks are worth something is shown by breaking
 //! the rules of [`crate::shard::rules`] one at a time (`broken`).
 
+mod access;
 mod actor;
 pub(crate) mod atomic;
 mod broken;
@@ -32,6 +38,7 @@ mod check;
 mod client;
 mod history;
 mod random;
+mod reloads;
 mod scenarios;
 mod schedule;
 mod tests;

@@ -25,6 +25,7 @@ pub(super) fn scenario(seed: u64) -> Scenario {
         ring_bytes: [512, 1024, 4096][rng.usize(..3)],
         clients: (0..clients).map(|n| plan(&mut rng, n, clients, shards, queues_leave)).collect(),
         steps_max: 60_000,
+        ages: Vec::new(),
     }
 }
 
@@ -82,6 +83,7 @@ fn plan(rng: &mut fastrand::Rng, number: usize, clients: usize, shards: usize, q
     };
     Plan {
         shard: rng.usize(..shards),
+        user: None,
         echo: rng.u8(..6) != 0,
         pipe_bytes: [48, 256, 1024, 8192][rng.usize(..4)],
         steps,

@@ -12,7 +12,7 @@ pub(super) type Build = fn(u64) -> Scenario;
 pub(super) const PIPE_BYTES: usize = 4096;
 
 /// All of them, by name.
-pub(super) const ALL: [(&str, Build); 12] = [
+pub(super) const ALL: [(&str, Build); 13] = [
     ("random", super::random::scenario),
     ("told_publisher", told_publisher),
     ("third_shard", third_shard),
@@ -25,16 +25,17 @@ pub(super) const ALL: [(&str, Build); 12] = [
     ("crowd", crowd),
     ("relay", relay),
     ("announce", announce),
+    ("reloads", super::reloads::scenario),
 ];
 
 const SUBJECTS: [&str; 8] = ["x.0", "x.1", "x.2", "x.3", "x.4", "x.5", "x.6", "x.7"];
 
 fn client(shard: usize, steps: Vec<Step>) -> Plan {
-    Plan { shard, echo: true, pipe_bytes: PIPE_BYTES, steps, reaction: None }
+    Plan { shard, user: None, echo: true, pipe_bytes: PIPE_BYTES, steps, reaction: None }
 }
 
 fn tiny(shards: usize, clients: Vec<Plan>) -> Scenario {
-    Scenario { shards, ring_slots: 2, ring_bytes: 512, clients, steps_max: 60_000 }
+    Scenario { shards, ring_slots: 2, ring_bytes: 512, clients, steps_max: 60_000, ages: Vec::new() }
 }
 
 fn sub(sid: u32, pattern: &'static str) -> Step {

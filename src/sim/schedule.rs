@@ -5,16 +5,17 @@
 //! everything must be at rest: no ring or spill list holds anything, every PING has its PONG. Then the clients that
 //! wait for something that did not come give up waiting, one by one, until all are done.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::access::{Age, Reload};
 use super::actor::Actor;
 use super::check::check;
 use super::client::{Client, Plan};
 use super::history::{Deeds, History};
 use super::world::{self, Audit, Pipe, World, with};
 use crate::auth::Directory;
-use crate::config::Options;
 use crate::shard::peers::mesh;
 use crate::shard::rules::{Rule, break_rule};
 use crate::shard::{Config, Shared};
@@ -27,6 +28,8 @@ pub(super) struct Scenario {
     pub(super) ring_slots: usize,
     pub(super) ring_bytes: usize,
     pub(super) clients: Vec<Plan>,
+    /// The configuration at the start, and those that take its place; none if the server is open to everybody.
+    pub(super) ages: Vec<Age>,
     /// Scheduler steps within which everything must be done.
     pub(super) steps_max: u64,
 }
@@ -78,6 +81,10 @@ enum Who {
     Shard(usize),
     Client(usize),
     Bell(usize),
+    /// Who judges the logins of a shard.
+    Judge(usize),
+    /// Who reloads.
+    Control,
 }
 
 struct Run {
@@ -87,11 +94,13 @@ struct Run {
     rng: fastrand::Rng,
     steps: u64,
     steps_max: u64,
-    /// Chances of shards, clients and bells.
+    /// Chances of shards, bells, clients and judges.
     chances: Vec<u32>,
     /// By shard: not before this step.
     frozen: Vec<u64>,
     freezes: u32,
+    /// Configurations to come, the next one first, and not before which step.
+    to_come: VecDeque<(u64, Config)>,
     /// Who went on last.
     last: Option<Who>,
 }
@@ -101,40 +110,55 @@ const LONELY_TURNS_MAX: u32 = 100;
 
 /// Waits in simulated time that are left out at once; longer ones belong to idle connections.
 const NAP: u64 = 1_000_000_000;
+/// A reload comes at some step before this one, if not earlier because everybody waits.
+const RELOAD_STEP_MAX: u64 = 3000;
 const HOUR: u64 = 3_600_000_000_000;
 
 impl Run {
     fn new(seed: u64, scenario: &Scenario) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5EED);
-        let options = Options::default();
-        let info = ServerInfo {
+        let info = Arc::new(ServerInfo {
             server_id: "S".to_owned(),
             server_name: "S".to_owned(),
             host: "h".to_owned(),
             port: 1,
             tls: TlsNotice::default(),
-        };
+        });
+        let options = scenario.ages.first().map(Age::options).unwrap_or_default();
+        let mut directory = Arc::new(Directory::new(&options));
         let config = Config {
             closed_records: 2,
             ping_interval: HOUR,
             write_deadline: HOUR,
             auth_timeout: HOUR,
-            ..Config::new(&options, scenario.shards, Arc::new(Directory::new(&options)), Arc::new(info))
+            ..Config::new(&options, scenario.shards, directory.clone(), info)
         };
+        let mut to_come = VecDeque::new();
+        for age in scenario.ages.iter().skip(1) {
+            directory = Arc::new(directory.successor(&age.options()));
+            to_come.push_back((rng.u64(..RELOAD_STEP_MAX), Config { directory: directory.clone(), ..config.clone() }));
+        }
         let shared = Arc::new(Shared::new(scenario.shards));
         let links = mesh(scenario.shards, scenario.ring_slots, scenario.ring_bytes);
         let actors = links.into_iter().map(|links| Actor::new(config.clone(), shared.clone(), links, rng.u64(..)));
         let history = History {
-            deeds: scenario.clients.iter().map(|plan| Deeds { echo: plan.echo, ..Deeds::default() }).collect(),
+            deeds: scenario
+                .clients
+                .iter()
+                .map(|plan| Deeds { echo: plan.echo, user: plan.user, ..Deeds::default() })
+                .collect(),
+            ages: scenario.ages.clone(),
+            reloads: vec![Reload::default(); scenario.ages.len().saturating_sub(1)],
             ..History::default()
         };
         Self {
             actors: actors.collect(),
             clients: scenario.clients.iter().enumerate().map(|(n, plan)| Client::new(n, plan.clone())).collect(),
             history,
-            chances: vec![1; 2 * scenario.shards + scenario.clients.len()],
+            chances: vec![1; 3 * scenario.shards + scenario.clients.len()],
             frozen: vec![0; scenario.shards],
             freezes: [0, 1, 4, 16][rng.usize(..4)],
+            to_come,
             rng,
             last: None,
             steps: 0,
@@ -159,7 +183,7 @@ impl Run {
             match self.choose(&able) {
                 Some(who) => self.go_on(who)?,
                 None => {
-                    if self.pass_time() {
+                    if self.pass_time() || self.begin_reload() {
                         continue;
                     }
                     self.check_rest()?;
@@ -183,10 +207,17 @@ impl Run {
                 if place.rung {
                     able.push(Who::Bell(n));
                 }
+                if !place.checks.is_empty() {
+                    able.push(Who::Judge(n));
+                }
             }
         });
+        if self.to_come.front().is_some_and(|(step, _)| *step <= self.steps) && !self.is_reloading() {
+            able.push(Who::Control);
+        }
+        let reloads = self.history.reloads_done();
         for (n, client) in self.clients.iter().enumerate() {
-            if !client.connected || client.can_step(&steps) || client.can_send() || client.can_receive() {
+            if !client.connected || client.can_step(&steps, reloads) || client.can_send() || client.can_receive() {
                 able.push(Who::Client(n));
             }
         }
@@ -197,6 +228,8 @@ impl Run {
             Who::Shard(n) => self.chances[n],
             Who::Bell(n) => self.chances[self.actors.len() + n],
             Who::Client(n) => self.chances[2 * self.actors.len() + n],
+            Who::Judge(n) => self.chances[2 * self.actors.len() + self.clients.len() + n],
+            Who::Control => 1,
         };
         let all: u32 = able.iter().map(chance).sum();
         if all == 0 {
@@ -215,6 +248,7 @@ impl Run {
         match who {
             Who::Shard(n) => {
                 self.actors[n].go_on();
+                self.note_reload();
                 let asleep = with(|world| {
                     world.event(0x100 + n as u64);
                     if self.last != Some(who) {
@@ -232,6 +266,16 @@ impl Run {
                 (place.rung, place.roused) = (false, true);
             }),
             Who::Client(n) => self.client_goes_on(n),
+            Who::Judge(n) => with(|world| {
+                world.event(0x300 + n as u64);
+                // Whatever came first, each takes its own time.
+                let chosen = world.rng.usize(..world.places[n].checks.len());
+                let (slot, cid, check) = world.places[n].checks.swap_remove(chosen);
+                world.places[n].decided.push((slot, cid, check.decide()));
+            }),
+            Who::Control => {
+                self.begin_reload();
+            }
         }
         self.last = Some(who);
         match who {
@@ -242,15 +286,44 @@ impl Run {
         }
     }
 
+    fn is_reloading(&self) -> bool {
+        with(|world| world.places.iter().any(|place| place.reload.is_some()))
+    }
+
+    /// Gives all shards the next configuration. `false` if there is none.
+    fn begin_reload(&mut self) -> bool {
+        let Some((_, config)) = self.to_come.pop_front() else { return false };
+        let number = self.history.reloads.len() - self.to_come.len() - 1;
+        self.history.reloads[number].begun = Some(with(|world| {
+            world.places.iter_mut().for_each(|place| place.reload = Some(config.clone()));
+            world.event(8)
+        }));
+        true
+    }
+
+    /// Takes note if the last shard has just taken a configuration.
+    fn note_reload(&mut self) {
+        let pending = self.history.reloads.iter_mut().find(|reload| reload.begun.is_some() && reload.done.is_none());
+        if let Some(reload) = pending
+            && with(|world| world.places.iter().all(|place| place.reload.is_none()))
+        {
+            reload.done = Some(with(|world| world.event(9)));
+        }
+    }
+
     fn client_goes_on(&mut self, n: usize) {
         let steps: Vec<usize> = self.clients.iter().map(|client| client.step).collect();
+        let reloads = self.history.reloads_done();
         let (client, history) = (&mut self.clients[n], &mut self.history);
         if !client.connected {
             client.connected = true;
-            with(|world| world.places[client.shard()].arrivals.push(n));
+            history.deeds[n].connected = Some(with(|world| {
+                world.places[client.shard()].arrivals.push(n);
+                world.clock()
+            }));
             return;
         }
-        let able = [client.can_step(&steps), client.can_send(), client.can_receive()];
+        let able = [client.can_step(&steps, reloads), client.can_send(), client.can_receive()];
         let count = able.iter().filter(|able| **able).count();
         let chosen = self.rng.usize(..count);
         let (what, _) = able.iter().enumerate().filter(|(_, able)| **able).nth(chosen).expect("fewer than there are");

@@ -102,6 +102,11 @@ fn crowd() {
     assert!(outcomes.iter().any(|outcome| outcome.held_peak > 2), "interest rings were never full");
 }
 
+#[test]
+fn reloads() {
+    explore("reloads", 1000);
+}
+
 /// Everything, for as long as one likes.
 #[test]
 #[ignore = "takes minutes; LEAT_SIM_SEEDS says how many"]

@@ -6,6 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use crate::auth::{Check, Grant};
+use crate::shard::Config;
+
 /// A socket as seen from both of its ends.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
@@ -58,6 +61,12 @@ pub(super) struct Place {
     pub(super) audit: Audit,
     pub(super) spill_bytes_peak: usize,
     pub(super) held_peak: usize,
+    /// Logins that are being judged elsewhere: slot, connection and what there is to compute.
+    pub(super) checks: Vec<(u32, u64, Check)>,
+    /// Those that have been, and the shard does not know yet.
+    pub(super) decided: Vec<(u32, u64, Option<Grant>)>,
+    /// A configuration that the shard is to take.
+    pub(super) reload: Option<Config>,
     /// Turns in a row during which nobody else did anything.
     pub(super) lonely_turns: u32,
 }
@@ -68,6 +77,8 @@ impl Place {
         self.roused
             || !self.woken.is_empty()
             || !self.arrivals.is_empty()
+            || !self.decided.is_empty()
+            || self.reload.is_some()
             || self.deadline.is_some_and(|at| at <= clock)
     }
 }
@@ -154,6 +165,7 @@ impl World {
     /// The shard closes its end of a connection.
     pub(super) fn close(&mut self, shard: usize, slot: u32) {
         if let Some(client) = self.places[shard].clients[slot as usize].take() {
+            self.event(6 << 32 | client as u64);
             self.pipes[client].server_closed = true;
             self.pipes[client].place = None;
         }

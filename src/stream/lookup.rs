@@ -209,3 +209,21 @@ impl Stream {
 
 /// Messages of a stream in memory that are looked at in one step.
 const MEMORY_BLOCK: u64 = 1024;
+
+impl Stream {
+    /// Messages from `from` on that readers may see.
+    #[must_use]
+    pub fn readable_from(&self, from: u64) -> u64 {
+        let visible = self.visible();
+        if from > visible { 0 } else { self.live_in(from..=visible) }
+    }
+
+    /// Where the log holds a message that [`Stream::is_needed`]: the batch at which its stretch of the index begins.
+    #[must_use]
+    pub fn place_of(&self, seq: u64) -> Option<Position> {
+        if self.config.is_memory() || seq > self.placed || !self.is_needed(seq) {
+            return None;
+        }
+        self.index.stretch(seq).filter(|stretch| stretch.entry.first_seq <= seq).map(|stretch| stretch.entry.position)
+    }
+}

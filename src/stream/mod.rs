@@ -381,3 +381,9 @@ impl Stream {
         self.owed.min().map_or(self.first, |owed| owed.min(self.first))
     }
 }
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream {} ({} to {})", self.incarnation.get(), self.first, self.last)
+    }
+}

@@ -9,8 +9,8 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::LoadError;
@@ -27,18 +27,15 @@ pub(super) struct Chain {
 impl Chain {
     pub(super) fn load(files: &[Certificate], provider: &CryptoProvider) -> Result<Self, LoadError> {
         let mut chain = Self { keys: Vec::with_capacity(files.len()), not_after: None };
-        for Certificate { cert_file, key_file } in files {
-            let certificates = certificates(cert_file)?;
-            let key = PrivateKeyDer::from_pem_file(key_file);
-            let key = key.map_err(|error| LoadError::of(key_file, "private key", &error))?;
+        for certificate in files {
+            let key = certificate.load(provider).map_err(LoadError)?;
             let (names, not_after) = {
-                let leaf = certificates.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
-                let (_, leaf) = leaf.ok_or_else(|| LoadError::of(cert_file, "certificate", &"it cannot be read"))?;
+                let leaf = key.end_entity_cert().ok().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+                let unreadable = || LoadError::of(&certificate.cert_file, "certificate", &"it cannot be read");
+                let (_, leaf) = leaf.ok_or_else(unreadable)?;
                 let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
                 (dns_names(&leaf), SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             };
-            let key = CertifiedKey::from_der(certificates, key, provider);
-            let key = key.map_err(|error| LoadError::of(cert_file, "X509 certificate/key pair", &error))?;
             chain.not_after = Some(chain.not_after.map_or(not_after, |earliest| earliest.min(not_after)));
             chain.keys.push((names, Arc::new(key)));
         }

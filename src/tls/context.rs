@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
@@ -14,11 +14,8 @@ use rustls::{CipherSuite, NamedGroup, ServerConfig, SupportedCipherSuite};
 use super::certificate::{self, Chain};
 use crate::config::tls::{TlsOptions, TlsVersion};
 
-/// How long a handshake may take if the options do not say.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Everything that a handshake needs. Replaced as a whole when certificates are read anew; handshakes that have begun go
-/// on with what they began with.
+/// Everything that a handshake needs. Replaced as a whole when certificates are read anew; handshakes that have begun
+/// go on with what they began with.
 #[derive(Debug)]
 pub struct Context {
     pub(crate) config: Arc<ServerConfig>,
@@ -26,13 +23,38 @@ pub struct Context {
     pub(crate) pinned: Vec<String>,
     /// How long a handshake may take.
     pub(crate) timeout: Duration,
+    /// Handshakes per second; unlimited if absent.
+    pub(crate) rate_limit: Option<u32>,
     not_after: Option<SystemTime>,
     warnings: Vec<String>,
 }
 
+/// The context of a listener, which a reload replaces.
+#[derive(Clone, Debug)]
+pub struct Current(Arc<RwLock<Arc<Context>>>);
+
+impl Current {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(context))))
+    }
+
+    /// What handshakes begin with now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Context> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses `context` for the handshakes that begin from now on.
+    pub fn replace(&self, context: Context) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+    }
+}
+
 /// Why options cannot be used. Shown as one line, after the reference's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError(String);
+pub struct LoadError(pub(super) String);
 
 impl LoadError {
     pub(super) fn of(file: &Path, what: &str, error: &dyn fmt::Display) -> Self {
@@ -87,10 +109,19 @@ impl Context {
         Ok(Self {
             config: Arc::new(config),
             pinned: options.pinned_certs.clone(),
-            timeout: options.timeout.unwrap_or(TIMEOUT),
+            timeout: options.timeout(),
+            rate_limit: options.connection_rate_limit,
             not_after,
             warnings,
         })
+    }
+
+    /// As [`Context::load`], for a listener that asks nobody for a certificate.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_without_clients(options: &TlsOptions) -> Result<Self, LoadError> {
+        Self::load(&TlsOptions { verify: false, verify_and_map: false, ..options.clone() })
     }
 
     /// When the first of the server's certificates expires.

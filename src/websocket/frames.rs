@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use super::deflate::Inflater;
 use crate::wire::errors::CloseReason;
 
 const FIN: u8 = 0x80;
@@ -22,6 +23,8 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 /// Most payload of a control frame.
 const CONTROL_BYTES_MAX: usize = 125;
+/// Compressed bytes unmasked at once.
+const BLOCK_BYTES: usize = 1 << 10;
 /// Longest header: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
@@ -61,15 +64,24 @@ pub struct FrameReader {
     control: Vec<u8>,
     /// A message has begun and its last frame has not.
     in_message: bool,
+    /// Messages may be compressed; to how many bytes each may inflate.
+    inflated_bytes_max: Option<u64>,
+    /// The message is compressed.
+    compressed: bool,
+    /// All of a compressed message has come, but not been inflated.
+    finishing: bool,
+    /// A compressed message from its first byte on.
+    inflater: Option<Box<Inflater>>,
     /// A close frame has come: whatever follows does not count.
     closed: bool,
 }
 
 impl FrameReader {
-    /// A reader at the beginning. `takes_unmasked`: the client has asked to send without masks.
+    /// A reader at the beginning. `takes_unmasked`: the client has asked to send without masks. `inflated_bytes_max`:
+    /// it may compress messages, which may inflate to so many bytes each, and [`FrameReader::read_deflated`] is used.
     #[must_use]
-    pub fn new(takes_unmasked: bool) -> Self {
-        Self { takes_unmasked, ..Self::default() }
+    pub fn new(takes_unmasked: bool, inflated_bytes_max: Option<u64>) -> Self {
+        Self { takes_unmasked, inflated_bytes_max, ..Self::default() }
     }
 
     /// Turns `bytes` of frames into bytes of the stream inside, in place; gives how many those are. Control frames that
@@ -81,9 +93,8 @@ impl FrameReader {
         let (mut at, mut out) = (0, 0);
         while at < bytes.len() && !self.closed {
             let Some((opcode, left)) = &mut self.payload else {
-                self.header[self.header_bytes] = bytes[at];
-                (at, self.header_bytes) = (at + 1, self.header_bytes + 1);
-                self.header_so_far(controls)?;
+                self.header_byte(bytes[at], controls)?;
+                at += 1;
                 continue;
             };
             let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
@@ -105,8 +116,81 @@ impl FrameReader {
         Ok(out)
     }
 
-    /// Looks at a header that has grown by a byte.
-    fn header_so_far(&mut self, controls: &mut Vec<Control>) -> Result<(), FrameError> {
+    /// As [`FrameReader::read`], where messages may be compressed: gives how many of `bytes` were used and how many
+    /// bytes of the stream are in `out`. If that is all of `out` there may be more, even without further `bytes`. An
+    /// inflater for the next message is taken from `spare`, and put there when it has served.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_deflated(
+        &mut self,
+        bytes: &[u8],
+        out: &mut [u8],
+        spare: &mut Option<Box<Inflater>>,
+        controls: &mut Vec<Control>,
+    ) -> Result<(usize, usize), FrameError> {
+        let (mut at, mut made) = (0, 0);
+        if let Some(inflater) = &mut self.inflater {
+            (_, made) = inflater.inflate(&[], out)?;
+        }
+        while !self.closed && made < out.len() {
+            if self.finishing {
+                let Some(inflater) = &mut self.inflater else { break };
+                let (count, is_done) = inflater.finish(&mut out[made..])?;
+                made += count;
+                if is_done {
+                    (self.finishing, self.compressed) = (false, false);
+                    *spare = self.inflater.take();
+                }
+                continue;
+            }
+            if at == bytes.len() {
+                break;
+            }
+            let Some((opcode, left)) = self.payload else {
+                self.header_byte(bytes[at], controls)?;
+                at += 1;
+                if let Some(bytes_max) = self.inflated_bytes_max.filter(|_| self.compressed)
+                    && self.inflater.is_none()
+                {
+                    self.inflater = Some(Inflater::for_message(spare.take(), bytes_max));
+                }
+                continue;
+            };
+            let mut count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+            if opcode >= CLOSE {
+                let from = self.control.len();
+                self.control.extend_from_slice(&bytes[at..at + count]);
+                unmask(&mut self.control[from..], self.mask, &mut self.mask_at);
+            } else if let Some(inflater) = &mut self.inflater {
+                let mut block = [0; BLOCK_BYTES];
+                let block = &mut block[..count.min(BLOCK_BYTES)];
+                block.copy_from_slice(&bytes[at..at + block.len()]);
+                unmask(block, self.mask, &mut { self.mask_at });
+                let (used, inflated) = inflater.inflate(block, &mut out[made..])?;
+                self.mask_at = (self.mask_at + used) % 4;
+                (count, made) = (used, made + inflated);
+            } else {
+                count = count.min(out.len() - made);
+                let part = &mut out[made..made + count];
+                part.copy_from_slice(&bytes[at..at + count]);
+                unmask(part, self.mask, &mut self.mask_at);
+                made += count;
+            }
+            at += count;
+            if left == count as u64 {
+                self.end_of_frame(opcode, controls)?;
+            } else {
+                self.payload = Some((opcode, left - count as u64));
+            }
+        }
+        Ok((at, made))
+    }
+
+    /// Adds a byte to a header.
+    fn header_byte(&mut self, byte: u8, controls: &mut Vec<Control>) -> Result<(), FrameError> {
+        self.header[self.header_bytes] = byte;
+        self.header_bytes += 1;
         let [first, second, ..] = self.header;
         let opcode = first & 0x0F;
         let length = usize::from(second & !MASK);
@@ -135,6 +219,7 @@ impl FrameReader {
         (self.mask_at, self.header_bytes) = (0, 0);
         if opcode < CLOSE {
             self.in_message = first & FIN == 0;
+            self.compressed |= first & RSV1 != 0;
         }
         self.payload = Some((opcode, length));
         if length == 0 { self.end_of_frame(opcode, controls) } else { Ok(()) }
@@ -147,7 +232,14 @@ impl FrameReader {
             return Err(wrong("RSV2 and RSV3 must be clear"));
         }
         if first & RSV1 != 0 {
-            return Err(wrong("compressed frame received without negotiated permessage-deflate"));
+            match opcode {
+                _ if self.inflated_bytes_max.is_none() => {
+                    return Err(wrong("compressed frame received without negotiated permessage-deflate"));
+                }
+                CONTINUATION => return Err(wrong("invalid continuation frame")),
+                CLOSE.. => return Err(wrong("control frame must not be compressed")),
+                _ => {}
+            }
         }
         match opcode {
             TEXT | BINARY if self.in_message => {
@@ -175,6 +267,7 @@ impl FrameReader {
     fn end_of_frame(&mut self, opcode: u8, controls: &mut Vec<Control>) -> Result<(), FrameError> {
         self.payload = None;
         if opcode < CLOSE {
+            self.finishing = self.compressed && !self.in_message;
             return Ok(());
         }
         let body = std::mem::take(&mut self.control);
@@ -232,6 +325,11 @@ pub fn data_header(payload_bytes: usize, out: &mut Vec<u8>) {
     header(BINARY, payload_bytes, out);
 }
 
+/// Appends the header of a compressed message of one binary frame.
+pub fn deflated_header(payload_bytes: usize, out: &mut Vec<u8>) {
+    header(RSV1 | BINARY, payload_bytes, out);
+}
+
 /// Appends an answer to a ping.
 pub fn pong_frame(body: &[u8], out: &mut Vec<u8>) {
     header(PONG, body.len(), out);
@@ -267,11 +365,13 @@ pub fn close_code(reason: CloseReason) -> u16 {
         CloseReason::ClientClosed => 1000,
         CloseReason::AuthorizationViolation
         | CloseReason::UserGone
+        | CloseReason::Lapsed(_)
         | CloseReason::AuthenticationTimeout
         | CloseReason::SlowConsumerPending
         | CloseReason::SlowConsumerDeadline
         | CloseReason::MaximumConnections
         | CloseReason::MaximumAccountConnections
+        | CloseReason::ConnectionThrottled
         | CloseReason::MaximumControlLine => 1008,
         CloseReason::UnknownOperation | CloseReason::ParseError | CloseReason::InvalidProtocol => 1002,
         CloseReason::MaximumPayload => 1009,

@@ -24,6 +24,8 @@ pub struct Rules {
     pub origins: Vec<(String, String, u16)>,
     /// More header fields of the answer.
     pub headers: Vec<(String, String)>,
+    /// Messages may be compressed, if the client offers it.
+    pub compression: bool,
     /// Names of the cookies with user, password and token.
     pub cookies: [Option<String>; 3],
 }
@@ -64,6 +66,8 @@ pub struct Accepted {
     pub facts: Facts,
     /// The client sends without masks.
     pub unmasked: bool,
+    /// Both sides may compress messages.
+    pub deflates: bool,
 }
 
 /// A request that does not.
@@ -166,6 +170,11 @@ fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted
     let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {hash}\r\n"
     );
+    let deflates = rules.compression && offers_deflate(request);
+    if deflates {
+        response +=
+            "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
+    }
     if unmasked {
         response += "Nats-No-Masking: true\r\n";
     }
@@ -175,7 +184,21 @@ fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted
     response += "\r\n";
     let [user, pass, token] = rules.cookies.each_ref().map(|name| cookie(request, name.as_deref()?));
     let forwarded_for = first("X-Forwarded-For").split(',').next().and_then(|first| first.trim().parse().ok());
-    Ok(Accepted { response: response.into_bytes(), facts: Facts { forwarded_for, user, pass, token }, unmasked })
+    let facts = Facts { forwarded_for, user, pass, token };
+    Ok(Accepted { response: response.into_bytes(), facts, unmasked, deflates })
+}
+
+/// Whether one of the client's offers of compression can be taken. One that asks the server for a smaller window cannot.
+fn offers_deflate(request: &httparse::Request<'_, '_>) -> bool {
+    values(request, "Sec-WebSocket-Extensions").flat_map(|value| value.split(',')).any(|offer| {
+        let mut words = offer.split(';').map(|word| word.split('=').next().unwrap_or_default().trim());
+        words.next().is_some_and(|name| name.eq_ignore_ascii_case("permessage-deflate"))
+            && words.all(|name| {
+                ["server_no_context_takeover", "client_no_context_takeover", "client_max_window_bits"]
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known))
+            })
+    })
 }
 
 fn cookie(request: &httparse::Request<'_, '_>, wanted: &str) -> Option<String> {

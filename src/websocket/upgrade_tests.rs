@@ -66,6 +66,31 @@ fn an_upgrade() {
     assert_eq!(connect.user.as_deref(), Some("ann"));
 }
 
+/// Compression is agreed on if it is there, is offered, and the offer asks for nothing else.
+#[test]
+fn offers_of_compression() {
+    let rules = Rules { compression: true, ..Rules::default() };
+    for (given, is_taken) in [
+        ("permessage-deflate", true),
+        ("permessage-deflate; client_max_window_bits", true),
+        ("Permessage-Deflate;Server_No_Context_Takeover ; client_no_context_takeover", true),
+        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", true),
+        ("x-other; a=b,permessage-deflate; client_max_window_bits=12", true),
+        ("permessage-deflate; server_max_window_bits=10", false),
+        ("permessage-deflate; other", false),
+        ("x-permessage-deflate", false),
+        ("", false),
+    ] {
+        let head = format!("{GOOD}Sec-WebSocket-Extensions: {given}\r\nNats-No-Masking: true\r\n");
+        let accepted = outcome(&head, &rules).unwrap();
+        let answer = "\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+                      client_no_context_takeover\r\nNats-No-Masking: true\r\n";
+        let response = String::from_utf8(accepted.response).unwrap();
+        assert_eq!((accepted.deflates, response.contains(answer)), (is_taken, is_taken), "{given}: {response}");
+        assert!(!outcome(&head, &Rules::default()).unwrap().deflates);
+    }
+}
+
 /// Who may come from where, as observed at the reference.
 #[test]
 fn origins() {

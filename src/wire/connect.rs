@@ -30,8 +30,10 @@ pub struct Connect {
     pub auth_token: Option<String>,
     /// Public user key.
     pub nkey: Option<String>,
-    /// Signature of the nonce with that key, base64.
+    /// Signature of the nonce with that key or the one that the JWT is about, base64.
     pub sig: Option<String>,
+    /// JWT of a user.
+    pub jwt: Option<String>,
     /// Obsolete; any use is refused.
     pub asks_for_account: bool,
     /// Library language.
@@ -56,6 +58,7 @@ impl Default for Connect {
             auth_token: None,
             nkey: None,
             sig: None,
+            jwt: None,
             asks_for_account: false,
             lang: String::new(),
             version: String::new(),
@@ -65,7 +68,7 @@ impl Default for Connect {
 }
 
 impl Connect {
-    /// Whether it carries any kind of credentials.
+    /// Whether it carries any kind of credentials, a JWT left aside, which counts where operators are trusted only.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
         self.user.is_some() || self.pass.is_some() || self.auth_token.is_some() || self.nkey.is_some()
@@ -92,6 +95,8 @@ pub enum Claim<'a> {
     User(&'a str),
     /// A token, which is a secret.
     Token,
+    /// The public key of a user that a JWT is about.
+    Jwt(&'a str),
 }
 
 impl<'a> Claim<'a> {
@@ -99,7 +104,7 @@ impl<'a> Claim<'a> {
     #[must_use]
     pub fn shown(self) -> &'a str {
         match self {
-            Self::Nkey(name) | Self::User(name) => name,
+            Self::Nkey(name) | Self::User(name) | Self::Jwt(name) => name,
             Self::Token => REDACTED,
         }
     }
@@ -111,6 +116,7 @@ impl fmt::Display for Claim<'_> {
             Self::Nkey(_) => "Nkey",
             Self::User(_) => "User",
             Self::Token => "Token",
+            Self::Jwt(_) => "JWT User",
         };
         write!(f, "{kind} {}", Quoted(self.shown().as_bytes()))
     }
@@ -151,7 +157,8 @@ pub fn parse(json: &[u8], earlier: Connect) -> Result<Connect, ConnectError> {
             "name" => text(value).map(|text| connect.name = text),
             "nkey" => some_text(value).map(|text| connect.nkey = text),
             "sig" => some_text(value).map(|text| connect.sig = text),
-            "jwt" | "proxy_sig" | "remote_account" => text(value).map(drop),
+            "jwt" => some_text(value).map(|text| connect.jwt = text),
+            "proxy_sig" | "remote_account" => text(value).map(drop),
             "import" | "export" if !value.starts_with('{') => Err("an object"),
             _ => Ok(()),
         };

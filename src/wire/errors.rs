@@ -39,12 +39,29 @@ pub enum CloseReason {
     ReadError,
     /// The socket failed while writing.
     WriteError,
+    /// Too many TLS handshakes lately.
+    ConnectionThrottled,
     /// The TLS handshake failed or took too long.
     TlsHandshakeFailure,
     /// The server stops.
     ServerShutdown,
     /// Its user has left the configuration, or belongs to another account.
     UserGone,
+    /// The token that let it in has lost its force.
+    Lapsed(Lapse),
+}
+
+/// How the token of a user loses its force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// The time of the user is over.
+    User,
+    /// The time of the account is over.
+    Account,
+    /// The account has taken it back.
+    Revoked,
+    /// The account does not know its signer any more, or lets the signer's users do something else.
+    Signer,
 }
 
 impl CloseReason {
@@ -61,7 +78,11 @@ impl CloseReason {
             Self::MaximumConnections => Some("maximum connections exceeded"),
             Self::MaximumAccountConnections => Some("maximum account active connections exceeded"),
             Self::InvalidProtocol => Some("invalid client protocol"),
+            Self::ConnectionThrottled => Some("Connection throttling is active. Please try again later."),
             Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
+            Self::Lapsed(Lapse::User) => Some("User Authentication Expired"),
+            Self::Lapsed(Lapse::Account) => Some("Account Authentication Expired"),
+            Self::Lapsed(Lapse::Revoked) => Some("User Authentication Revoked"),
             _ => None,
         }
     }
@@ -73,12 +94,14 @@ impl CloseReason {
             Self::ClientClosed | Self::UserGone => "Client Closed",
             Self::UnknownOperation | Self::ParseError => "Protocol Violation",
             Self::ClientError => "Parse Error",
-            Self::AuthorizationViolation => "Authentication Failure",
+            Self::AuthorizationViolation | Self::Lapsed(Lapse::Signer) => "Authentication Failure",
+            Self::Lapsed(Lapse::User | Lapse::Account) => "Authentication Expired",
+            Self::Lapsed(Lapse::Revoked) => "Credentials Revoked",
             Self::AuthenticationTimeout => "Authentication Timeout",
             Self::StaleConnection => "Stale Connection",
             Self::MaximumPayload => "Maximum Message Payload Exceeded",
             Self::MaximumControlLine => "Maximum Control Line Exceeded",
-            Self::MaximumConnections => "Maximum Connections Exceeded",
+            Self::MaximumConnections | Self::ConnectionThrottled => "Maximum Connections Exceeded",
             Self::MaximumAccountConnections => "Maximum Account Connections Exceeded",
             Self::InvalidProtocol => "Bad Client Protocol Version",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",

@@ -37,8 +37,8 @@ pub struct TlsNotice {
 pub struct ClientFacts<'a> {
     /// Connection id.
     pub client_id: u64,
-    /// Peer address as the server sees it.
-    pub client_ip: IpAddr,
+    /// Peer address as the server sees it; `None` while a load balancer has yet to tell it.
+    pub client_ip: Option<IpAddr>,
     /// Lame duck mode has begun.
     pub lame_duck: bool,
     /// Whether CONNECT must carry credentials.
@@ -76,7 +76,8 @@ struct Document<'a> {
     tls_available: bool,
     max_payload: usize,
     client_id: u64,
-    client_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -109,7 +110,7 @@ pub fn line(server: &ServerInfo, client: &ClientFacts<'_>) -> Vec<u8> {
         tls_available: server.tls.available,
         max_payload: client.max_payload,
         client_id: client.client_id,
-        client_ip: client.client_ip.to_canonical(),
+        client_ip: client.client_ip.map(|ip| ip.to_canonical()),
         nonce: client.nonce,
         ldm: client.lame_duck,
         api_lvl: 5,

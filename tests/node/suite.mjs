@@ -11,12 +11,15 @@
 // flush of this client is a round trip: it sends PING after all that came before, and waits for PONG.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const requireClient = createRequire(join(process.env.CLIENT_DIR, "package.json"));
-const { connect, createInbox, errors, headers: newHeaders, nkeyAuthenticator } = requireClient("@nats-io/transport-node");
+const { connect, createInbox, credsAuthenticator, errors, headers: newHeaders, nkeyAuthenticator } = requireClient(
+  "@nats-io/transport-node",
+);
 const { wsconnect } = requireClient("@nats-io/nats-core");
 
 /** Milliseconds that anything may take that should happen at once. */
@@ -26,10 +29,21 @@ const [caseName, url, ...args] = process.argv.slice(2);
 const address = url.replace("nats://", "");
 const connections = [];
 
-/** Over WebSocket the client needs one: recent versions of Node have it, older ones take that of a package. */
+/**
+ * Over WebSocket the client needs one: recent versions of Node have it, older ones take that of a package. The extension
+ * that is agreed on is to be that of CLIENT_WS_EXTENSION.
+ */
 const overWebSocket = /^wss?:/.test(url);
 if (overWebSocket) {
   globalThis.WebSocket ??= requireClient("ws");
+  globalThis.WebSocket = class extends globalThis.WebSocket {
+    constructor(...options) {
+      super(...options);
+      this.addEventListener("open", () => {
+        assert.equal(this.extensions.split(";")[0], process.env.CLIENT_WS_EXTENSION ?? "");
+      });
+    }
+  };
 }
 
 /** How to use TLS: `ca`, `cert`, `key` (files) and `first`. */
@@ -390,24 +404,21 @@ const cases = {
     for (const wrong of [{ user: "plain", pass: "hashed" }, { user: "hashed", pass: "secret" }, { user: "nobody" }, {}]) {
       await assert.rejects(open(wrong), errors.AuthorizationError);
     }
+    await hearWhoIsLimited(listeners, { user: "limited", pass: "x" });
+  },
 
-    const limited = await open({ user: "limited", pass: "x" });
-    const events = watch(limited);
-    limited.publish("news.today", "from limited");
-    limited.publish("secret.news", "not for them");
-    const { error } = await events.await("error");
-    assert.ok(error instanceof errors.PermissionViolationError, `${error}`);
-    assert.deepEqual([error.operation, error.subject], ["publish", "secret.news"]);
-    const denied = new Promise((resolve) => limited.subscribe("secret.>", { callback: resolve }));
-    const violation = await within("the subscription is denied", denied);
-    assert.ok(violation instanceof errors.PermissionViolationError, `${violation}`);
-    assert.deepEqual([violation.operation, violation.subject], ["subscription", "secret.>"]);
-    limited.publish("news.today", "goes on");
-    await limited.flush();
-    for (const [name, { connection, messages }] of Object.entries(listeners)) {
+  async credentials() {
+    const [own, limited, other, stranger] = args.map((file) => ({ authenticator: credsAuthenticator(readFileSync(file)) }));
+    const listeners = {};
+    for (const [name, options] of Object.entries({ own, other })) {
+      const connection = await open(options);
+      listeners[name] = { connection, ...listen(connection, "news.*") };
       await connection.flush();
-      assert.deepEqual(texts(messages), name === "other" ? [] : ["from limited", "goes on"], name);
     }
+    for (const wrong of [stranger, {}]) {
+      await assert.rejects(open(wrong), errors.AuthorizationError);
+    }
+    await hearWhoIsLimited(listeners, limited);
   },
 
   async lame_duck() {
@@ -541,6 +552,27 @@ async function responders(subject, count) {
       callback: (_error, message) => message.respond(`responder ${index} to ${message.string()}`),
     });
     await connection.flush();
+  }
+}
+
+/** A user that may not do everything is told so, and all listeners but "other" hear what it may publish. */
+async function hearWhoIsLimited(listeners, options) {
+  const limited = await open(options);
+  const events = watch(limited);
+  limited.publish("news.today", "from limited");
+  limited.publish("secret.news", "not for them");
+  const { error } = await events.await("error");
+  assert.ok(error instanceof errors.PermissionViolationError, `${error}`);
+  assert.deepEqual([error.operation, error.subject], ["publish", "secret.news"]);
+  const denied = new Promise((resolve) => limited.subscribe("secret.>", { callback: resolve }));
+  const violation = await within("the subscription is denied", denied);
+  assert.ok(violation instanceof errors.PermissionViolationError, `${violation}`);
+  assert.deepEqual([violation.operation, violation.subject], ["subscription", "secret.>"]);
+  limited.publish("news.today", "goes on");
+  await limited.flush();
+  for (const [name, { connection, messages }] of Object.entries(listeners)) {
+    await connection.flush();
+    assert.deepEqual(texts(messages), name === "other" ? [] : ["from limited", "goes on"], name);
   }
 }
 

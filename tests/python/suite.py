@@ -515,13 +515,30 @@ async def access(context):
     for user, password in [("plain", "hashed"), ("hashed", "secret"), ("nobody", "x")]:
         await refused(context, user=user, password=password)
     await refused(context)
+    await hear_who_is_limited(context, listeners, user="limited", password="x")
 
+
+@case
+async def credentials(context):
+    own, limited, other, stranger = context.arguments
+    listeners = {}
+    for name, file in {"own": own, "other": other}.items():
+        connection = await context.connect(user_credentials=file)
+        listeners[name] = (connection, await connection.subscribe("news.*"))
+        await round_trip(connection)
+    await refused(context, user_credentials=stranger)
+    await refused(context)
+    await hear_who_is_limited(context, listeners, user_credentials=limited)
+
+
+async def hear_who_is_limited(context, listeners, **options):
+    """A user that may not do everything is told so, and all listeners but "other" hear what it may publish."""
     errors = []
 
     async def remember(error):
         errors.append(str(error).lower())
 
-    limited = await context.connect(user="limited", password="x", error_cb=remember)
+    limited = await context.connect(error_cb=remember, **options)
     await limited.publish("news.today", b"from limited")
     await limited.publish("secret.news", b"not for them")
     await limited.subscribe("secret.>")

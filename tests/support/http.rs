@@ -34,7 +34,12 @@ impl HttpReply {
 pub(crate) fn http_get(addr: SocketAddr, path: &str) -> HttpReply {
     let mut stream = TcpStream::connect(addr).expect("the monitoring port should accept connections");
     stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout should be settable");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    http_get_over(&mut stream, path)
+}
+
+/// As [`http_get`], over a connection of whatever kind.
+pub(crate) fn http_get_over(stream: &mut (impl Read + Write), path: &str) -> HttpReply {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the request should be written");
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw).expect("the answer should be read up to its end");

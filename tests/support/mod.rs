@@ -13,12 +13,13 @@
 mod client;
 pub(crate) mod config;
 mod http;
+pub(crate) mod jwt;
 mod server;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Msg, PATIENCE, show};
-pub(crate) use http::HttpReply;
+pub(crate) use http::{HttpReply, http_get_over};
 pub(crate) use server::{Finished, Server, ServerBuilder, run};
 
 /// Polls `condition` until it yields a value. Panics with `what` when that has not happened after `limit`.

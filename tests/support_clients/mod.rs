@@ -148,13 +148,24 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 macro_rules! script_suite {
     (@access $run:ident) => {
         mod access {
-            crate::support::shard_suite!(one_shard = 1, three_shards = 3 => { users_of_a_file_do_what_they_may });
+            crate::support::shard_suite!(one_shard = 1, three_shards = 3 => {
+                users_of_a_file_do_what_they_may,
+                users_with_credentials_do_what_they_may,
+            });
 
             /// Users with passwords, hashes and nkeys enter, others do not; accounts do not hear each other; and the
             /// client tells the program of what it may not do.
             fn users_of_a_file_do_what_they_may(shards: usize) {
                 let (config, seed) = crate::support::config::users();
                 super::$run("access", &[&seed], config.server().shards(shards));
+            }
+
+            /// The same with users that an operator's accounts vouch for, and files with their credentials.
+            fn users_with_credentials_do_what_they_may(shards: usize) {
+                let credentials = crate::support::jwt::Credentials::new();
+                let files = credentials.files();
+                let files: Vec<&str> = files.iter().map(String::as_str).collect();
+                super::$run("credentials", &files, credentials.config.server().shards(shards));
             }
         }
     };

@@ -202,6 +202,24 @@ pub(crate) enum Mode {
         #[arg(long, default_value_t = 0, value_name = "N")]
         pairs: usize,
     },
+    /// Latency on a schedule (--rate, default 2000/s) without and then beside TLS handshakes, many at the same time
+    Handshakes {
+        /// TLS connections that are opened at once; when all of them have had their first PONG, the next ones are
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        connections: usize,
+        /// Pairs of publisher and subscriber in clear
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        pairs: usize,
+        /// Where the TLS connections go [default: --url, to a server that accepts both]
+        #[arg(long, value_name = "URL")]
+        tls_url: Option<ServerUrl>,
+        /// Certificates of the authorities that the server's certificate is checked against, PEM
+        #[arg(long, value_name = "FILE")]
+        tlscacert: PathBuf,
+        /// CPUs for the handshakes [default: those of the load, whenever the load leaves them idle]
+        #[arg(long, value_name = "CPUS")]
+        handshake_cpus: Option<CpuList>,
+    },
     /// The whole performance table, against one server or two, as markdown and JSON
     Suite {
         /// Only rows whose name contains this
@@ -259,6 +277,7 @@ impl Mode {
             Mode::Connect { .. } => "connect",
             Mode::Subs { .. } => "subs",
             Mode::Ping { .. } => "ping",
+            Mode::Handshakes { .. } => "handshakes",
             Mode::Suite { .. } => "suite",
             Mode::Sink { .. } => "sink",
         }
@@ -285,6 +304,10 @@ impl Mode {
                 "published_subjects": published_subjects,
             }),
             Mode::Ping { publishers, pairs } => json!({ "publishers": publishers, "pairs": pairs }),
+            Mode::Handshakes { connections, pairs, tls_url, handshake_cpus, .. } => json!({
+                "connections": connections, "pairs": pairs, "tls_url": tls_url.as_ref().map(ToString::to_string),
+                "handshake_cpus": handshake_cpus.as_ref().map(ToString::to_string),
+            }),
             Mode::Suite { .. } | Mode::Sink { .. } => json!({}),
         }
     }

@@ -19,6 +19,7 @@ mod report;
 mod requests;
 mod roles;
 mod stats;
+mod storm;
 mod sys;
 mod units;
 mod worker;

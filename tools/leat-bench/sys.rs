@@ -142,6 +142,15 @@ pub(crate) fn sharpen_timers() {
     }
 }
 
+/// Lets the calling thread run only while nothing else wants its CPU.
+pub(crate) fn run_when_idle() -> io::Result<()> {
+    // SAFETY: an all-zero sched_param is valid; its only field has to be 0 for this policy.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `param` lives for the call; pid 0 is the calling thread.
+    let rc = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Restricts the calling thread, and what it starts afterwards, to these CPUs.
 pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.

@@ -9,7 +9,6 @@ pub(super) mod gateway;
 pub(super) mod jetstream;
 pub(super) mod leafnodes;
 pub(super) mod mqtt;
-pub(super) mod resolver;
 
 use std::collections::HashSet;
 

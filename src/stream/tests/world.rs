@@ -197,7 +197,7 @@ impl Sink for Log {
         }
         self.open.messages.push(record);
         self.open.first_live = first_live;
-        Ok(Appended { after: Pending::on(BatchNo(self.open_no)), record_bytes })
+        Ok(Appended { after: Pending::nth(self.open_no), record_bytes })
     }
 
     fn batch(&mut self, first: u64, messages: &[Message<'_>], record_bytes: &mut Vec<u32>) -> Result<Pending, Full> {
@@ -216,7 +216,7 @@ impl Sink for Log {
             return Err(Full);
         }
         self.open.removals.push(content.to_vec());
-        Ok(Pending::on(BatchNo(self.open_no)))
+        Ok(Pending::nth(self.open_no))
     }
 
     fn dead(&mut self, segment: SegmentNo, bytes: u64) {
@@ -597,7 +597,7 @@ impl World {
             segment.0 += u64::from(run.content_bytes);
             self.stream.placed(&run, &mut self.log);
         }
-        self.stream.flushed(&Durable::proven(BatchNo(written.no)));
+        self.stream.flushed(&Durable::of_nth(written.no));
         if let Some((_, floor)) = &written.batch.snapshot {
             self.checkpoints.push((written.no, *floor));
         }

@@ -7,8 +7,11 @@
 //! The first two bytes of an input choose the limits and the cuts, the rest is what the client sends.
 #![no_main]
 
+mod pieces;
+
 use leat::wire::parser::{Command, Limits, More, ParseError, Publish, Step, parse, parse_canonical_pub};
 use libfuzzer_sys::fuzz_target;
+use pieces::pieces;
 
 fuzz_target!(|data: &[u8]| {
     let [choice, seed, input @ ..] = data else { return };
@@ -87,29 +90,6 @@ fn check_publish(publish: &Publish<'_>, limits: &Limits) {
     if let Some(tail) = publish.tail {
         assert!(tail.ends_with(publish.body));
     }
-}
-
-/// `input` in pieces of 1 to 32 bytes that follow from `seed`; the first seeds give pieces of one size.
-fn pieces(input: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
-    let mut state = u32::from(seed) | 1 << 8;
-    let mut rest = input;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let wanted = if seed < 32 {
-            usize::from(seed) + 1
-        } else {
-            // xorshift32: any dull generator that never reaches zero.
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            (state % 32) as usize + 1
-        };
-        let (piece, later) = rest.split_at(wanted.min(rest.len()));
-        rest = later;
-        Some(piece)
-    })
 }
 
 const LONGEST_VERB: usize = "connect".len();

@@ -263,7 +263,8 @@ impl Crowd {
     }
 }
 
-fn connect_without_waiting(address: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
+/// Begins to connect; `index` counts the connections so far and decides from which loopback address.
+pub(crate) fn connect_without_waiting(address: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     let source = index / PER_SOURCE;

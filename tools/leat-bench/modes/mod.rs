@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod flow;
+pub(crate) mod handshakes;
 pub(crate) mod ping;
 pub(crate) mod request;
 pub(crate) mod sink;
@@ -68,6 +69,19 @@ impl Job {
             Mode::Ping { publishers, pairs } => ping::plan(options, *publishers, *pairs)?,
             Mode::Connect { connections, in_flight, hold, with_sub } => {
                 return connect::run(self, target, progress, *connections, *in_flight, *hold, *with_sub);
+            }
+            Mode::Handshakes { connections, pairs, tls_url, tlscacert, handshake_cpus } => {
+                let cpus = handshake_cpus.as_ref();
+                return handshakes::run(
+                    self,
+                    target,
+                    progress,
+                    *connections,
+                    *pairs,
+                    tls_url.as_ref(),
+                    tlscacert,
+                    cpus,
+                );
             }
             Mode::Suite { .. } | Mode::Sink { .. } => {
                 return Err(Failure::new("a suite or a sink is not a single piece of work"));
@@ -158,6 +172,8 @@ pub(crate) fn describe(mode: &Mode, options: &Options) -> String {
         Mode::Ping { publishers, pairs } => {
             format!("ping beside {publishers} publishers, {pairs} pairs, {size}")
         }
+        Mode::Handshakes { connections, pairs: 1, .. } => format!("1:1 {size} beside {connections} handshakes"),
+        Mode::Handshakes { connections, pairs, .. } => format!("{pairs} pairs {size} beside {connections} handshakes"),
         Mode::Suite { .. } => "suite".to_owned(),
         Mode::Sink { .. } => "sink".to_owned(),
     };
