@@ -51,13 +51,14 @@ impl Stream {
         if message.rollup == Rollup::Stream {
             self.clear_before(sink);
         }
+        let before = self.to_give_way(message.subject);
         self.append(appended.after, seq);
         self.store(&record, size, appended.record_bytes);
         if message.rollup == Rollup::Stream {
             self.replace_all(seq, sink);
         }
         self.replace(replaced, sink);
-        self.enforce_on(message.subject, sink);
+        self.enforce_on(message.subject, before, sink);
         self.enforce_after(sink);
         Ok(Admitted { seq, time, duplicate: false, after: appended.after })
     }
@@ -96,12 +97,14 @@ impl Stream {
         let after = sink
             .batch(self.first, &records, &mut record_bytes)
             .map_err(|Full| BatchRefused { index: 0, refused: self.refused(Refusal::Full) })?;
+        let mut before = Vec::with_capacity(records.len());
         for ((record, size), bytes) in records.iter().zip(sizes).zip(record_bytes) {
+            before.push(self.to_give_way(record.subject));
             self.append(after, record.seq);
             self.store(record, size, bytes);
         }
-        for record in &records {
-            self.enforce_on(record.subject, sink);
+        for (record, before) in records.iter().zip(before) {
+            self.enforce_on(record.subject, before, sink);
         }
         self.enforce_after(sink);
         Ok(Admitted { seq: self.last, time, duplicate: false, after })

@@ -315,7 +315,7 @@ fn hash(id: u128, keys: [u64; 2]) -> u64 {
 
 /// Where an entry of that hash belongs: in the order of the hashes.
 fn home(hash: u64, homes: usize) -> usize {
-    (u128::from(hash) * homes as u128 >> 64) as usize
+    ((u128::from(hash) * homes as u128) >> 64) as usize
 }
 
 /// Chosen by other bits than the home.

@@ -343,13 +343,6 @@ impl Index {
         }
         Ok(index)
     }
-
-    #[cfg(test)]
-    pub(super) fn heap_bytes(&self) -> usize {
-        let chunks: usize =
-            self.chunks.iter().map(|chunk| chunk.entries.capacity() * 24 + chunk.masks.capacity() * 8).sum();
-        chunks + self.chunks.capacity() * size_of::<Chunk>()
-    }
 }
 
 /// Whether a reader that starts at `from` soon meets `to`.

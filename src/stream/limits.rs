@@ -136,8 +136,7 @@ impl Stream {
             }
             match what {
                 What::Crowd(id) if id == subject && self.is_crowded(id) => {
-                    self.unrecorded.insert(known.seq);
-                    self.vanish(known.seq, Some(known), Cause::Other, sink);
+                    self.evict(known.seq, Some(known), Cause::Other, sink);
                     continue;
                 }
                 What::Last(id) if id == subject => found = Some((known.seq, size)),
@@ -198,8 +197,7 @@ impl Stream {
             let Some(seq) = self.expiry.pop(now) else { return };
             if self.is_live(seq) {
                 *budget -= 1;
-                self.unrecorded.insert(seq);
-                self.vanish(seq, None, Cause::Age, sink);
+                self.evict(seq, None, Cause::Age, sink);
             }
         }
     }
@@ -222,19 +220,34 @@ impl Stream {
                 return false;
             }
             *budget -= 1;
-            self.unrecorded.insert(oldest.seq);
-            self.vanish(oldest.seq, None, Cause::Age, sink);
+            self.evict(oldest.seq, None, Cause::Age, sink);
         }
         false
     }
 
+    /// Before a message is stored on a subject of which only the last is kept: that one.
+    pub(super) fn to_give_way(&self, subject: &[u8]) -> Option<Known> {
+        if self.config.max_per_subject != Some(1) {
+            return None;
+        }
+        let id = self.subjects.find(subject)?;
+        self.subjects.last(id).map(|last| known_of(id, last))
+    }
+
     /// After a message has been stored: its subject's limit, and then (see [`Stream::enforce_after`]) the stream's.
-    pub(super) fn enforce_on(&mut self, subject: &[u8], sink: &mut impl Sink) {
-        if let Some(max) = self.config.max_per_subject
-            && let Some(id) = self.subjects.find(subject)
-            && self.subjects.get(id).count > max
-        {
+    pub(super) fn enforce_on(&mut self, subject: &[u8], before: Option<Known>, sink: &mut impl Sink) {
+        if let Some(before) = before {
+            if self.is_live(before.seq) {
+                self.evict(before.seq, Some(before), Cause::Other, sink);
+            } else if self.owed.contains(before.seq) {
+                self.settle_owed(&before, sink);
+            }
+        }
+        let Some(id) = self.subjects.find(subject).filter(|_| self.config.max_per_subject.is_some()) else { return };
+        if self.is_crowded(id) {
             self.enforce_subject(id, sink);
+        } else if !self.crowded.is_empty() {
+            self.crowded.remove(&id);
         }
     }
 
@@ -254,8 +267,7 @@ impl Stream {
             }
             let oldest = self.subjects.older(id).chain(self.subjects.last(id)).next();
             let Some(oldest) = oldest else { return };
-            self.unrecorded.insert(oldest.seq);
-            self.vanish(oldest.seq, Some(known_of(id, oldest)), Cause::Other, sink);
+            self.evict(oldest.seq, Some(known_of(id, oldest)), Cause::Other, sink);
         }
     }
 
@@ -284,18 +296,13 @@ impl Stream {
         if let Some(max) = self.config.max_messages {
             while self.messages > max && *budget > 0 {
                 *budget -= 1;
-                self.evict_first(sink);
+                self.evict(self.first, None, Cause::Other, sink);
             }
         }
         while *budget > 0 && self.is_over_bytes() && self.head.front().is_some_and(|front| front.seq == self.first) {
             *budget -= 1;
-            self.evict_first(sink);
+            self.evict(self.first, None, Cause::Other, sink);
         }
-    }
-
-    fn evict_first(&mut self, sink: &mut impl Sink) {
-        self.unrecorded.insert(self.first);
-        self.vanish(self.first, None, Cause::Other, sink);
     }
 
     /// Whether the oldest message must go for its bytes. Not known while any are owed.

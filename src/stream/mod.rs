@@ -24,7 +24,7 @@
 //! behind the older checkpoint are not recycled at all: replay executes what was done, in the same order.
 //!
 //! Cost: a message that is one of many on few subjects costs nothing but its share of an index entry (`index.rs`: 24
-//! bytes per 64 KiB of log); a subject 60 to 70 bytes and its text (`subjects.rs`); a removed message between others 2
+//! bytes per 64 KiB of log); a subject 65 to 80 bytes and its text (`subjects.rs`); a removed message between others 2
 //! bytes at most (`seqs.rs`); a remembered id 22 to 24 bytes (`dedup.rs`); the oldest messages of a limited stream 32
 //! bytes each, for at most 1,024 of them (`head.rs`).
 
@@ -368,7 +368,8 @@ impl Stream {
 
     /// Whether the messages of a subject are known one by one.
     fn keeps_older(&self) -> bool {
-        self.config.max_per_subject.is_some_and(|max| max <= self.grain.kept_per_subject)
+        // One alone needs no list: it is the last.
+        self.config.max_per_subject.is_some_and(|max| max > 1 && max <= self.grain.kept_per_subject)
     }
 
     fn head_max(&self) -> usize {

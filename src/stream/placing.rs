@@ -90,20 +90,19 @@ impl Stream {
         }
         // What is needed leaves its old places, each with its share of bytes.
         let needed = self.needed_in(range.clone());
-        if needed > 0 {
-            let mut left = Vec::new();
-            for stretch in
-                self.index.stretches(run.first_seq).take_while(|stretch| stretch.entry.first_seq <= run.last_seq)
-            {
-                let (from, upto) = (stretch.entry.first_seq.max(run.first_seq), stretch.upto.min(run.last_seq));
-                if from <= upto {
-                    left.push((stretch.entry.position.segment(), self.needed_in(from..=upto)));
-                }
+        let mut left = Vec::new();
+        for stretch in self.index.stretches(run.first_seq) {
+            if stretch.entry.first_seq > run.last_seq {
+                break;
             }
-            for (old, count) in left.into_iter().filter(|(_, count)| *count > 0) {
-                let bytes = u64::from(run.content_bytes) * count / needed;
-                sink.dead(old, self.space.take(old, count, bytes));
+            let (from, upto) = (stretch.entry.first_seq.max(run.first_seq), stretch.upto.min(run.last_seq));
+            if from <= upto {
+                left.push((stretch.entry.position.segment(), self.needed_in(from..=upto)));
             }
+        }
+        for (old, count) in left.into_iter().filter(|(_, count)| *count > 0) {
+            let bytes = (u64::from(run.content_bytes) * count).checked_div(needed).unwrap_or(0);
+            sink.dead(old, self.space.take(old, count, bytes));
         }
         if self.occupy(run, sink) {
             let mut index = std::mem::take(&mut self.index);

@@ -159,8 +159,7 @@ impl Stream {
     pub(super) fn replace(&mut self, victims: Vec<Victim>, sink: &mut impl Sink) {
         for (seq, known) in victims {
             if self.is_live(seq) {
-                self.unrecorded.insert(seq);
-                self.vanish(seq, known, Cause::Other, sink);
+                self.evict(seq, known, Cause::Other, sink);
             }
         }
     }

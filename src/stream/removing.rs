@@ -37,8 +37,7 @@ impl Stream {
     /// by the next settle and may be forgotten in a crash before that is flushed.
     pub fn acknowledged(&mut self, seq: u64, sink: &mut impl Sink) {
         if self.is_live(seq) {
-            self.unrecorded.insert(seq);
-            self.vanish(seq, None, Cause::Other, sink);
+            self.evict(seq, None, Cause::Other, sink);
         }
     }
 
@@ -62,6 +61,15 @@ impl Stream {
         self.unrecorded = Seqs::default();
         self.accounts.clear();
         Ok(self.latest)
+    }
+
+    /// As [`Stream::vanish`], and sees to it that the log learns of it: by the account or, where that has to wait, by
+    /// the number.
+    pub(super) fn evict(&mut self, seq: u64, known: Option<Known>, cause: Cause, sink: &mut impl Sink) {
+        self.vanish(seq, known, cause, sink);
+        if self.owed.contains(seq) {
+            self.unrecorded.insert(seq);
+        }
     }
 
     /// Makes a living message one that does not live. `known` are its details, if they are at hand.

@@ -36,8 +36,10 @@ impl Seqs {
     }
 
     pub(super) fn insert_range(&mut self, range: RangeInclusive<u64>) {
-        for (half, part) in halves(range) {
-            self.maps.entry(half).or_default().insert_range(part);
+        if !range.is_empty() {
+            for (half, part) in halves(range) {
+                self.maps.entry(half).or_default().insert_range(part);
+            }
         }
     }
 
@@ -56,13 +58,9 @@ impl Seqs {
         if range.is_empty() {
             return;
         }
-        let touched: Vec<u32> =
-            self.maps.range(high(*range.start())..=high(*range.end())).map(|(half, _)| *half).collect();
-        for half in touched {
+        for (half, part) in halves(range) {
             let Some(map) = self.maps.get_mut(&half) else { continue };
-            let from = if half == high(*range.start()) { low(*range.start()) } else { 0 };
-            let upto = if half == high(*range.end()) { low(*range.end()) } else { u32::MAX };
-            map.remove_range(from..=upto);
+            map.remove_range(part);
             if map.is_empty() {
                 self.maps.remove(&half);
             }
@@ -71,8 +69,8 @@ impl Seqs {
 
     /// Forgets everything below `seq`.
     pub(super) fn remove_below(&mut self, seq: u64) {
-        if seq > 0 && self.min().is_some_and(|least| least < seq) {
-            self.remove_range(0..=seq - 1);
+        if let Some(least) = self.min().filter(|least| *least < seq) {
+            self.remove_range(least..=seq - 1);
         }
     }
 
@@ -204,11 +202,10 @@ fn join(half: u32, low: u32) -> u64 {
     u64::from(half) << 32 | u64::from(low)
 }
 
-/// The range, cut where the upper half changes.
+/// The range, which is not empty, cut where the upper half changes.
 fn halves(range: RangeInclusive<u64>) -> impl Iterator<Item = (u32, RangeInclusive<u32>)> {
     let (first, last) = (*range.start(), *range.end());
-    let halves = if range.is_empty() { 1..=0 } else { high(first)..=high(last) };
-    halves.map(move |half| {
+    (high(first)..=high(last)).map(move |half| {
         let from = if half == high(first) { low(first) } else { 0 };
         let upto = if half == high(last) { low(last) } else { u32::MAX };
         (half, from..=upto)

@@ -153,7 +153,7 @@ impl Stream {
             let is_sound = count > 0
                 && last <= self.last
                 && older.back().is_none_or(|kept| kept.seq < last)
-                && older.len() as u64 <= count - 1
+                && (older.len() as u64) < count
                 && text.len() <= SUBJECT_BYTES_MAX
                 && self.subjects.find(text).is_none()
                 && self.subjects.has_room();

@@ -1,7 +1,7 @@
 //! The subjects of a stream: how many messages each has, and which is the last.
 //!
-//! Cost per subject in a large set, the text included: 32 bytes of slot, 12 of order (`order.rs`), 10 to 20 of hash
-//! table, 6 and the text itself in pages (`texts.rs`); so 60 to 70 bytes and the text. Where the stream limits its
+//! Cost per subject in a large set: 32 bytes of slot, 12 of order (`order.rs`), 15 to 30 of hash table, 6 and the text
+//! itself in pages (`texts.rs`); so 65 to 80 bytes and the text. Where the stream limits its
 //! messages per subject to at most 64, older messages of a subject are known one by one: 16 bytes each, and
 //! about 50 for a subject that has any.
 //!
@@ -9,6 +9,7 @@
 //! it is only known where messages are known one by one. Such a subject is *vague* until a read or a new message
 //! tells.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 
 use foldhash::fast::RandomState;
@@ -68,6 +69,8 @@ pub(super) struct Subject {
 struct Key {
     hash: u32,
     id: SubjectId,
+    /// As in the slot: so that text and slot are fetched side by side.
+    text: Address,
 }
 
 impl Hashed for Key {
@@ -84,7 +87,7 @@ pub(super) struct Subjects {
     order: Order,
     len: u64,
     /// The subject asked for last: publishes often come in rows.
-    recent: SubjectId,
+    recent: Cell<SubjectId>,
     hasher: RandomState,
     /// Messages before the last, ascending, for the subjects where they are known. Complete if there are `count` - 1.
     older: HashMap<SubjectId, VecDeque<Kept>, RandomState>,
@@ -100,7 +103,7 @@ impl Subjects {
             texts: Texts::default(),
             order: Order::new(),
             len: 0,
-            recent: FREE,
+            recent: Cell::new(FREE),
             hasher: RandomState::default(),
             older: HashMap::default(),
             vague: BTreeSet::new(),
@@ -134,10 +137,11 @@ impl Subjects {
 
     pub(super) fn find(&self, text: &[u8]) -> Option<SubjectId> {
         if self.is_recent(text) {
-            return Some(self.recent);
+            return Some(self.recent.get());
         }
         let hash = self.hash(text);
-        let key = self.table.find(spread(hash), |key| key.hash == hash && is_same(self.text(key.id), text))?;
+        let key = self.table.find(spread(hash), |key| key.hash == hash && is_same(self.texts.get(key.text), text))?;
+        self.recent.set(key.id);
         Some(key.id)
     }
 
@@ -313,24 +317,31 @@ impl Subjects {
 
     /// Which bit of a block's mask stands for the subject.
     pub(super) fn mask_bit(text: &[u8]) -> u8 {
-        // Written to disk with snapshots, so not a hash that changes from run to run. Bytes near the end tell most.
-        let mixed = text.iter().fold(0x9E37_79B9_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-        (mixed >> 26) as u8
+        // Written to disk with snapshots, so not a hash that changes from run to run.
+        let mut mixed = text.len() as u64;
+        for part in text.chunks(8) {
+            let word = match part.first_chunk() {
+                Some(word) => u64::from_le_bytes(*word),
+                None => part.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            };
+            mixed = (mixed ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed ^= mixed >> 32;
+        }
+        (mixed >> 26 & 63) as u8
     }
 
     fn find_or_insert(&mut self, text: &[u8], seq: u64) -> SubjectId {
         if self.is_recent(text) {
-            return self.recent;
+            return self.recent.get();
         }
         let hash = self.hash(text);
-        let Self { table, slots, texts, .. } = self;
-        let found =
-            table.find(spread(hash), |key| key.hash == hash && is_same(texts.get(slots[key.id as usize].text), text));
+        let Self { table, texts, .. } = self;
+        let found = table.find(spread(hash), |key| key.hash == hash && is_same(texts.get(key.text), text));
         let id = match found {
             Some(key) => key.id,
             None => self.insert(hash, text, seq),
         };
-        self.recent = id;
+        self.recent.set(id);
         id
     }
 
@@ -344,10 +355,11 @@ impl Subjects {
                 id
             }
         };
-        self.slots[id as usize].text = self.texts.insert(id, text);
+        let address = self.texts.insert(id, text);
+        self.slots[id as usize].text = address;
         let Self { order, texts, slots, table, .. } = self;
         order.insert(id, text, |other| texts.get(slots[other as usize].text));
-        table.find_or_insert(spread(hash), |_| false, || Key { hash, id });
+        table.find_or_insert(spread(hash), |_| false, || Key { hash, id, text: address });
         self.len += 1;
         id
     }
@@ -364,17 +376,26 @@ impl Subjects {
         let hash = self.hash(&text);
         self.table.remove(spread(hash), |key| key.id == id);
         self.order.remove(&text);
-        let Self { texts, slots, .. } = self;
-        texts.remove(slots[id as usize].text, |owner, at| slots[owner as usize].text = at);
+        let mut moved = Vec::new();
+        self.texts.remove(self.slots[id as usize].text, |owner, at| moved.push((owner, at)));
+        for (owner, at) in moved {
+            let Self { texts, slots, table, hasher, .. } = self;
+            slots[owner as usize].text = at;
+            let hash = hash_of(texts.get(at), hasher) as u32;
+            if let Some(key) = table.find_mut(spread(hash), |key| key.id == owner) {
+                key.text = at;
+            }
+        }
+        let slots = &mut self.slots;
         slots[id as usize] = Slot { first: 0, last: 0, count: 0, text: 0, size: self.free };
         self.free = id;
-        if self.recent == id {
-            self.recent = FREE;
+        if self.recent.get() == id {
+            self.recent.set(FREE);
         }
     }
 
     fn is_recent(&self, text: &[u8]) -> bool {
-        self.recent != FREE && is_same(self.text(self.recent), text)
+        self.recent.get() != FREE && is_same(self.text(self.recent.get()), text)
     }
 
     fn hash(&self, text: &[u8]) -> u32 {

@@ -230,3 +230,60 @@ fn what_nobody_can_read_any_more_is_counted_as_lost() {
     assert_eq!(world.stream.lost(), 3);
     assert!(world.stream.is_settled());
 }
+
+/// A large message lies in several batches, perhaps of several segments: all of it is dead when it goes, wherever
+/// cleaning has moved its pieces.
+#[test]
+fn all_pieces_of_a_message_are_dead_when_it_goes() {
+    #[derive(Default)]
+    struct Segments(std::collections::BTreeMap<u32, u64>);
+    impl Sink for Segments {
+        fn message(&mut self, _: u64, _: &Message<'_>) -> Result<Appended, Full> {
+            Ok(Appended { after: Pending::NONE, record_bytes: 3_000_000 })
+        }
+        fn batch(&mut self, _: u64, _: &[Message<'_>], _: &mut Vec<u32>) -> Result<Pending, Full> {
+            Err(Full)
+        }
+        fn removal(&mut self, _: &[u8], _: Urgency) -> Result<Pending, Full> {
+            Ok(Pending::NONE)
+        }
+        fn dead(&mut self, segment: SegmentNo, bytes: u64) {
+            *self.0.entry(segment.0).or_default() += bytes;
+        }
+        fn removed(&mut self, _: RangeInclusive<u64>) {}
+    }
+    let mut log = Segments::default();
+    let mut stream = Stream::new(Config::default(), Incarnation::new(1).expect("not zero"));
+    let message = Inbound { subject: b"a", ..Inbound::default() };
+    for _ in 0..3 {
+        stream.admit(1, &message, &mut log).expect("nothing limits it");
+    }
+    let run = |first_seq, last_seq, segment, offset, moved_from| crate::log::PlacedRun {
+        kind: crate::log::Kind::Messages,
+        stream: Incarnation::new(1).expect("not zero"),
+        position: Position::new(SegmentNo(segment), offset),
+        first_seq,
+        last_seq,
+        first_live: 1,
+        first_time: 1,
+        last_time: 1,
+        count: (last_seq - first_seq + 1) as u32,
+        content_bytes: 1_000_000,
+        moved_from,
+    };
+    stream.placed(&run(1, 1, 1, 4096, None), &mut log);
+    for (segment, offset) in [(1, 1 << 20), (1, 2 << 20), (2, 4096)] {
+        stream.placed(&run(2, 2, segment, offset, None), &mut log);
+    }
+    stream.placed(&run(3, 3, 2, 1 << 20, None), &mut log);
+    let born = Position::new(SegmentNo(1), 2 << 20);
+    stream.placed(&run(2, 2, 3, 4096, Some(born)), &mut log);
+    assert_eq!(log.0, [(1, 1_000_000)].into(), "a piece has left its place");
+    stream.remove(2, &mut log).expect("it is there");
+    assert_eq!(log.0[&3], 1_000_000);
+    assert_eq!(stream.occupied().map(|(segment, _)| segment.0).collect::<Vec<_>>(), [1, 2]);
+    stream.remove(1, &mut log).expect("it is there");
+    stream.remove(3, &mut log).expect("it is there");
+    assert_eq!(log.0, [(1, 3_000_000), (2, 2_000_000), (3, 1_000_000)].into());
+    assert_eq!(stream.occupied().count(), 0);
+}

@@ -126,7 +126,8 @@ impl Model {
             Rollup::Subject => self.messages.retain(|_, stored| stored.subject != m.subject),
         }
         self.messages.insert(self.last, stored);
-        if !self.in_batch {
+        // A stream that discards new ones has counted with the room of those that give way.
+        if !self.in_batch || self.config.discard == Discard::New {
             self.enforce_subject(m.subject);
             self.enforce_size();
         }

@@ -154,6 +154,8 @@ struct Written {
     batch: Batch,
     /// The model when it was closed.
     model: Model,
+    /// It ends a turn: what limits demanded is recorded too.
+    ends_turn: bool,
 }
 
 /// The sink: the open batch and what the stream tells.
@@ -327,7 +329,7 @@ impl World {
             Op::Full(is_full) => self.log.is_full = *is_full,
         }
         self.steps += 1;
-        if !self.is_lazy() || self.steps % 8 == 0 || matches!(op, Op::Update { .. }) {
+        if !self.is_lazy() || self.steps.is_multiple_of(8) || matches!(op, Op::Update { .. }) {
             self.check();
         } else {
             // Accounts may lag behind; what lives does not.
@@ -411,8 +413,11 @@ impl World {
         let is_known = answer.is_ok_and(|admitted| admitted.duplicate);
         let expected = self.model.admit(self.now, message, is_known);
         assert_eq!(answer.map(|admitted| (admitted.seq, admitted.duplicate)).map_err(|refused| refused.why), expected);
-        if answer.is_ok() && !self.model.config.is_memory() && !is_known {
-            assert_eq!(answer.unwrap().after, Pending::nth(self.log.open_no));
+        if let Ok(admitted) = answer
+            && !self.model.config.is_memory()
+            && !is_known
+        {
+            assert_eq!(admitted.after, Pending::on(BatchNo(self.log.open_no)));
         }
         answer
     }
@@ -546,7 +551,13 @@ impl World {
         if self.position.offset() + blocks * 4096 > SEGMENT_BYTES {
             self.position = Position::new(SegmentNo(self.position.segment().0 + 1), 4096);
         }
-        let written = Written { no: self.log.open_no, position: self.position, batch, model: self.model.clone() };
+        let written = Written {
+            no: self.log.open_no,
+            position: self.position,
+            batch,
+            model: self.model.clone(),
+            ends_turn: true,
+        };
         self.position = Position::new(self.position.segment(), self.position.offset() + blocks * 4096);
         self.in_flight.push(written);
         self.log.open_no += 1;
@@ -574,6 +585,7 @@ impl World {
                 position: self.position,
                 batch,
                 model: self.model.clone(),
+                ends_turn: false,
             });
             self.position = Position::new(self.position.segment(), self.position.offset() + 2 * 4096);
             self.log.open_no += 1;
@@ -727,6 +739,9 @@ impl World {
         }
         stream.replayed(&mut replaying);
         self.stream = stream;
+        if self.disk.last().is_some_and(|written| !written.ends_turn) {
+            self.adopt_survivors();
+        }
         // What a log counts when it is opened.
         for (bytes, dead) in self.log.segments.values_mut() {
             *dead = *bytes;
@@ -739,6 +754,22 @@ impl World {
         // The time limits of the meantime.
         self.settle();
         self.check();
+    }
+
+    /// A message that a limit had taken is back when the crash came before that was recorded, and the limit may not
+    /// want it any more.
+    fn adopt_survivors(&mut self) {
+        for seq in self.model.messages.keys() {
+            assert!(self.stream.is_live(*seq), "{seq}");
+        }
+        let originals = self.disk.iter().flat_map(|written| &written.batch.messages);
+        let moved = self.disk.iter().flat_map(|written| &written.batch.moved).flat_map(|run| &run.records);
+        let survivors: Vec<Record> =
+            originals.chain(moved).filter(|record| self.stream.is_live(record.seq)).cloned().collect();
+        for record in survivors {
+            self.model.messages.insert(record.seq, record.stored);
+        }
+        self.model.update(self.model.config.clone());
     }
 
     /// Compares everything that can be asked.
