@@ -11,7 +11,7 @@ use super::log::{Event, Log, Open, Retired};
 use super::request::{Request, RequestId};
 use super::run::{Kind, Urgency};
 
-/// A sealed segment is worth cleaning when this share of its file would come back.
+/// A sealed segment is worth cleaning when this share of what is written in it is no live message.
 const WORTHWHILE: f64 = 0.5;
 /// The same when the disk is full.
 const WORTHWHILE_WHEN_FULL: f64 = 0.05;
@@ -108,7 +108,7 @@ impl Log {
         let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
             segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
         });
-        let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.bytes));
+        let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.end));
         let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
         Some(Candidate { segment: *no, end: segment.end, live: segment.records.saturating_sub(segment.dead) })
     }

@@ -43,9 +43,11 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Bytes of its file that recycling would give back, apart from live records.
+    /// Written bytes that are no records of live messages. What was never written because the next batch did not fit is
+    /// no reason to clean: the same would come of it again.
     pub(super) fn reclaimable(&self) -> u64 {
-        u64::from(self.bytes).saturating_sub(self.records.saturating_sub(self.dead))
+        let written = u64::from(self.end).saturating_sub(BLOCK_BYTES as u64);
+        written.saturating_sub(self.records.saturating_sub(self.dead))
     }
 }
 

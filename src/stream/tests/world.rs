@@ -417,7 +417,7 @@ impl World {
             && !self.model.config.is_memory()
             && !is_known
         {
-            assert_eq!(admitted.after, Pending::on(BatchNo(self.log.open_no)));
+            assert_eq!(admitted.after, Pending::nth(self.log.open_no));
         }
         answer
     }
