@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::log::{
     Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, LogId, Message, Position, RECORD_BYTES_MAX, Run,
-    SegmentNo, Time, parse, parse_directory,
+    RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
 };
 
 /// A message in a decoded run: where its parts are.
@@ -152,9 +152,9 @@ struct CachedRun {
 /// The outcome of a look for a message.
 #[derive(Debug)]
 pub(super) enum Looked {
-    /// The run that holds it, if any: the first run of the stream, from the place given on, that ends at or behind it.
+    /// The run that holds it, by its numbers.
     Run(Arc<DecodedRun>),
-    /// Nothing more of the stream is there before the end of the segment.
+    /// There is none before the end of the segment.
     End,
     /// So many bytes are missing at that place.
     Missing(Position, u32),
@@ -222,7 +222,8 @@ impl Cache {
         Some(Arc::clone(&cached.run))
     }
 
-    /// Goes forward from the batch at `from` to the first run of `stream` that ends at or behind `seq`, and decodes it.
+    /// Goes forward from the batch at `from` to the first run of `stream` that has `seq` among its numbers, and decodes
+    /// it. (Runs that cleaning has moved lie between the others, so that a run with greater numbers means nothing.)
     /// `end` is where the segment's batches end; `after` tells which segment follows another and where that ends.
     pub(super) fn look(
         &mut self,
@@ -232,30 +233,46 @@ impl Cache {
         end: u32,
         after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
     ) -> Looked {
+        self.find(stream, seq, from, end, after).unwrap_or_else(|looked| looked)
+    }
+
+    fn find(
+        &mut self,
+        stream: Incarnation,
+        seq: u64,
+        from: Position,
+        end: u32,
+        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
+    ) -> Result<Looked, Looked> {
         let mut position = from;
         loop {
             if position.offset() >= end {
-                return Looked::End;
+                return Ok(Looked::End);
             }
-            let bytes = match self.batch(position, end) {
-                Ok(bytes) => bytes,
-                Err(looked) => return looked,
+            let bytes = self.batch(position, end)?;
+            let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
+            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
+            let holds = |run: &Run<'_>| {
+                let RunEntry { kind, stream: of, first_seq, last_seq, .. } = run.entry;
+                kind == Kind::Messages && of == Some(stream) && (first_seq..=last_seq).contains(&seq)
             };
-            let batch = match parse(&bytes, &self.expect(position)) {
-                Ok(batch) => batch,
-                Err(flaw) => return Looked::Damaged { position, upto: None, flaw },
-            };
-            let found = batch.runs().find(|run| {
-                run.entry.kind == Kind::Messages && run.entry.stream == Some(stream) && run.entry.last_seq >= seq
-            });
+            let mut found = batch.runs().filter(holds).find(|run| run.entry.part.is_none_or(|part| part.commits));
+            if found.is_none()
+                && let Some(run) = batch.runs().find(holds)
+                && let Some(part) = run.entry.part
+            {
+                match run.entry.fragment || self.is_committed(part.transaction, position, end, &after)? {
+                    true => found = Some(run),
+                    false => {}
+                }
+            }
             if let Some(run) = found {
                 if run.entry.fragment {
-                    return self.assemble(stream, run.entry.first_seq, position, end, after);
+                    return self.assemble(stream, seq, position, end, after);
                 }
-                return match DecodedRun::decode(&run, position, &bytes) {
-                    Ok(run) => Looked::Run(self.keep(stream, run)),
-                    Err(flaw) => Looked::Damaged { position, upto: Some(run.entry.last_seq), flaw },
-                };
+                let damaged = |flaw| Looked::Damaged { position, upto: Some(run.entry.last_seq), flaw };
+                let decoded = DecodedRun::decode(&run, position, &bytes).map_err(damaged)?;
+                return Ok(Looked::Run(self.keep(stream, decoded)));
             }
             position = Position::new(position.segment(), position.offset() + batch.bytes());
         }
@@ -269,47 +286,67 @@ impl Cache {
         from: Position,
         mut end: u32,
         after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
-    ) -> Looked {
+    ) -> Result<Looked, Looked> {
         let mut assembler = Assembler::new(usize::MAX);
         let (mut position, mut record_bytes, mut births) = (from, 0, Vec::new());
         let damaged = |flaw| Looked::Damaged { position: from, upto: Some(seq), flaw };
         loop {
             if position.offset() >= end {
-                let Some((segment, next_end)) = after(position.segment()) else { return Looked::End };
+                let Some((segment, next_end)) = after(position.segment()) else { return Ok(Looked::End) };
                 (position, end) = (Position::new(segment, BLOCK_BYTES as u32), next_end);
+                continue;
             }
-            let bytes = match self.batch(position, end) {
-                Ok(bytes) => bytes,
-                Err(Looked::Damaged { flaw, .. }) => return damaged(flaw),
-                Err(looked) => return looked,
-            };
-            let batch = match parse(&bytes, &self.expect(position)) {
-                Ok(batch) => batch,
-                Err(flaw) => return damaged(flaw),
-            };
+            let bytes = self.batch(position, end).map_err(|looked| match looked {
+                Looked::Damaged { flaw, .. } => damaged(flaw),
+                looked => looked,
+            })?;
+            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
             for run in batch.runs() {
                 if run.entry.stream != Some(stream) || !run.entry.fragment || run.entry.first_seq != seq {
                     continue;
                 }
-                let records = match run.records() {
-                    Ok(records) => records,
-                    Err(flaw) => return damaged(flaw),
-                };
-                births.push(run.entry.birth.unwrap_or(position));
-                for record in records {
-                    let added = record.and_then(|record| {
-                        record_bytes += record.bytes;
-                        assembler.add(&run.entry, &record)
-                    });
-                    match added {
-                        Ok(None) => {}
-                        Ok(Some(message)) => {
-                            let run = DecodedRun::whole(&message, from, record_bytes, Some(births.into()));
-                            return Looked::Run(self.keep(stream, run));
-                        }
-                        Err(flaw) => return damaged(flaw),
+                for record in run.records().map_err(damaged)? {
+                    let record = record.map_err(damaged)?;
+                    if record.fragment.is_some_and(|fragment| fragment.index == 0) {
+                        // What came before was never completed.
+                        (record_bytes, births) = (0, Vec::new());
+                    }
+                    record_bytes += record.bytes;
+                    births.push(run.entry.birth.unwrap_or(position));
+                    if let Some(message) = assembler.add(&run.entry, &record).map_err(damaged)? {
+                        let run = DecodedRun::whole(&message, from, record_bytes, Some(births.into()));
+                        return Ok(Looked::Run(self.keep(stream, run)));
                     }
                 }
+            }
+            position = Position::new(position.segment(), position.offset() + batch.bytes());
+        }
+    }
+
+    /// Whether a transaction one run of which lies in the batch at `position` was completed: a crash may have left only
+    /// its beginning.
+    fn is_committed(
+        &mut self,
+        transaction: Transaction,
+        mut position: Position,
+        mut end: u32,
+        after: &impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
+    ) -> Result<bool, Looked> {
+        loop {
+            if position.offset() >= end {
+                let Some((segment, next_end)) = after(position.segment()) else { return Ok(false) };
+                (position, end) = (Position::new(segment, BLOCK_BYTES as u32), next_end);
+                continue;
+            }
+            let bytes = self.batch(position, end)?;
+            let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
+            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
+            let parts = batch.runs().filter_map(|run| run.entry.part).filter(|part| part.transaction == transaction);
+            // Its runs lie in neighbouring batches.
+            match parts.map(|part| part.commits).max() {
+                Some(true) => return Ok(true),
+                Some(false) => {}
+                None => return Ok(false),
             }
             position = Position::new(position.segment(), position.offset() + batch.bytes());
         }

@@ -4,7 +4,7 @@ use super::reads::Fetched;
 use super::{ConsumerKey, DELTA, Outlet, SLICE, Store, Wake, head};
 use crate::consumer::{Event, Found, Step, Target, Want};
 use crate::log::{Incarnation, Kind, Pending, PlacedRun, Time, Urgency};
-use crate::stream::{Lookup, Retention};
+use crate::stream::{Block, Lookup, Retention};
 use crate::subject::matches;
 
 /// Counting the messages that a consumer with filters will get.
@@ -218,7 +218,14 @@ impl Store {
             let (block, any) = match lookup {
                 Lookup::None => return Search::Dry,
                 Lookup::Found { block, .. } => (block, true),
-                Lookup::Read(block) => (block, false),
+                // From its first message that is there.
+                Lookup::Read(Block { from, upto, .. }) => match slot.stream.next(from) {
+                    Lookup::Found { seq: first, block } if first <= upto => (Block { upto, ..block }, false),
+                    _ => {
+                        seq = upto + 1;
+                        continue;
+                    }
+                },
             };
             let current = entry.current.clone().filter(|run| run.first_seq <= block.from && run.last_seq >= block.from);
             let run = match current {

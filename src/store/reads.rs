@@ -12,7 +12,7 @@ const READ_RETRY_NS: i64 = 1_000_000_000;
 
 /// The outcome of a fetch.
 pub(super) enum Fetched {
-    /// The run that holds the message, or the first behind it.
+    /// The run that holds the message.
     Run(Arc<DecodedRun>),
     /// It is being read.
     Wait,
@@ -144,12 +144,11 @@ impl Store {
     /// Details of the needed messages of a block; `None` if they are being read.
     fn details(&mut self, of: Incarnation, block: &Block) -> Option<Vec<Detail>> {
         let mut details = Vec::new();
-        let (mut seq, mut near) = (block.from, None);
-        while seq <= block.upto {
+        let (mut from, mut near) = (block.from, None);
+        while let Some(seq) = self.streams.get(&of)?.stream.next_needed(from).filter(|seq| *seq <= block.upto) {
             match self.fetch(of, seq, block.position, near.as_ref(), Wake::Stream(of)) {
                 Fetched::Wait => return None,
-                Fetched::Lost(None) => break,
-                Fetched::Lost(Some(upto)) => seq = upto + 1,
+                Fetched::Lost(upto) => from = upto.unwrap_or(seq).max(seq) + 1,
                 Fetched::Run(run) => {
                     let stream = &self.streams.get(&of)?.stream;
                     for index in run.index_of(seq).. {
@@ -169,7 +168,7 @@ impl Store {
                             });
                         }
                     }
-                    seq = run.last_seq.max(seq) + 1;
+                    from = run.last_seq.max(seq) + 1;
                     near = Some(run);
                 }
             }

@@ -215,6 +215,14 @@ impl Stream {
         if from > visible { 0 } else { self.live_in(from..=visible) }
     }
 
+    /// The first message at or after `from` that [`Stream::is_needed`].
+    #[must_use]
+    pub fn next_needed(&self, from: u64) -> Option<u64> {
+        let live = self.deleted.next_absent(from.max(self.first));
+        let owed = self.owed.next_present(from);
+        [Some(live).filter(|seq| *seq <= self.last), owed].into_iter().flatten().min()
+    }
+
     /// Where the log holds a message that [`Stream::is_needed`]: the batch at which its stretch of the index begins.
     #[must_use]
     pub fn place_of(&self, seq: u64) -> Option<Position> {

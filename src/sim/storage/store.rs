@@ -310,6 +310,9 @@ impl World {
                 None => self.step(),
             }
         };
+        if std::env::var("DBG").is_ok() {
+            eprintln!("check {of:?} {state:?} model last {} messages {} bytes {}", model.last, model.messages.len(), model.bytes());
+        }
         if state.last_seq != model.last || state.messages != model.messages.len() as u64 || state.bytes != model.bytes() {
             return false;
         }
@@ -331,6 +334,9 @@ impl World {
             }
             let expected = model.messages.get(&seq).map(|(subject, payload)| (subject_of(*subject), payload.clone()));
             if found != expected {
+                if std::env::var("DBG").is_ok() {
+                    eprintln!("check {of:?} {seq} found {:?} expected {:?} notices {:?}", found.map(|f| f.1.len()), expected.map(|f| f.1.len()), self.face.notices);
+                }
                 return false;
             }
         }
