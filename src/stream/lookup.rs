@@ -207,9 +207,6 @@ impl Stream {
     }
 }
 
-/// Messages of a stream in memory that are looked at in one step.
-const MEMORY_BLOCK: u64 = 1024;
-
 impl Stream {
     /// Messages from `from` on that readers may see.
     #[must_use]
@@ -235,3 +232,6 @@ impl Stream {
         self.index.stretch(seq).filter(|stretch| stretch.entry.first_seq <= seq).map(|stretch| stretch.entry.position)
     }
 }
+
+/// Messages of a stream in memory that are looked at in one step.
+const MEMORY_BLOCK: u64 = 1024;

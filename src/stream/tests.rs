@@ -187,11 +187,11 @@ fn expiry_asks_for_a_timer_only_when_something_expires() {
     world.publish("a");
     world.state();
     assert_eq!(world.stream.next_deadline(), None);
-    let expires = Some(world.now + 1_000_000_000);
-    world.admit(&Inbound { subject: b"b", expires, ..Inbound::default() }).unwrap();
+    let expires = world.now + 1_000_000_000;
+    world.admit(&Inbound { subject: b"b", expires: Some(expires), ..Inbound::default() }).unwrap();
     world.state();
     let deadline = world.stream.next_deadline().expect("something expires");
-    assert!(deadline > expires.unwrap() && deadline < expires.unwrap() + 200_000_000);
+    assert!(deadline > expires && deadline < expires + 200_000_000);
     world.now = deadline;
     assert_eq!(world.state().messages, 1);
     assert_eq!(world.expired, vec![(b"b".to_vec(), 2)], "the subject's last message went by its time");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::log::{BatchNo, Detail, Durable, Kind, PlacedRun};
+use crate::log::{Detail, Durable, Kind, PlacedRun};
 
 pub(super) const MS: i64 = 1_000_000;
 /// As in `expiry.rs`.
