@@ -34,8 +34,8 @@ pub struct CheckpointEnd {
     pub previous: Option<Position>,
     /// No incarnation has this number or a greater one yet, as far as the checkpoint knows.
     pub next_incarnation: u64,
-    /// Segments in use: their numbers, bytes of records of messages in them, and how many of those were dead.
-    pub segments: Vec<(SegmentNo, u64, u64)>,
+    /// Segments in use: their numbers, and bytes of records of messages in them.
+    pub segments: Vec<(SegmentNo, u64)>,
     /// The chunks of each snapshot: the batches they lie in, in order.
     pub snapshots: Vec<(Incarnation, Vec<Position>)>,
 }
@@ -54,10 +54,9 @@ impl CheckpointEnd {
         put(self.previous.map_or(0, Position::to_bits));
         put(self.next_incarnation);
         put(self.segments.len() as u64);
-        for (segment, records, dead) in &self.segments {
+        for (segment, records) in &self.segments {
             put(segment.0.into());
             put(*records);
-            put(*dead);
         }
         put(self.snapshots.len() as u64);
         for (stream, chunks) in &self.snapshots {
@@ -85,7 +84,7 @@ impl CheckpointEnd {
             snapshots: Vec::new(),
         };
         for _ in 0..take()? {
-            end.segments.push((SegmentNo(u32::try_from(take()?).ok()?), take()?, take()?));
+            end.segments.push((SegmentNo(u32::try_from(take()?).ok()?), take()?));
         }
         for _ in 0..take()? {
             let stream = Incarnation::new(take()?)?;
@@ -202,7 +201,7 @@ impl Checkpoints {
         &mut self,
         proof: &Durable,
         next_incarnation: u64,
-        segments: impl Iterator<Item = (SegmentNo, u64, u64)>,
+        segments: impl Iterator<Item = (SegmentNo, u64)>,
     ) -> Option<Vec<u8>> {
         let writing = self.writing.as_mut()?;
         if writing.end.is_some() || !writing.last.is_some_and(|last| proof.covers(last)) {

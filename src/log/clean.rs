@@ -101,6 +101,13 @@ impl Log {
         }
     }
 
+    /// A log that was just opened: a stream needs so many bytes of records in that segment, beside what others need.
+    pub fn occupied(&mut self, segment: SegmentNo, record_bytes: u64) {
+        if let Some(segment) = self.segments.in_use.get_mut(&segment) {
+            segment.dead = segment.dead.saturating_sub(record_bytes);
+        }
+    }
+
     /// The segment whose cleaning gains most, if any is worth it.
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {

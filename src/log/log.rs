@@ -794,7 +794,7 @@ impl Log {
         }
         self.checkpoints.flushed(written, &runs);
         self.recycle_retired(events);
-        let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records, segment.dead));
+        let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records));
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
             self.checkpoints.end_appended(pending);

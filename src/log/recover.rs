@@ -18,7 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::aligned::AlignedBuf;
-use super::batch::{Expect, Next, Run, parse, parse_directory};
+use super::batch::{Batch, Expect, Next, Run, parse, parse_directory};
 use super::checkpoint::{Checkpoint, CheckpointEnd, Checkpoints, parse_chunk};
 use super::entry::Transaction;
 use super::flaw::{Defect, Flaw};
@@ -341,16 +341,15 @@ pub fn recover<F: Files, V: Visitor>(
     next_incarnation = next_incarnation.max(walked.greatest_incarnation + 1);
     opening.flush(&end)?;
     opening.fill(&mut table, Some(&end));
-    let known = content.iter().flat_map(|content| &content.segments);
-    for (no, records, dead) in known {
-        if let Some(segment) = table.in_use.get_mut(no) {
-            (segment.records, segment.dead) = (*records, *dead);
-        }
-    }
-    for (no, records) in walked.records {
+    let known = content.iter().flat_map(|content| &content.segments).copied();
+    for (no, records) in known.chain(walked.records) {
         if let Some(segment) = table.in_use.get_mut(&no) {
             segment.records = segment.records.max(records);
         }
+    }
+    for segment in table.in_use.values_mut() {
+        // Whoever opens the streams says what is needed of it.
+        segment.dead = segment.records;
     }
     let beginnings = Beginnings {
         segments: table,
@@ -671,9 +670,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                 Step::Batch(batch) => {
                     self.batches += 1;
                     teller.walked.bytes += u64::from(batch.bytes());
-                    for run in batch.runs() {
-                        teller.tell(&run, batch.head().position, visitor);
-                    }
+                    teller.tell_batch(&batch, visitor);
                 }
                 Step::Damaged(Damage { offset, end, batches, .. }) => teller.repairs.push(Repair::LostBatches {
                     slot: found.slot,
@@ -746,21 +743,38 @@ struct Teller {
 }
 
 impl Teller {
-    fn tell(&mut self, run: &Run<'_>, position: Position, visitor: &mut impl Visitor) {
-        let Some(placed) = run.entry.placed(position) else { return };
-        let stream = placed.stream;
-        self.walked.greatest_incarnation = self.walked.greatest_incarnation.max(stream.get());
-        if placed.kind == Kind::Snapshot {
-            // From here on everything counts.
-            if self.snapshots.get(&stream) == Some(&position) {
-                self.snapshots.remove(&stream);
+    /// Removals first: they tell after which message they came.
+    fn tell_batch(&mut self, batch: &Batch<'_>, visitor: &mut impl Visitor) {
+        let position = batch.head().position;
+        let mut runs = Vec::new();
+        for run in batch.runs() {
+            let Some(placed) = run.entry.placed(position) else { continue };
+            let stream = placed.stream;
+            self.walked.greatest_incarnation = self.walked.greatest_incarnation.max(stream.get());
+            if placed.kind == Kind::Snapshot {
+                // From here on everything counts.
+                if self.snapshots.get(&stream) == Some(&position) {
+                    self.snapshots.remove(&stream);
+                }
+                continue;
             }
-            return;
+            let effect = if self.snapshots.contains_key(&stream) { Effect::PlaceOnly } else { Effect::Whole };
+            runs.push((run, placed, effect));
         }
+        let is_removal = |placed: &PlacedRun| placed.kind == Kind::Removal;
+        for (run, placed, effect) in runs.iter().filter(|(_, placed, _)| is_removal(placed)) {
+            self.tell(run, placed, *effect, visitor);
+        }
+        for (run, placed, effect) in runs.iter().filter(|(_, placed, _)| !is_removal(placed)) {
+            self.tell(run, placed, *effect, visitor);
+        }
+    }
+
+    fn tell(&mut self, run: &Run<'_>, placed: &PlacedRun, effect: Effect, visitor: &mut impl Visitor) {
+        let placed = *placed;
         if placed.kind == Kind::Messages {
-            *self.walked.records.entry(position.segment()).or_default() += u64::from(placed.content_bytes);
+            *self.walked.records.entry(placed.position.segment()).or_default() += u64::from(placed.content_bytes);
         }
-        let effect = if self.snapshots.contains_key(&stream) { Effect::PlaceOnly } else { Effect::Whole };
         let content = match run.content() {
             Ok(content) => content,
             Err(flaw) => {

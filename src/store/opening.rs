@@ -49,7 +49,7 @@ impl Store {
         let recovered = recover(files, id, store, options.log, &mut opening)?;
         let report = Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
         let mut opened = Self::with_log(recovered.log, store, options);
-        let mut sink = ReplaySink::default();
+        let mut sink = ReplaySink;
         for slot in opening.streams.values_mut() {
             slot.stream.replayed(&mut sink);
             let (first, last) = (slot.stream.first_seq(), slot.stream.last_seq());
@@ -60,8 +60,8 @@ impl Store {
                 entry.consumer.opened(now, |_| slot.stream.last_time());
             }
         }
-        for (segment, bytes) in opening.sink.dead.into_iter().chain(sink.dead) {
-            opened.log.dead(segment, bytes);
+        for slot in opening.streams.values() {
+            slot.stream.occupied().for_each(|(segment, bytes)| opened.log.occupied(segment, bytes));
         }
         opened.kept = opening.kept;
         opened.streams = opening.streams;
@@ -181,10 +181,8 @@ impl Visitor for Opening {
         _: Effect,
         messages: &mut dyn Iterator<Item = Result<(Message<'a>, u32), Flaw>>,
     ) {
-        let Some(slot) = self.streams.get_mut(&run.stream) else {
-            self.sink.dead.push((run.position.segment(), run.content_bytes.into()));
-            return;
-        };
+        // A stream that has ended since the messages were written.
+        let Some(slot) = self.streams.get_mut(&run.stream) else { return };
         let mut flawed = false;
         let sound = messages.map_while(|message| message.inspect_err(|_| flawed = true).ok());
         slot.stream.replay(run, sound, &mut self.sink);
@@ -221,11 +219,9 @@ fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
-/// Nothing is appended while a log is read.
+/// Nothing is appended while a log is read. What is needed of each segment is known when all is read.
 #[derive(Debug, Default)]
-struct ReplaySink {
-    dead: Vec<(SegmentNo, u64)>,
-}
+struct ReplaySink;
 
 impl Sink for ReplaySink {
     fn message(&mut self, _: u64, _: &Message<'_>) -> Result<Appended, Full> {
@@ -240,9 +236,7 @@ impl Sink for ReplaySink {
         Err(Full)
     }
 
-    fn dead(&mut self, segment: SegmentNo, bytes: u64) {
-        self.dead.push((segment, bytes));
-    }
+    fn dead(&mut self, _: SegmentNo, _: u64) {}
 
     fn removed(&mut self, _: RangeInclusive<u64>) {}
 }

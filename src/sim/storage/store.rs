@@ -284,6 +284,7 @@ impl World {
         for _ in 0..20_000 {
             let mut requests = Vec::new();
             let Next { again, deadline } = self.store.turn(self.now, &mut self.face, &mut requests);
+            if std::env::var("DBG").is_ok() { eprintln!("settle {} again {again} {deadline:?} {requests:?}", self.now); }
             self.acknowledge();
             self.disk.submit(&mut requests);
             if let Some((id, outcome)) = self.disk.step() {
