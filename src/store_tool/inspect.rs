@@ -84,7 +84,7 @@ pub struct SegmentFacts {
     pub message_records: u64,
     /// Bytes of those.
     pub message_bytes: u64,
-    /// Bytes of those that are not known to be removed or moved.
+    /// Bytes of those that live, as the streams count: single records that were removed may have been guessed.
     pub live_bytes: u64,
     /// Whether it ends with a footer: nothing more is written to it.
     pub sealed: bool,
@@ -208,9 +208,11 @@ fn inspect_log(directory: &StoreDirectory, log: LogId) -> Result<LogFacts, Unusa
     let slots = files.slots().map_err(|fault| refused(crate::log::recover::Refusal::Unlistable(fault)))?;
     facts.file_bytes = slots.iter().map(|(_, bytes)| bytes).sum();
     let mut reading = Reading::open(files, log, directory.store(), last).map_err(refused)?;
-    for open in reading.store().log().segments() {
-        if let Some(segment) = facts.segments.iter_mut().find(|segment| segment.segment == open.segment.0) {
-            segment.live_bytes = open.live;
+    let store = reading.store();
+    let occupied = store.streams().filter_map(|of| store.stream(of)).flat_map(|stream| stream.occupied());
+    for (no, bytes) in occupied {
+        if let Some(segment) = facts.segments.iter_mut().find(|segment| segment.segment == no.0) {
+            segment.live_bytes += bytes;
         }
     }
     let report = reading.report();
