@@ -280,7 +280,7 @@ fn verify_passes_what_has_been_cleaned() {
         let mut writer = Writer::new(directory.path(), 0);
         let few = writer.stream("FEW", Config { max_messages: Some(100), ..Config::default() });
         let all = writer.stream("ALL", Config::default());
-        for seq in 1..=60_000 {
+        for seq in 1..=200_000 {
             writer.publish(few, "few", &payload(seq));
             if seq % 100 == 0 {
                 writer.publish(all, "all", &payload(seq));
@@ -288,13 +288,13 @@ fn verify_passes_what_has_been_cleaned() {
             }
         }
         let segments = writer.store.log().segments().collect::<Vec<_>>();
-        assert!(segments[0].segment.0 > 1 && segments.len() < 12, "nothing was cleaned: {segments:?}");
+        assert!(segments[0].segment.0 > 1, "nothing was cleaned: {segments:?}");
         if clean {
             writer.stop();
         }
         let verified = tool("verify", directory.path(), &[]);
         assert_eq!((verified.code, &*verified.stderr), (Some(0), ""), "{}", verified.stdout);
-        for (name, first, count) in [("FEW", 59_901, 100), ("ALL", 1, 600)] {
+        for (name, first, count) in [("FEW", 199_901, 100), ("ALL", 1, 2_000)] {
             let dumped = tool("dump", directory.path(), &[name]);
             let lines = json_lines(&dumped.stdout);
             assert_eq!((dumped.code, lines.len(), &lines[0]["seq"]), (Some(0), count, &Value::from(first)));

@@ -3,7 +3,7 @@
 //! Each segment is read from its first block to where it ends: the chain of heads, each head, each directory, the checksum
 //! of each run, each record, and the order of sequence numbers. Then the log is opened as a server would open it, which
 //! tries the checkpoint and makes sense of control records; and each message that the opened log takes for living must
-//! have been among those that were read and found sound.
+//! have been found sound in the segment where the log has it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,7 +18,8 @@ use crate::log::checkpoint::CheckpointEnd;
 use crate::log::recover::survey::{FoundSegment, HiddenEnd, Survey, survey};
 use crate::log::recover::{Files, Repair};
 use crate::log::{
-    Batch, Depth, Flaw, Incarnation, Kind, LogId, Next, PlacedRun, Position, Run, Seal, Slot, Step, Time, Transaction,
+    Batch, Depth, Flaw, Incarnation, Kind, LogId, Next, PlacedRun, Position, Run, Seal, SegmentNo, Slot, Step, Time,
+    Transaction,
 };
 use crate::stream::Lookup;
 
@@ -119,7 +120,7 @@ pub enum Problem {
         /// First and last number.
         seqs: (u64, u64),
     },
-    /// Messages that live can be read nowhere.
+    /// Messages that live are not where the log has them, or cannot be read there.
     Unreadable {
         /// The stream.
         stream: Incarnation,
@@ -272,8 +273,8 @@ struct Audit {
     problems: Vec<Problem>,
     /// When the last batch was written.
     time: Time,
-    /// Messages that are sound.
-    seen: HashMap<Incarnation, RoaringTreemap>,
+    /// Messages that are sound, by stream and by the segment in which they, or their first parts, lie.
+    seen: HashMap<(Incarnation, SegmentNo), RoaringTreemap>,
     /// The last number of each stream where it was first written.
     last: HashMap<Incarnation, u64>,
     /// The same before batches that were lost.
@@ -285,9 +286,12 @@ struct Audit {
 struct Open {
     sound: bool,
     moved: bool,
+    /// Where it begins.
+    segment: SegmentNo,
     first_seq: u64,
     last_seq: u64,
-    seqs: Vec<u64>,
+    /// Messages and where they, or their first parts, lie.
+    seqs: Vec<(SegmentNo, u64)>,
     /// Of a message in parts: the next part, and how many there are.
     parts: (u32, u32),
 }
@@ -406,7 +410,7 @@ impl Audit {
         let entry = &run.entry;
         let Some(placed) = entry.placed(position) else { return Ok(()) };
         let Some(part) = entry.part else {
-            let seen = self.seen.entry(placed.stream).or_default();
+            let seen = self.seen.entry((placed.stream, position.segment())).or_default();
             for record in run.records()? {
                 seen.insert(record?.message.seq);
                 self.messages += 1;
@@ -417,6 +421,7 @@ impl Audit {
         let open = self.open.entry(part.transaction).or_insert(Open {
             sound: true,
             moved: entry.birth.is_some(),
+            segment: position.segment(),
             first_seq: entry.first_seq,
             last_seq: entry.last_seq,
             seqs: Vec::new(),
@@ -427,12 +432,12 @@ impl Audit {
         for record in run.records()? {
             let record = record?;
             match record.fragment {
-                None => open.seqs.push(record.message.seq),
+                None => open.seqs.push((position.segment(), record.message.seq)),
                 Some(number) => {
                     open.sound &= number.index == open.parts.0;
                     open.parts = (number.index + 1, number.count);
                     if open.parts.0 == open.parts.1 {
-                        open.seqs.push(record.message.seq);
+                        open.seqs.push((open.segment, record.message.seq));
                     }
                 }
             }
@@ -442,7 +447,9 @@ impl Audit {
         {
             self.messages += open.seqs.len() as u64;
             if open.sound && open.parts.0 == open.parts.1 {
-                self.seen.entry(placed.stream).or_default().extend(open.seqs);
+                for (segment, seq) in open.seqs {
+                    self.seen.entry((placed.stream, segment)).or_default().insert(seq);
+                }
             }
             let moved_from = placed.moved_from.filter(|_| open.moved);
             self.order(&PlacedRun { first_seq: open.first_seq, last_seq: open.last_seq, moved_from, ..placed }, slot);
@@ -479,15 +486,15 @@ impl Audit {
         if report.senseless > 0 {
             self.problems.push(Problem::SenselessRecords(report.senseless));
         }
-        let none = RoaringTreemap::new();
         for of in reading.store().streams() {
             let Some(stream) = reading.store().stream(of).filter(|stream| !stream.config().is_memory()) else {
                 continue;
             };
-            let seen = self.seen.get(&of).unwrap_or(&none);
             let (mut from, mut seqs) = (stream.first_seq(), Vec::new());
-            while let Lookup::Found { seq, .. } = stream.next(from) {
-                if !seen.contains(seq) {
+            while let Lookup::Found { seq, block } = stream.next(from) {
+                let segment = block.position.map(|position| position.segment());
+                let seen = segment.and_then(|segment| self.seen.get(&(of, segment)));
+                if !seen.is_some_and(|seen| seen.contains(seq)) {
                     describe::push(&mut seqs, seq);
                 }
                 from = seq + 1;
