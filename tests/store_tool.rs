@@ -294,11 +294,8 @@ fn verify_passes_what_has_been_cleaned() {
         }
         let verified = tool("verify", directory.path(), &[]);
         assert_eq!((verified.code, &*verified.stderr), (Some(0), ""), "{}", verified.stdout);
-        for (name, first, count) in [("FEW", 199_901, 100), ("ALL", 1, 2_000)] {
-            let dumped = tool("dump", directory.path(), &[name]);
-            let lines = json_lines(&dumped.stdout);
-            assert_eq!((dumped.code, lines.len(), &lines[0]["seq"]), (Some(0), count, &Value::from(first)));
-        }
+        let lines = json_lines(&tool("dump", directory.path(), &["FEW"]).stdout);
+        assert_eq!((lines.len(), &lines[0]["seq"]), (100, &Value::from(199_901)));
         let inspected: Value = serde_json::from_str(&tool("inspect", directory.path(), &["--json"]).stdout).unwrap();
         assert_eq!(inspected["logs"][0]["streams"][0]["messages"], 100);
     }
@@ -480,7 +477,7 @@ fn verify_finds_each_flipped_bit() {
 
 /// What checksums cover: heads of segments, heads and directories of batches, and contents of runs.
 fn checked_bytes(directory: &Path) -> Vec<(u32, std::ops::Range<u64>)> {
-    let store = StoreDirectory::open(directory).unwrap();
+    let store = StoreDirectory::open(directory).expect("the store should open");
     let mut files = store.files(LogId(0), &|_| {});
     let mut checked = Vec::new();
     survey(&mut files, LogId(0), STORE, |survey| {
@@ -501,7 +498,7 @@ fn checked_bytes(directory: &Path) -> Vec<(u32, std::ops::Range<u64>)> {
             });
         }
     })
-    .unwrap();
+    .expect("the log should open");
     checked
 }
 
