@@ -251,6 +251,7 @@
 //! | [`server`] | shards on their threads, and the handle to steer them |
 //! | [`control`] | start, signals, drain, lame duck, reload |
 //! | [`cli`] | arguments and file to options: the table of flags, help |
+//! | [`store_tool`] | looking at a stopped store: inspect, verify, dump |
 //!
 //! Still to come are the layers that store and replicate: the segmented log, streams and consumers with JetStream and
 //! NATS Streaming as their faces, and routes, gateways and leafnodes to other servers, for which a socket will stand
@@ -274,6 +275,7 @@ pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod store;
+pub mod store_tool;
 pub mod stream;
 pub mod subject;
 pub mod tls;

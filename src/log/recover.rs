@@ -12,6 +12,8 @@
 //!
 //! Nothing is written. Opening the same bytes again finds the same.
 
+pub mod survey;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 

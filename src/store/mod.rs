@@ -639,6 +639,9 @@ impl Store {
     }
 
     fn proven(&mut self, proof: &Durable) {
+        self.proof = Some(*proof);
+        // What was moved may be flushed now.
+        self.cleaner.awake = true;
         while let Some((_, wake)) = self.unproven.pop_front_if(|(pending, _)| proof.covers(*pending)) {
             match wake {
                 Wake::Stream(of) => {
