@@ -68,6 +68,8 @@ impl Default for Options {
 const BATCH_BYTES: usize = 512 << 10;
 /// One commit takes so many bytes at most: while it is on its way nothing else is acknowledged.
 const COMMIT_BYTES: usize = 8 << 20;
+/// And so many batches: the kernel takes at most 1024 buffers in one write.
+const COMMIT_BATCHES: usize = 512;
 /// An idle log tells on disk how far it is flushed after this time, so that later damage to the last batch cannot pass
 /// for a torn tail.
 const MARK_NS: i64 = 100_000_000;
@@ -623,7 +625,7 @@ impl Log {
             let laid = self.lay_out(now, closed.body, &mut after);
             data.push(Arc::clone(&laid.image));
             commit.batches.push((laid, closed.pending));
-            if bytes >= COMMIT_BYTES {
+            if bytes >= COMMIT_BYTES || commit.batches.len() >= COMMIT_BATCHES {
                 break;
             }
         }

@@ -37,7 +37,7 @@ pub enum Request {
         /// Where the first one goes: bytes from the beginning of the file, a multiple of
         /// [`BLOCK_BYTES`](super::BLOCK_BYTES).
         offset: u32,
-        /// Whole blocks each.
+        /// Whole blocks each; at most 1024 of them, as the kernel takes no more at once.
         data: Vec<Arc<AlignedBuf>>,
     },
     /// Read a range.
@@ -48,7 +48,7 @@ pub enum Request {
         slot: Slot,
         /// A multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES).
         offset: u32,
-        /// A multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES); the answer is shorter only at the end of the file.
+        /// A multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES). All of them are there; fewer are a failure.
         bytes: u32,
     },
     /// Remove the file of a slot.
@@ -58,6 +58,16 @@ pub enum Request {
         /// The file.
         slot: Slot,
     },
+}
+
+impl Request {
+    /// What comes back with its outcome.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        match self {
+            Self::Prepare { id, .. } | Self::Commit { id, .. } | Self::Read { id, .. } | Self::Remove { id, .. } => *id,
+        }
+    }
 }
 
 /// How a request ended.

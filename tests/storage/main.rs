@@ -1,0 +1,5 @@
+//! Stores on real files: processes that are killed, and files that are damaged.
+
+mod content;
+mod damage;
+mod kill;
