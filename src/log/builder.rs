@@ -46,7 +46,6 @@ pub struct BatchBuilder {
     current: Option<usize>,
     /// Bytes of all contents, each rounded up.
     contents: usize,
-    scratch: Vec<u8>,
 }
 
 /// Neighbouring bytes of one run.
@@ -62,6 +61,7 @@ struct OpenRun {
     class: Class,
     birth: Option<Position>,
     commits: bool,
+    piece: u32,
     count: u32,
     bytes: usize,
     first_seq: u64,
@@ -127,6 +127,12 @@ impl BatchBuilder {
     pub fn moved(&mut self, stream: Incarnation, birth: Position, first_live: u64, m: &Message<'_>) -> u32 {
         let class = Class { birth: Some(birth.segment()), ..Class::messages(stream) };
         self.append(class, Some(birth), first_live, m, None)
+    }
+
+    /// What comes next of that stream opens another run.
+    pub fn end_run(&mut self, stream: Incarnation) {
+        self.latest.remove(&Some(stream));
+        self.current = None;
     }
 
     /// Appends a part of a large message, which the last part commits. `birth` is that of a message that is moved.
@@ -264,6 +270,9 @@ impl BatchBuilder {
             let subject = start + bytes - body;
             run.subject = (subject as u32, (subject + m.subject.len()) as u32);
         }
+        if run.count == 0 {
+            run.piece = fragment.map_or(0, |fragment| fragment.index);
+        }
         run.last_seq = m.seq;
         run.last_time = m.time;
         run.first_live = run.first_live.max(first_live);
@@ -358,6 +367,7 @@ impl OpenRun {
             class,
             birth: None,
             commits: false,
+            piece: 0,
             count: 0,
             bytes: 0,
             first_seq: seq,
@@ -396,6 +406,7 @@ impl OpenRun {
             last_time: if of_messages { self.last_time } else { head.time },
             birth: self.birth,
             fragment: self.class.fragment,
+            piece: self.piece,
             part: self.class.transaction.map(|transaction| Part { transaction, commits: self.commits }),
             codec: 0,
             cipher: 0,

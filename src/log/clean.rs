@@ -94,6 +94,12 @@ impl Log {
         Some((*no, segment.end))
     }
 
+    /// The next message of that stream that is moved opens another run: a moved run holds every message between its first
+    /// and its last that is needed.
+    pub fn end_run(&mut self, stream: Incarnation) {
+        self.open.end_run(stream);
+    }
+
     /// So many bytes of records of messages in that segment are needed no longer.
     pub fn dead(&mut self, segment: SegmentNo, record_bytes: u64) {
         if let Some(segment) = self.segments.in_use.get_mut(&segment) {

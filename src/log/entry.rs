@@ -58,6 +58,8 @@ pub struct RunEntry {
     pub birth: Option<Position>,
     /// Whether its records are parts of one message.
     pub fragment: bool,
+    /// The number of the first such part, counted from zero; zero for whole messages.
+    pub piece: u32,
     /// The transaction it belongs to.
     pub part: Option<Part>,
     /// How the content is packed; zero for plain, the only one of this version.
@@ -84,6 +86,7 @@ impl RunEntry {
             count: self.count,
             content_bytes: self.bytes,
             moved_from: self.birth,
+            piece: self.piece,
         })
     }
 
@@ -109,6 +112,7 @@ impl RunEntry {
         put(out, 64, self.birth.map_or(0, Position::to_bits).to_le_bytes());
         put(out, 72, transaction.to_le_bytes());
         put(out, 100, self.content_crc.to_le_bytes());
+        put(out, 116, self.piece.to_le_bytes());
     }
 
     /// Reads the entry at the front of `from`, of a batch that begins at `batch` of the segment and whose contents
@@ -157,6 +161,7 @@ impl RunEntry {
             codec,
             cipher,
             content_crc: u32_at(from, 100),
+            piece: u32_at(from, 116),
         };
         if kind == Kind::Messages {
             let span = entry.last_seq.checked_sub(entry.first_seq);

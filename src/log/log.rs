@@ -192,7 +192,7 @@ pub struct Log {
     id: LogId,
     store: StoreId,
     options: Options,
-    open: BatchBuilder,
+    pub(super) open: BatchBuilder,
     /// What is appended now is in this one.
     open_pending: Pending,
     /// When the open batch was begun, and how urgent it is.

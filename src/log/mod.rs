@@ -46,8 +46,8 @@
 //!    2  1  codec: 0                  40  8  first live sequence        96  4  key: reserved
 //!    3  1  cipher: 0                        number of the stream      100  4  checksum of the content
 //!    4  4  records                   48  8  time of the first         104 12  nonce: reserved
-//!    8  4  where its content begins  56  8  time of the last          116 12  reserved
-//!          in the batch              64  8  birth: position where a
+//!    8  4  where its content begins  56  8  time of the last          116  4  number of the part
+//!          in the batch              64  8  birth: position where a   120  8  reserved
 //!   12  4  bytes of its content             moved run was first
 //!   16  8  stream (0: the log's own)
 //! ```

@@ -815,6 +815,10 @@ impl Teller {
             }
             return;
         }
+        if first.piece > 0 {
+            // It began before the walk did: the snapshot knows it, and where its beginning is.
+            return runs.iter().for_each(|(piece, ..)| visitor.piece(piece));
+        }
         let mut assembler = Assembler::new(usize::MAX);
         let mut record_bytes = 0;
         for (placed, _, _, entry, content) in runs {
@@ -827,7 +831,7 @@ impl Teller {
                     Ok(None) => {}
                     Ok(Some(message)) => {
                         // The message is where its first part is.
-                        let whole = PlacedRun { count: 1, content_bytes: record_bytes, ..*first };
+                        let whole = *first;
                         visitor.messages(&whole, *effect, &mut std::iter::once(Ok((message, record_bytes))));
                         runs[1..].iter().for_each(|(piece, ..)| visitor.piece(piece));
                     }

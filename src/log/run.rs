@@ -88,6 +88,8 @@ pub struct PlacedRun {
     pub content_bytes: u32,
     /// For a run that cleaning has moved: where its messages were first.
     pub moved_from: Option<Position>,
+    /// Which part of a message it holds, counted from zero; zero for whole ones too.
+    pub piece: u32,
 }
 
 /// What removing a message needs to know about it, and is not kept in memory for each.

@@ -175,6 +175,9 @@ pub(super) struct Cache {
     clock: u64,
 }
 
+/// Runs in memory that one look-up tries.
+const RUNS_LOOKED_AT: usize = 8;
+
 /// Bytes of a read: enough for the disk to be at full speed with a few of them.
 pub(super) const READ_BYTES: u32 = 512 << 10;
 
@@ -214,10 +217,10 @@ impl Cache {
     /// The decoded run that holds a number of a stream, if it is in memory.
     pub(super) fn run(&mut self, stream: Incarnation, seq: u64) -> Option<Arc<DecodedRun>> {
         self.clock += 1;
-        let (_, cached) = self.runs.range_mut((stream, seq)..=(stream, u64::MAX)).next()?;
-        if cached.run.first_seq > seq {
-            return None;
-        }
+        // Ranges of runs that were moved overlap others; one that holds the number is usually the first.
+        let behind = self.runs.range_mut((stream, seq)..=(stream, u64::MAX)).take(RUNS_LOOKED_AT);
+        let (_, cached) =
+            behind.map(|(key, cached)| (key, cached)).find(|(_, cached)| cached.run.find(seq).is_some())?;
         cached.used = self.clock;
         Some(Arc::clone(&cached.run))
     }
@@ -256,23 +259,27 @@ impl Cache {
                 let RunEntry { kind, stream: of, first_seq, last_seq, .. } = run.entry;
                 kind == Kind::Messages && of == Some(stream) && (first_seq..=last_seq).contains(&seq)
             };
-            let mut found = batch.runs().filter(holds).find(|run| run.entry.part.is_none_or(|part| part.commits));
-            if found.is_none()
-                && let Some(run) = batch.runs().find(holds)
-                && let Some(part) = run.entry.part
-            {
-                match run.entry.fragment || self.is_committed(part.transaction, position, end, &after)? {
-                    true => found = Some(run),
-                    false => {}
+            for run in batch.runs().filter(holds) {
+                let counts = match run.entry.part {
+                    None => true,
+                    Some(part) => {
+                        part.commits
+                            || run.entry.fragment
+                            || self.is_committed(part.transaction, position, end, &after)?
+                    }
+                };
+                if !counts || run.entry.fragment && run.entry.piece > 0 {
+                    continue;
                 }
-            }
-            if let Some(run) = found {
                 if run.entry.fragment {
                     return self.assemble(stream, seq, position, end, after);
                 }
                 let damaged = |flaw| Looked::Damaged { position, upto: Some(run.entry.last_seq), flaw };
                 let decoded = DecodedRun::decode(&run, position, &bytes).map_err(damaged)?;
-                return Ok(Looked::Run(self.keep(stream, decoded)));
+                // A run that was moved may have left out what lies between its messages.
+                if decoded.find(seq).is_some() {
+                    return Ok(Looked::Run(self.keep(stream, decoded)));
+                }
             }
             position = Position::new(position.segment(), position.offset() + batch.bytes());
         }

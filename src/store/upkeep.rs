@@ -24,6 +24,8 @@ pub(super) struct Cleaner {
     pub(super) awake: bool,
     not_before: Time,
     work: Option<Work>,
+    /// The last message that was moved.
+    last: Option<(Incarnation, u64)>,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,7 @@ struct Work {
 
 impl Cleaner {
     pub(super) fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), awake: true, not_before: Time::MIN, work: None }
+        Self { bytes_per_second: bytes_per_second.max(1), awake: true, not_before: Time::MIN, work: None, last: None }
     }
 
     pub(super) fn pause(&mut self, until: Time) {
@@ -62,7 +64,9 @@ impl Store {
     fn checkpoint(&mut self, now: Time) {
         if self.checkpoint.is_none() {
             let wanted = self.log.checkpoint_due() || self.stopping == Stopping::Checkpoint;
-            if !wanted || self.log.is_checkpointing() || self.log.fault().is_some() {
+            // Where the beginning of a transaction lies is not told to its stream before its end.
+            let between = !self.parts.is_empty();
+            if !wanted || between || self.log.is_checkpointing() || self.log.fault().is_some() {
                 return;
             }
             self.log.begin_checkpoint();
@@ -259,6 +263,12 @@ impl Store {
                 continue;
             }
             let first_live = slot.stream.first_seq().min(message.seq);
+            // Between the messages of a moved run there must be none that is needed and lies elsewhere.
+            let before = self.cleaner.last.filter(|(stream, _)| *stream == of);
+            if before.is_none_or(|(_, seq)| slot.stream.next_needed(seq + 1) != Some(message.seq)) {
+                self.log.end_run(of);
+            }
+            self.cleaner.last = Some((of, message.seq));
             let births = run.births().unwrap_or(std::slice::from_ref(&position));
             pending = Some(self.log.moved(now, of, births, first_live, &message).0);
         }

@@ -122,8 +122,6 @@ pub struct Stream {
     pieces: BTreeMap<u64, Vec<Piece>>,
     /// The last message that the log has placed.
     placed: u64,
-    /// The batch of the last run placed where it was first written.
-    placed_at: Option<Position>,
     /// The bits in the masks of the messages behind `bits_from`, as far as they are not placed.
     bits: VecDeque<u8>,
     bits_from: u64,
@@ -205,7 +203,6 @@ impl Stream {
             space: Space::default(),
             pieces: BTreeMap::new(),
             placed: first - 1,
-            placed_at: None,
             bits: VecDeque::new(),
             bits_from: 0,
             in_flight: VecDeque::new(),

@@ -7,8 +7,8 @@ use crate::log::{Durable, PlacedRun};
 /// A further piece of a message that lies in several batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Where it was first.
-    pub(super) birth: Position,
+    /// Its number among the pieces.
+    pub(super) number: u32,
     pub(super) segment: SegmentNo,
     pub(super) bytes: u32,
 }
@@ -28,12 +28,18 @@ impl Stream {
     /// transaction when all of it is flushed. A moved run holds every message between its first and last number that
     /// [`Stream::is_needed`]; what it leaves behind is reported as dead.
     pub fn placed(&mut self, run: &PlacedRun, sink: &mut impl Sink) {
-        if run.moved_from.is_some() {
-            self.place_moved(run, sink);
-        } else if run.last_seq > self.placed {
-            self.place_new(run, sink);
-        } else if self.placed_at.is_none_or(|at| run.position > at) && run.first_seq == run.last_seq {
-            self.place_piece(run, sink);
+        match (run.piece, run.moved_from) {
+            (0, Some(_)) => self.place_moved(run, sink),
+            (0, None) if run.last_seq > self.placed => self.place_new(run, sink),
+            (0, None) => {}
+            (_, Some(_)) => self.place_piece(run, sink),
+            (number, None) => {
+                let known =
+                    self.pieces.get(&run.first_seq).is_some_and(|pieces| pieces.iter().any(|p| p.number == number));
+                if run.first_seq <= self.placed && !known {
+                    self.place_piece(run, sink);
+                }
+            }
         }
     }
 
@@ -41,7 +47,6 @@ impl Stream {
         debug_assert!(run.last_seq <= self.last, "{} of {}", run.last_seq, self.last);
         let mask = self.take_bits(run.first_seq, run.last_seq);
         self.placed = run.last_seq;
-        self.placed_at = Some(run.position);
         if self.occupy(run, sink) {
             self.index.push(run, mask, self.grain.entry_log_bytes);
         }
@@ -66,28 +71,26 @@ impl Stream {
         true
     }
 
-    /// A further piece of a message whose first piece is placed.
+    /// A further piece of a message whose first piece is placed: at its first place, or moved there.
     fn place_piece(&mut self, run: &PlacedRun, sink: &mut impl Sink) {
         let (segment, bytes) = (run.position.segment(), run.content_bytes);
-        self.placed_at = Some(run.position);
         if !self.is_needed(run.first_seq) {
             return sink.dead(segment, u64::from(bytes));
         }
         self.space.add(segment, 1, u64::from(bytes));
-        self.pieces.entry(run.first_seq).or_default().push(Piece { birth: run.position, segment, bytes });
+        let pieces = self.pieces.entry(run.first_seq).or_default();
+        let piece = Piece { number: run.piece, segment, bytes };
+        match pieces.iter_mut().find(|known| known.number == run.piece) {
+            Some(known) => {
+                let old = std::mem::replace(known, piece);
+                sink.dead(old.segment, self.space.take(old.segment, 1, u64::from(old.bytes)));
+            }
+            None => pieces.push(piece),
+        }
     }
 
     fn place_moved(&mut self, run: &PlacedRun, sink: &mut impl Sink) {
-        let (segment, range) = (run.position.segment(), run.first_seq..=run.last_seq);
-        let piece = self.pieces.get_mut(&run.first_seq).filter(|_| run.first_seq == run.last_seq);
-        if let Some(piece) =
-            piece.and_then(|pieces| pieces.iter_mut().find(|piece| Some(piece.birth) == run.moved_from))
-        {
-            let old = std::mem::replace(piece, Piece { segment, bytes: run.content_bytes, ..*piece });
-            sink.dead(old.segment, self.space.take(old.segment, 1, u64::from(old.bytes)));
-            self.space.add(segment, 1, u64::from(run.content_bytes));
-            return;
-        }
+        let range = run.first_seq..=run.last_seq;
         // What is needed leaves its old places, each with its share of bytes.
         let needed = self.needed_in(range.clone());
         let mut left = Vec::new();

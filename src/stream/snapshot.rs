@@ -27,7 +27,6 @@ impl Stream {
         for number in [self.first, self.last, self.messages, self.bytes, self.placed, self.lost] {
             put(out, number);
         }
-        put(out, self.placed_at.map_or(0, Position::to_bits));
         for time in [self.first_time, self.last_time] {
             put(out, u64::from(time.is_some()));
             put_signed(out, time.unwrap_or(0));
@@ -46,7 +45,7 @@ impl Stream {
             put(out, *seq);
             put(out, pieces.len() as u64);
             for piece in pieces {
-                put(out, piece.birth.to_bits());
+                put(out, piece.number.into());
                 put(out, u64::from(piece.segment.0));
                 put(out, u64::from(piece.bytes));
             }
@@ -77,7 +76,6 @@ impl Stream {
         if stream.first == 0 || stream.last >= config::SEQ_MAX || stream.first > stream.last + 1 {
             return Err(Flaw("numbers"));
         }
-        stream.placed_at = Position::from_bits(reader.number()?);
         for time in [&mut stream.first_time, &mut stream.last_time] {
             let is_some = reader.number()? != 0;
             let value = reader.signed()?;
@@ -98,8 +96,8 @@ impl Stream {
             let seq = reader.number()?;
             let mut pieces = Vec::new();
             for _ in 0..reader.count()? {
-                let birth = Position::from_bits(reader.number()?).ok_or(Flaw("place of a piece"))?;
-                pieces.push(Piece { birth, segment: SegmentNo(reader.small()?), bytes: reader.small()? });
+                let number = reader.small()?;
+                pieces.push(Piece { number, segment: SegmentNo(reader.small()?), bytes: reader.small()? });
             }
             stream.pieces.insert(seq, pieces);
         }

@@ -270,14 +270,16 @@ fn all_pieces_of_a_message_are_dead_when_it_goes() {
         count: (last_seq - first_seq + 1) as u32,
         content_bytes: 1_000_000,
         moved_from,
+        piece: 0,
     };
     stream.placed(&run(1, 1, 1, 4096, None), &mut log);
-    for (segment, offset) in [(1, 1 << 20), (1, 2 << 20), (2, 4096)] {
-        stream.placed(&run(2, 2, segment, offset, None), &mut log);
+    for (piece, (segment, offset)) in [(1, 1 << 20), (1, 2 << 20), (2, 4096)].into_iter().enumerate() {
+        let part = crate::log::PlacedRun { piece: piece as u32, ..run(2, 2, segment, offset, None) };
+        stream.placed(&part, &mut log);
     }
     stream.placed(&run(3, 3, 2, 1 << 20, None), &mut log);
     let born = Position::new(SegmentNo(1), 2 << 20);
-    stream.placed(&run(2, 2, 3, 4096, Some(born)), &mut log);
+    stream.placed(&crate::log::PlacedRun { piece: 1, ..run(2, 2, 3, 4096, Some(born)) }, &mut log);
     assert_eq!(log.0, [(1, 1_000_000)].into(), "a piece has left its place");
     stream.remove(2, &mut log).expect("it is there");
     assert_eq!(log.0[&3], 1_000_000);

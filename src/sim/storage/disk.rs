@@ -2,8 +2,7 @@
 //!
 //! Requests are carried out one at a time, in random order. A file is what was flushed plus, over it, sectors that were
 //! written since. A crash decides for each of those sectors alone whether it reached the disk, did not, or is garbage;
-//! so it does for what was on its way. Beside that there are failing writes and flushes, a disk that is full, and bits
-//! that flip at rest.
+//! so it does for what was on its way. Beside that there are failing writes and flushes, and a disk that is full.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +18,6 @@ const SECTOR: usize = 512;
 struct File {
     flushed: Vec<u8>,
     written: BTreeMap<usize, [u8; SECTOR]>,
-    /// Its name is in the directory for good.
-    named: bool,
 }
 
 impl File {
@@ -110,10 +107,6 @@ impl Disk {
         self.pending.is_empty()
     }
 
-    pub(super) fn used(&self) -> u64 {
-        self.files.values().map(|file| file.len() as u64).sum()
-    }
-
     /// Carries out one of the requests.
     pub(super) fn step(&mut self) -> Option<(RequestId, Outcome)> {
         if self.pending.is_empty() {
@@ -138,7 +131,7 @@ impl Disk {
                 if self.fails(self.faults.prepares) {
                     return (id, Outcome::Failed(DiskFault::Io(libc::EIO)));
                 }
-                let file = File { flushed: vec![0; bytes as usize], written: BTreeMap::new(), named: true };
+                let file = File { flushed: vec![0; bytes as usize], written: BTreeMap::new() };
                 self.files.insert(slot, file);
                 (id, Outcome::Done)
             }
@@ -229,22 +222,6 @@ impl Disk {
                 }
             }
         }
-    }
-
-    /// Flips a bit of a file at rest. Returns where.
-    pub(super) fn flip(&mut self) -> Option<(Slot, usize)> {
-        let slots = self.files.keys().copied().collect::<Vec<_>>();
-        let slot = *self.rng.choice(&slots)?;
-        let bits = self.rng.u8(..8);
-        let file = self.files.get_mut(&slot)?;
-        // Where something was written, more often than not.
-        let end = file.flushed.iter().rposition(|byte| *byte != 0).map_or(file.flushed.len(), |last| last + 1);
-        if end == 0 {
-            return None;
-        }
-        let at = self.rng.usize(..end);
-        file.flushed[at] ^= 1 << bits;
-        Some((slot, at))
     }
 }
 

@@ -937,6 +937,7 @@ fn runs(written: &Written) -> Vec<PlacedRun> {
             count: run.records.len() as u32,
             content_bytes: run.records.iter().map(Record::bytes).sum(),
             moved_from: run.moved_from,
+            piece: 0,
         })
         .collect()
 }
