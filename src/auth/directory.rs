@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use super::crossings::Crossings;
+use super::mapping::Mappings;
 use super::permissions::Permissions;
 use super::trust::{Trust, TrustedAccount};
 use super::user_token::{Presented, TokenUser, UserLimits};
@@ -71,7 +72,7 @@ pub struct AccountFacts {
     pub limits: AccountLimits,
     /// Where messages of its clients go beside the account itself.
     pub crossings: Option<Crossings>,
-    /// Other accounts import a service of it.
+    /// Other accounts import a service of it, or have done so: answers may still be owed to them.
     serves_others: bool,
     /// Clients that have logged in, on all shards, whichever directory those have.
     connections: Arc<AtomicUsize>,
@@ -334,8 +335,8 @@ impl Directory {
             let number = self.accounts.iter().position(|facts| *facts.name == *account.name)?;
             Some((account.name.as_str(), number as u32))
         });
-        for (number, crossings) in Crossings::of_all(&accounts, &numbers.collect()) {
-            for service in &crossings.services {
+        for (number, crossings) in Crossings::of_all(&accounts, &numbers.collect(), options.cluster_name.as_deref()) {
+            for service in crossings.services.values() {
                 self.accounts[service.to as usize].serves_others = true;
             }
             self.accounts[number as usize].crossings = Some(crossings);
@@ -597,15 +598,23 @@ impl AccountFacts {
         }
     }
 
-    /// Whether messages of its clients may leave it, or are mapped.
+    /// Whether messages of its clients may leave it.
     #[must_use]
     pub fn crosses(&self) -> bool {
-        self.crossings.is_some() || self.serves_others
+        let leave = |crossings: &Crossings| !crossings.streams.is_empty() || !crossings.services.is_empty();
+        self.serves_others || self.crossings.as_ref().is_some_and(leave)
+    }
+
+    /// Its mappings, if it has any.
+    #[must_use]
+    pub fn mappings(&self) -> Option<&Mappings> {
+        self.crossings.as_ref().map(|crossings| &crossings.mappings).filter(|mappings| !mappings.is_empty())
     }
 
     /// The account before the configuration says anything of it.
     fn without_settings(&self) -> Self {
-        Self { connections: self.connections.clone(), ..Self::new(&self.name) }
+        let connections = self.connections.clone();
+        Self { connections, serves_others: self.serves_others, ..Self::new(&self.name) }
     }
 
     /// Takes the place of a client that had entered, if there are more than may be. `true` if it has to go.

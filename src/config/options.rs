@@ -103,6 +103,8 @@ pub struct Options {
 
     /// Users, accounts and their rights.
     pub access: Access,
+    /// Name of the cluster, which subject mappings may depend on.
+    pub cluster_name: Option<String>,
     /// TLS for clients.
     pub tls: Option<TlsOptions>,
     /// Take connections in clear beside those with TLS.
@@ -231,6 +233,7 @@ impl Default for Options {
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
             access: Access::default(),
+            cluster_name: None,
             tls: None,
             allow_non_tls: false,
             websocket: None,

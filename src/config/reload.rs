@@ -90,7 +90,7 @@ fn applied(key: &str, value: &str, old: &Options, new: &Options) -> Vec<String> 
     let line = match key {
         "authorization" => return authorization(old, new).iter().map(|what| reloaded(what)).collect(),
         "tls" => return tls(old, new),
-        "accounts" | "mappings" | "default_sentinel" => reloaded(key),
+        "accounts" | "mappings" | "cluster" | "default_sentinel" => reloaded(key),
         "resolver_preload" | "resolver_pinned_accounts" => reloaded("accounts"),
         "server_tags" => reloaded("tags"),
         "server_metadata" => reloaded("metadata"),

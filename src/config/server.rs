@@ -648,9 +648,11 @@ const FEATURES: &[Key<Options>] = &[
     Key::<Options>::block(
         &["cluster"],
         "Routes to the other servers of a cluster",
-        |_, _, map, reading| cluster::check(map, reading),
+        |options, _, map, reading| options.cluster_name = cluster::check(map, reading),
         cluster::cluster_rows,
     )
+    .compared(Compare { differ: |old, new| old.cluster_name != new.cluster_name, show: |_| String::new() })
+    .live()
     .of(cluster::FEATURE),
     Key::<Options>::block(
         &["gateway"],

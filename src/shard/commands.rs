@@ -81,10 +81,13 @@ impl Shard {
     #[inline]
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
         let conn = &self.local.conns[slot as usize];
-        let (options, mut rules) = (conn.options, conn.rules());
-        if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
-            if is_reserved_subject(publish.subject) {
-                return self.violation(slot, &Violation::Publish(publish.subject));
+        let (account, options, mut rules) = (conn.account, conn.options, conn.rules());
+        let mapped = if self.accounts[account as usize].maps { self.map(account, publish.subject) } else { None };
+        // What a mapping makes of the subject is what has to be allowed.
+        let subject = mapped.as_deref().unwrap_or(publish.subject);
+        if may_be_reserved(subject) || may_be_reserved(publish.reply) {
+            if is_reserved_subject(subject) {
+                return self.violation(slot, &Violation::Publish(subject));
             }
             if is_reserved_reply(publish.reply) {
                 return self.violation(slot, &Violation::PublishReply(publish.reply));
@@ -92,7 +95,7 @@ impl Shard {
         }
         if rules.is_some() && (options.pedantic || options.verbose) {
             // What these are told depends on whether they may.
-            if self.permission(slot, publish.subject) == Permission::Denied {
+            if self.permission(slot, subject) == Permission::Denied {
                 let conn = &mut self.local.conns[slot as usize];
                 return count_publish(conn, &mut self.local.counters, publish.size(), self.now);
             }
@@ -126,7 +129,7 @@ impl Shard {
             }
         };
         let message = Message {
-            subject: publish.subject,
+            subject,
             reply_bytes: publish.reply.len(),
             header_bytes: publish.header_bytes,
             argument_bytes,

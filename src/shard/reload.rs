@@ -26,6 +26,7 @@ impl Shard {
             know_account(&mut self.accounts, number as u32, !self.peers.is_empty());
             self.accounts[number].name = (&*facts.name).into();
             self.accounts[number].crosses = facts.crosses();
+            self.accounts[number].maps = facts.mappings().is_some();
         }
         for slot in self.open_slots() {
             self.ping_earlier(slot);

@@ -375,13 +375,14 @@ impl Shard {
         at
     }
 
-    /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no trace), and
-    /// the permissions that are to be asked first, if there are any.
+    /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no mapping, no
+    /// trace), and the permissions that are to be asked first, if there are any.
     fn publishes_plainly(&self, slot: u32) -> (bool, Option<PermissionsId>) {
         let conn = &self.local.conns[slot as usize];
         let options = &conn.options;
-        let is_plain = conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces;
-        (is_plain, conn.rules())
+        let is_mapped = self.accounts[conn.account as usize].maps;
+        let is_exact = options.verbose || options.pedantic || is_mapped || self.local.traces;
+        (conn.stage == Stage::Open && !is_exact, conn.rules())
     }
 
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].
