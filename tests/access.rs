@@ -328,21 +328,21 @@ fn empty_lists_restrict_nothing(shards: usize) {
            default_permissions: {{ publish: [], subscribe: {{ allow: [] }} }} }}",
         user("lists", "publish: [], subscribe: []"),
         user("maps", "publish: { allow: [] }, subscribe: { allow: [], deny: [] }"),
-        user("denied", "publish: { allow: [], deny: [no] }, subscribe: { allow: [], deny: [no] }"),
+        user("denied", "publish: { allow: [], deny: [nay] }, subscribe: { allow: [], deny: [nay] }"),
         user("answers", "publish: [], subscribe: [], allow_responses: true"),
     ));
     let server = config.server().shards(shards).start();
     let publish = |subject: &str| format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n");
-    let subscription = "-ERR 'Permissions Violation for Subscription to \"no\"'\r\n".to_owned();
+    let subscription = "-ERR 'Permissions Violation for Subscription to \"nay\"'\r\n".to_owned();
     for (user, refusals) in [
         ("lists", String::new()),
         ("maps", String::new()),
         ("plain", String::new()),
-        ("denied", subscription + &publish("no")),
-        ("answers", publish("no") + &publish("foo")),
+        ("denied", subscription + &publish("nay")),
+        ("answers", publish("nay") + &publish("foo")),
     ] {
         let mut client = log_in(&server, user, "x");
-        client.send("SUB no 1\r\nPUB no 0\r\n\r\nUNSUB 1\r\nSUB bar 2\r\nPUB foo 0\r\n\r\nPING\r\n");
+        client.send("SUB nay 1\r\nPUB nay 0\r\n\r\nUNSUB 1\r\nSUB bar 2\r\nPUB foo 0\r\n\r\nPING\r\n");
         let heard = String::from_utf8(client.until_pong()).expect("text");
         let refused: String = heard.split_inclusive('\n').filter(|line| line.starts_with('-')).collect();
         assert_eq!(refused, refusals, "{user}");

@@ -11,6 +11,7 @@ use super::conn::{Identity, Input, Options, Stage, Undecided};
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
+use super::turn::RULED_READ_BYTES;
 use crate::auth::{Answer, Client, Grant, Permits};
 use crate::wire::connect::{self, Connect};
 use crate::wire::errors::{CloseReason, Lapse};
@@ -210,6 +211,9 @@ impl Shard {
         self.watch_expiry(slot);
         let conn = &mut self.local.conns[slot as usize];
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
+        if conn.permits.is_some() {
+            conn.read_bytes = conn.read_bytes.min(RULED_READ_BYTES);
+        }
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {
             self.close(io, slot, CloseReason::MaximumAccountConnections);

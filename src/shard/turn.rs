@@ -47,6 +47,8 @@ const OUTPUT_PER_READ: u64 = 8 << 20;
 const MESSAGE_OVERHEAD: u64 = 24;
 /// A rule of permissions that is looked at for a verdict takes as long as so many bytes of output, about.
 const LOOK_BYTES: u64 = 64;
+/// First read of a connection with permissions: how long verdicts take is not known yet.
+pub(super) const RULED_READ_BYTES: u32 = 8 << 10;
 /// Smallest read under fan-out.
 const READ_BYTES_MIN: u32 = 2 << 10;
 /// For so long after a pause at a stall gate a publisher is read little by little, nanoseconds.
