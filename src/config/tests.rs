@@ -156,7 +156,7 @@ fn who_may_do_what() {
         User {
             identity: password("c", None),
             permissions: Some(Permissions {
-                publish: SubjectRules { allow: Some(vec![]), deny: vec![] },
+                publish: SubjectRules::default(),
                 subscribe: SubjectRules::default(),
                 responses: Some(ResponsePermission { messages: None, expires: Some(Duration::from_secs(3)) }),
             }),
@@ -326,6 +326,16 @@ fn starts_that_are_refused() {
         assert_eq!(options(text).check().unwrap_err(), [error], "{text}");
     }
     assert_eq!(options("websocket { no_auth_user: x }").check(), Ok(()), "there is no listener without a port");
+    for (text, is_missing) in [
+        ("system_account: X", true),
+        ("system_account: \"$SYS\", accounts { A {} }", true),
+        ("system_account: X, no_system_account: true", true),
+        ("system_account: \"$G\"", false),
+        ("system_account: X, accounts: [ X ]", false),
+    ] {
+        let error = is_missing.then(|| vec!["error resolving system account: account missing".to_owned()]);
+        assert_eq!(options(text).check().err(), error, "{text}");
+    }
     let error = options("no_auth_user: x").check().unwrap_err();
     assert_eq!(error, ["no_auth_user: \"x\" present, but users/nkeys are not defined"]);
     for text in ["authorization { user: a, password: b }", "accounts { A { users [ { user: a, password: b } ] } }"] {

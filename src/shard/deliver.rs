@@ -428,7 +428,7 @@ impl Local {
             return false;
         }
         if let Some(permits) = &mut conn.permits {
-            if sub.is_filtered && !permits.may_receive(message.subject, sub.queue.as_deref()) {
+            if sub.is_filtered && !permits.may_receive(message.subject, sub.queue.as_deref(), &mut self.looks) {
                 return false;
             }
             if message.reply_bytes != 0 {

@@ -84,7 +84,12 @@ impl Shard {
     fn review<I: Io>(&mut self, io: &mut I, slot: u32) {
         let conn = &self.local.conns[slot as usize];
         match self.config.directory.review(&conn.basis, conn.account, conn.kind()) {
-            Review::Stays(grant) => self.renew(slot, grant),
+            Review::Stays(grant) => {
+                self.renew(slot, grant);
+                if self.has_too_many_subs(slot) {
+                    self.close(io, slot, CloseReason::MaximumSubscriptions);
+                }
+            }
             Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
             Review::Lapsed(lapse) => self.close(io, slot, CloseReason::Lapsed(lapse)),
@@ -123,7 +128,9 @@ impl Shard {
             let sub = &mut self.local.subs[sub_slot as usize];
             let verdict = match &conn.permits {
                 None => Some(Receives::All),
-                Some(permits) => permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref()),
+                Some(permits) => {
+                    permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref(), &mut self.local.looks)
+                }
             };
             match verdict {
                 Some(_) if broken(Rule::SubsLost) => revoked.push(sub_slot),
