@@ -135,9 +135,11 @@
 //! values; a user is what its token says, in an account that knows who has signed it. When a token begins or ceases to
 //! be in force the control thread makes a new directory, as for a reload.
 //!
-//! Where accounts share streams or services, or map subjects, the publisher's shard does all of it
+//! An account may map subjects. That comes first: what becomes of the subject is what permissions are asked about, and
+//! what is looked up. Where accounts share streams or services, the publisher's shard does all of it
 //! (`shard/crossing.rs`): it looks the message up in each account that it reaches and sends it on from there, one hop
-//! as ever. A request to an imported service carries a reply subject that names this shard, which remembers where the
+//! as ever. Mappings and imports are found by subject ([`subject::PatternMap`]), so that a publish costs the same
+//! however many there are. A request to an imported service carries a reply subject that names this shard, which remembers where the
 //! answer belongs.
 //!
 //! # TLS and WebSocket

@@ -447,7 +447,8 @@ fn listen_for_websocket(options: &WebsocketOptions, shards: usize) -> Result<Web
         compression: options.compression,
         origins: options.allowed_origins.iter().filter_map(|text| websocket::origin(text)).collect(),
         headers: options.headers.clone(),
-        cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie].map(Clone::clone),
+        cookies: [&options.user_cookie, &options.pass_cookie, &options.token_cookie, &options.jwt_cookie]
+            .map(Clone::clone),
     };
     let timeout = options.handshake_timeout.unwrap_or(UPGRADE_TIME);
     Ok(WebSocketStart { listeners, address, host, listener: upgrades::Listener { tls, rules, timeout } })

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use support::config::Config;
-use support::{Client, PATIENCE, Server, shard_suite, wait_until};
+use support::{Client, PATIENCE, Server, shard_suite, skip_on_peer, wait_until};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
     users_log_in_with_passwords_and_hashes,
@@ -19,6 +19,11 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     accounts_have_limits,
     the_user_without_credentials,
     connection_types_are_checked,
+    empty_lists_restrict_nothing,
+    what_pedantic_clients_are_told,
+    subjects_of_the_system_account,
+    an_account_without_subscriptions,
+    a_login_takes_no_longer_than_it_may,
 });
 
 /// bcrypt of "hashed", cost 4.
@@ -82,8 +87,14 @@ fn nkeys_sign_the_nonce(shards: usize) {
         |bytes: &[u8]| data_encoding::BASE64.encode(bytes),
     ] {
         let client = server.connect();
-        let options = connect(&client, &pair, encode);
+        let mut options = connect(&client, &pair, encode);
         client.login(&options).fence();
+        let mut client = server.connect();
+        options = connect(&client, &pair, encode);
+        options["protocol"] = json!(1);
+        client.send(format!("CONNECT {options}\r\nPING\r\n"));
+        client.expect("PONG\r\n");
+        assert_eq!(client.next_info()["nonce"], json!(null), "there is nothing more to sign");
         let client = server.connect();
         let options = connect(&client, &other, encode);
         expect_refused(client, &options);
@@ -98,7 +109,8 @@ fn nkeys_sign_the_nonce(shards: usize) {
 fn commands_behind_connect_wait_for_the_verdict(shards: usize) {
     let slow = bcrypt::hash("slow", 10).expect("a hash");
     let config = Config::new(&format!(
-        "authorization {{ users: [ {{ user: slow, password: \"{slow}\" }}, {{ user: fast, password: fast }} ] }}"
+        "authorization {{ timeout: 60, users: [ {{ user: slow, password: \"{slow}\" }}
+            {{ user: fast, password: fast }} ] }}"
     ));
     let server = config.server().shards(shards).start();
     let mut waiting: Vec<Client> = (0..8).map(|_| server.connect()).collect();
@@ -151,11 +163,13 @@ fn permissions_to_publish(shards: usize) {
 fn permissions_to_subscribe(shards: usize) {
     let server = Config::new(RULES).server().shards(shards).start();
     let mut client = log_in(&server, "sub", "x");
-    client.send("SUB foo 1\r\nSUB foo q 2\r\nSUB bar 3\r\nSUB bar v1.a 4\r\nSUB bar v2 5\r\nSUB s.a 6\r\nSUB > 7\r\nSUB s.* 8\r\nPING\r\n");
+    client.send("SUB foo 1\r\nSUB foo q 2\r\nSUB bar 3\r\nSUB bar v1.a 4\r\nSUB bar v2 5\r\nSUB s.a 6\r\nSUB > 7\r\nSUB s.* 8\r\nSUB s. 9\r\nSUB s. 1\r\nPING\r\n");
     client.expect(
         "-ERR 'Permissions Violation for Subscription to \"bar\"'\r\n\
          -ERR 'Permissions Violation for Subscription to \"bar\" using queue \"v2\"'\r\n\
-         -ERR 'Permissions Violation for Subscription to \">\"'\r\nPONG\r\n",
+         -ERR 'Permissions Violation for Subscription to \">\"'\r\n\
+         -ERR 'Permissions Violation for Subscription to \"s.\"'\r\n\
+         -ERR 'Permissions Violation for Subscription to \"s.\"'\r\nPONG\r\n",
     );
     let mut all = log_in(&server, "all", "x");
     all.send("PUB bar 1\r\nb\r\nPUB x 1\r\nx\r\nPUB s.b 1\r\ns\r\n");
@@ -277,6 +291,21 @@ fn the_user_without_credentials(shards: usize) {
     let mut client = server.connect().login(&json!({"verbose": false, "protocol": 1}));
     assert_eq!(client.next_info()["remote_account"], "A");
     expect_refused(server.connect(), &json!({"user": "a", "pass": "wrong"}));
+    // Where there are no nkeys, one says nothing; another password does.
+    let nkey = nkeys::KeyPair::new_user().public_key();
+    server.connect().login(&json!({"nkey": nkey, "sig": "x", "verbose": false})).fence();
+    expect_refused(server.connect(), &json!({"nkey": nkey, "pass": "x"}));
+
+    let config = Config::new(
+        "authorization { users: [ { user: a, password: x, allowed_connection_types: [WEBSOCKET] } ] }
+         no_auth_user: a",
+    );
+    let server = config.server().shards(shards).start();
+    for command in ["SUB x 1\r\n", "PING\r\n", "CONNECT {}\r\n"] {
+        let mut client = server.connect();
+        client.send(command);
+        client.expect_then_close("-ERR 'Authorization Violation'\r\n");
+    }
 }
 
 fn connection_types_are_checked(shards: usize) {
@@ -290,12 +319,129 @@ fn connection_types_are_checked(shards: usize) {
     expect_refused(server.connect(), &json!({"user": "web", "pass": "x"}));
 }
 
+/// A list without subjects says nothing, wherever it stands; who may only answer may do nothing else.
+fn empty_lists_restrict_nothing(shards: usize) {
+    let user =
+        |name: &str, permissions: &str| format!("{{ user: {name}, password: x, permissions: {{ {permissions} }} }}");
+    let config = Config::new(&format!(
+        "authorization {{ users: [ {}, {}, {}, {}, {{ user: plain, password: x }} ]
+           default_permissions: {{ publish: [], subscribe: {{ allow: [] }} }} }}",
+        user("lists", "publish: [], subscribe: []"),
+        user("maps", "publish: { allow: [] }, subscribe: { allow: [], deny: [] }"),
+        user("denied", "publish: { allow: [], deny: [nay] }, subscribe: { allow: [], deny: [nay] }"),
+        user("answers", "publish: [], subscribe: [], allow_responses: true"),
+    ));
+    let server = config.server().shards(shards).start();
+    let publish = |subject: &str| format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n");
+    let subscription = "-ERR 'Permissions Violation for Subscription to \"nay\"'\r\n".to_owned();
+    for (user, refusals) in [
+        ("lists", String::new()),
+        ("maps", String::new()),
+        ("plain", String::new()),
+        ("denied", subscription + &publish("nay")),
+        ("answers", publish("nay") + &publish("foo")),
+    ] {
+        let mut client = log_in(&server, user, "x");
+        client.send("SUB nay 1\r\nPUB nay 0\r\n\r\nUNSUB 1\r\nSUB bar 2\r\nPUB foo 0\r\n\r\nPING\r\n");
+        let heard = String::from_utf8(client.until_pong()).expect("text");
+        let refused: String = heard.split_inclusive('\n').filter(|line| line.starts_with('-')).collect();
+        assert_eq!(refused, refusals, "{user}");
+    }
+}
+
+/// What is wrong with a subject is said before what is wrong with publishing to it.
+fn what_pedantic_clients_are_told(shards: usize) {
+    let server = Config::new(RULES).server().shards(shards).start();
+    let mut client = server.connect();
+    client.send("CONNECT {\"user\":\"pub\",\"pass\":\"x\",\"pedantic\":true,\"verbose\":true}\r\nPUB p.* 0\r\n\r\nPUB q.* 0\r\n\r\nPUB q 0\r\n\r\nPUB $NRG.* 0\r\n\r\nPING\r\n");
+    client.expect(
+        "+OK\r\n-ERR 'Invalid Publish Subject'\r\n+OK\r\n\
+         -ERR 'Invalid Publish Subject'\r\n-ERR 'Permissions Violation for Publish to \"q.*\"'\r\n\
+         -ERR 'Permissions Violation for Publish to \"q\"'\r\n\
+         -ERR 'Invalid Publish Subject'\r\n-ERR 'Permissions Violation for Publish to \"$NRG.*\"'\r\nPONG\r\n",
+    );
+}
+
+/// Servers talk to each other in the system account, where its clients may join in; elsewhere they may not.
+fn subjects_of_the_system_account(shards: usize) {
+    let config = Config::new(
+        "accounts { SYS { users: [ { user: sys, password: x } ] }, A { users: [ { user: a, password: x } ] } }
+         system_account: SYS",
+    );
+    let server = config.server().shards(shards).start();
+    let publish = "SUB $NRG.> 1\r\nPUB $NRG.x 1\r\nx\r\nPUB _GR_.x 1\r\nx\r\nPUB $GR.x 1\r\nx\r\nPING\r\n";
+    let others = "-ERR 'Permissions Violation for Publish to \"_GR_.x\"'\r\n\
+                  -ERR 'Permissions Violation for Publish to \"$GR.x\"'\r\nPONG\r\n";
+    let mut sys = log_in(&server, "sys", "x");
+    sys.send(publish);
+    sys.expect(format!("MSG $NRG.x 1 1\r\nx\r\n{others}"));
+    let mut a = log_in(&server, "a", "x");
+    a.send(publish);
+    a.expect(format!("-ERR 'Permissions Violation for Publish to \"$NRG.x\"'\r\n{others}"));
+}
+
+/// Whoever may have no subscription at all may not stay. (The reference says so a moment after the login.)
+fn an_account_without_subscriptions(shards: usize) {
+    let config = Config::new(
+        "accounts { A { users: [ { user: a, password: x } ], limits { max_subs: 0 } }
+                    B { users: [ { user: b, password: x } ] } }",
+    );
+    let server = config.server().shards(shards).start();
+    let mut client = server.connect();
+    client.send("CONNECT {\"user\":\"a\",\"pass\":\"x\",\"verbose\":false}\r\n");
+    client.expect_then_close("-ERR 'maximum subscriptions exceeded'\r\n");
+    log_in(&server, "b", "x").fence();
+}
+
+/// The time for a login counts until its turn has come; what has begun is finished.
+fn a_login_takes_no_longer_than_it_may(shards: usize) {
+    let slow = bcrypt::hash("slow", 13).expect("a hash");
+    let config = Config::new(&format!("authorization {{ user: a, password: \"{slow}\", timeout: 0.5 }}"));
+    let server = config.server().shards(shards).start();
+    let connect = "CONNECT {\"user\":\"a\",\"pass\":\"slow\",\"verbose\":false}\r\nPING\r\n";
+    let mut client = server.connect();
+    client.send(connect);
+    client.expect("PONG\r\n");
+    // The reference begins all at the same time.
+    if server.is_leat() {
+        let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send(connect));
+        let heard = clients.iter_mut().map(|client| client.read_up_to(6));
+        let (admitted, late): (Vec<_>, Vec<_>) = heard.partition(|heard| heard == b"PONG\r\n");
+        assert!(late.iter().all(|heard| heard == b"-ERR 'Authentication Timeout'\r\n"), "{late:?}");
+        assert!(!admitted.is_empty() && !late.is_empty(), "{} of 16 were admitted", admitted.len());
+    }
+}
+
+/// Hashes for clients that may have left come after those for clients that wait.
+#[test]
+fn clients_that_have_left_delay_nobody() {
+    // The reference computes all at the same time.
+    if skip_on_peer("clients_that_have_left_delay_nobody") {
+        return;
+    }
+    const LEFT: usize = 40;
+    let slow = bcrypt::hash("slow", 11).expect("a hash");
+    let config =
+        Config::new(&format!("authorization {{ timeout: 60, users: [ {{ user: slow, password: \"{slow}\" }} ] }}"));
+    let server = config.server().shards(1).start();
+    for _ in 0..LEFT {
+        server.connect().send("CONNECT {\"user\":\"slow\",\"pass\":\"wrong\"}\r\n");
+    }
+    log_in(&server, "slow", "slow").fence();
+    let judged = server.stderr().matches("authentication error").count();
+    assert!(judged < LEFT / 2, "{judged} of {LEFT} came first");
+    // What they have sent before they left counts all the same.
+    wait_until("all are judged", 4 * PATIENCE, || server.stderr().matches("authentication error").count() == LEFT);
+}
+
 /// A storm of hashed logins does not keep the conversations of others waiting.
 #[test]
 fn a_storm_of_logins_stalls_nobody() {
     let slow = bcrypt::hash("slow", 9).expect("a hash");
     let config = Config::new(&format!(
-        "authorization {{ users: [ {{ user: slow, password: \"{slow}\" }}, {{ user: fast, password: fast }} ] }}"
+        "authorization {{ timeout: 60, users: [ {{ user: slow, password: \"{slow}\" }}
+            {{ user: fast, password: fast }} ] }}"
     ));
     let server = config.server().shards(1).start();
     let mut talking = log_in(&server, "fast", "fast");

@@ -17,6 +17,9 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_wrong_file_changes_nothing,
     flags_keep_their_precedence,
     users_go_and_stay,
+    credentials_count_when_they_are_asked_for,
+    one_user_becomes_a_list,
+    fewer_subscriptions_are_allowed,
     credentials_for_all_change,
     a_token_that_stays_keeps_its_clients,
     permissions_are_narrowed,
@@ -120,6 +123,8 @@ fn a_change_that_needs_a_restart_refuses_all(shards: usize) {
         ("max_closed_clients: 5", "MaxClosedClients: old=10000, new=5"),
         ("lame_duck_duration: \"40s\"", "LameDuckDuration: old=2m0s, new=40s"),
         ("lame_duck_grace_period: \"2s\"", "LameDuckGracePeriod: old=10s, new=2s"),
+        ("no_header_support: true", "NoHeaderSupport: old=false, new=true"),
+        ("no_sublist_cache: true", "NoSublistCache: old=false, new=true"),
         ("http_port: 1", "HTTPPort: old=0, new=1"),
         ("logfile_size_limit: 1000", "LogSizeLimit: old=0, new=1000"),
         ("logfile_max_num: 3", "LogMaxFiles: old=0, new=3"),
@@ -229,6 +234,104 @@ fn users_go_and_stay(shards: usize) {
     let reasons: Vec<&str> =
         ends.as_array().expect("a list").iter().filter_map(|conn| conn["reason"].as_str()).collect();
     assert!(reasons.contains(&"Client Closed") && reasons.contains(&"Authentication Failure"), "{reasons:?}");
+}
+
+/// Clients that have given credentials although nobody has asked stay, if those are what is asked for then.
+fn credentials_count_when_they_are_asked_for(shards: usize) {
+    let violation = "-ERR 'Authorization Violation'\r\n";
+    let logins = || {
+        [
+            options("a", "x"),
+            options("a", "y"),
+            options("b", "x"),
+            json!({"auth_token": "t", "verbose": false}),
+            json!({"auth_token": "u", "verbose": false}),
+            json!({"verbose": false}),
+        ]
+    };
+    // What becomes of these clients: nothing, or the last words.
+    let users = "authorization { users: [ {user: a, password: x} ] }";
+    let in_account = "accounts { A { users: [ {user: a, password: x} ] } }";
+    for (asked, outcomes) in [
+        (users, [None, Some(violation), Some(""), Some(violation), Some(violation), Some(violation)]),
+        (in_account, [Some(""), Some(""), Some(""), Some(violation), Some(violation), Some(violation)]),
+        ("authorization { token: t }", [Some(""), Some(""), Some(""), None, Some(violation), Some(violation)]),
+        (
+            "authorization { user: a, password: x }",
+            [Some(""), Some(""), Some(""), Some(violation), Some(violation), Some(violation)],
+        ),
+    ] {
+        let config = Config::new("debug: false\n");
+        let server = config.server().shards(shards).monitor().start();
+        let clients: Vec<Client> =
+            logins().iter().enumerate().map(|(n, login)| server.connect_on(n).login(login)).collect();
+        config.reload(&server, asked);
+        for (n, (mut client, outcome)) in clients.into_iter().zip(outcomes).enumerate() {
+            eprintln!("client {n}, {asked}");
+            match outcome {
+                None => client.expect_nothing(),
+                Some(words) => client.expect_then_close(words),
+            }
+        }
+    }
+    // A list that keeps the password keeps the client, again and again.
+    let config = Config::new("debug: false\n");
+    let server = config.server().shards(shards).start();
+    let mut client = log_in(&server, "a", "x");
+    client.subscribe("foo", "1");
+    for more in ["", "{user: b, password: x}", "{user: c, password: x}"] {
+        config.reload(&server, &format!("authorization {{ users: [ {{user: a, password: x}} {more} ] }}"));
+        client.expect_nothing();
+    }
+    client.send("PUB foo 1\r\nx\r\n");
+    client.expect("MSG foo 1 1\r\nx\r\n");
+    config.reload(&server, "authorization { users: [ {user: a, password: y} ] }");
+    client.expect_then_close(violation);
+}
+
+fn one_user_becomes_a_list(shards: usize) {
+    for (users, last_words) in [
+        ("{user: a, password: x}, {user: b, password: x}", None),
+        ("{user: a, password: y}", Some("-ERR 'Authorization Violation'\r\n")),
+        ("{user: b, password: x}", Some("")),
+    ] {
+        let config = Config::new("authorization { user: a, password: x }");
+        let server = config.server().shards(shards).start();
+        let mut client = log_in(&server, "a", "x");
+        config.reload(&server, &format!("authorization {{ users: [ {users} ] }}"));
+        match last_words {
+            None => client.expect_nothing(),
+            Some(words) => client.expect_then_close(words),
+        }
+    }
+}
+
+/// Whoever has more subscriptions than the account allows now is closed.
+fn fewer_subscriptions_are_allowed(shards: usize) {
+    let with = |max: i64| {
+        format!("accounts {{ A {{ users: [ {{user: a, password: x}} ], limits {{ max_subs: {max} }} }} }}\n")
+    };
+    let config = Config::new(&with(-1));
+    let server = config.server().shards(shards).monitor().start();
+    let mut clients: Vec<Client> = (0..4).map(|n| log_in_on(&server, n, "a", "x")).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        (0..n).for_each(|sid| client.send(format!("SUB foo {sid}\r\n")));
+        client.fence();
+    }
+    config.reload(&server, &with(2));
+    let mut most = clients.pop().expect("four clients");
+    most.expect_then_close("-ERR 'maximum subscriptions exceeded'\r\n");
+    // The reference closes those with just as many too.
+    clients.truncate(if server.is_leat() { 3 } else { 2 });
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send("SUB bar a\r\nSUB bar b\r\nSUB bar c\r\n");
+        let refused = client.fence();
+        assert_eq!(refused, "-ERR 'maximum subscriptions exceeded'\r\n".repeat(n + 1).as_bytes());
+    }
+    let ends = server.get_json("/connz?state=closed")["connections"].clone();
+    let ends =
+        ends.as_array().expect("a list").iter().filter(|conn| conn["reason"] == "Maximum Subscriptions Exceeded");
+    assert!(ends.count() >= 1);
 }
 
 /// Credentials that all clients share come, change and go.
@@ -649,7 +752,7 @@ fn fifty_reloads_under_load(shards: usize) {
 fn logins_under_way_are_judged_anew(shards: usize) {
     let [old, new] = ["old", "new"].map(|password| bcrypt::hash(password, 8).expect("a hash"));
     let users = |stays: &str, goes: &str| {
-        format!("authorization {{ users: [ {{user: stays, password: \"{stays}\"}}\n{goes} ] }}\n")
+        format!("authorization {{ timeout: 60, users: [ {{user: stays, password: \"{stays}\"}}\n{goes} ] }}\n")
     };
     let goes = format!("{{user: goes, password: \"{old}\"}}");
     let config = Config::new(&users(&old, &goes));

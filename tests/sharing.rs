@@ -1,9 +1,7 @@
-//! What accounts share: imported streams, requests to imported services and their answers, mapped subjects. The expected
-//! bytes are those of nats-server for the same file and the same input, but for random names.
+//! What accounts share: imported streams, requests to imported services and their answers. The expected bytes are those
+//! of nats-server for the same file and the same input, but for random names.
 
 mod support;
-
-use std::collections::HashMap;
 
 use serde_json::json;
 use support::config::Config;
@@ -17,15 +15,18 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_service_may_see_who_asks,
     answers_may_come_in_parts,
     nobody_answers,
-    subjects_are_mapped,
     many_requests_are_answered_by_many,
+    mappings_of_the_service_apply,
+    two_services_under_one_subject,
+    requests_are_no_news,
+    names_without_wildcards_are_free,
+    answers_outlive_the_import,
 });
 
 const CONFIG: &str = "
 accounts {
   A { users: [ { user: a, password: x } ]
-      exports: [ { stream: \"ev.>\" }, { service: \"help.*\" }, { service: multi, response: stream } ]
-      mappings: { \"m.*\": \"n.$1\", \"w\": [ { dest: w1, weight: 50% }, { dest: w2, weight: 50% } ] } }
+      exports: [ { stream: \"ev.>\" }, { service: \"help.*\" }, { service: multi, response: stream } ] }
   B { users: [ { user: b, password: x } ]
       imports: [ { stream: { account: A, subject: \"ev.>\" }, prefix: fromA }
                  { service: { account: A, subject: \"help.*\" }, to: \"req.$1.x\" }
@@ -194,29 +195,6 @@ fn nobody_answers(shards: usize) {
     c.expect("HMSG r 9 35 35\r\nNATS/1.0 503\r\nNats-Subject: c.1\r\n\r\n\r\n");
 }
 
-fn subjects_are_mapped(shards: usize) {
-    const MESSAGES: usize = 400;
-    let server = start(shards);
-    let (mut a, mut publisher) = (client(&server, "a"), client(&server, "a"));
-    subscribe(&mut a, "SUB n.* 8\r\nSUB m.* 9\r\n");
-    publisher.send("PUB m.5 r 1\r\nm\r\nPING\r\n");
-    publisher.expect("PONG\r\n");
-    a.expect("MSG n.5 8 r 1\r\nm\r\n");
-    a.expect_nothing();
-    a.send("SUB r 10\r\nUNSUB 8\r\nPUB m.6 r 1\r\nm\r\n");
-    a.expect("HMSG r 10 35 35\r\nNATS/1.0 503\r\nNats-Subject: n.6\r\n\r\n\r\n");
-    subscribe(&mut a, "SUB w1 1\r\nSUB w2 2\r\nSUB w 3\r\n");
-    publisher.send("PUB w 1\r\nw\r\n".repeat(MESSAGES));
-    publisher.fence();
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    for message in a.messages_to_fence() {
-        *counts.entry(message.subject).or_default() += 1;
-    }
-    let halves = [counts.get("w1"), counts.get("w2")].map(|count| count.copied().unwrap_or(0));
-    assert_eq!(halves[0] + halves[1], MESSAGES, "{counts:?}");
-    assert!(halves.iter().all(|count| *count > MESSAGES / 4), "{counts:?}");
-}
-
 /// Each of many requests from many clients gets its one answer, whichever shard asks, answers and remembers.
 fn many_requests_are_answered_by_many(shards: usize) {
     const ASKERS: usize = 6;
@@ -252,4 +230,125 @@ fn many_requests_are_answered_by_many(shards: usize) {
         expected.sort();
         assert!(answers == expected, "client {n} has {} answers", answers.len());
     }
+}
+
+/// The mappings of each account on the way apply to the subject that the request has there.
+fn mappings_of_the_service_apply(shards: usize) {
+    let config = Config::new(
+        "accounts {
+           A { users: [ { user: a, password: x } ], exports: [ { service: \"s.*\" } ], mappings: { s.1: s.2 } }
+           B { users: [ { user: b, password: x } ], exports: [ { service: \"s.*\" } ], mappings: { s.0: s.1 }
+               imports: [ { service: { account: A, subject: \"s.*\" } } ] }
+           C { users: [ { user: c, password: x } ], mappings: { s.9: s.0 }
+               imports: [ { service: { account: B, subject: \"s.*\" } } ] } }",
+    );
+    let server = config.server().shards(shards).start();
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|user| client(&server, user));
+    subscribe(&mut a, "SUB s.* 1\r\n");
+    subscribe(&mut b, "SUB s.* 1\r\n");
+    subscribe(&mut c, "SUB r 2\r\n");
+    c.send("PUB s.9 r 2\r\nhi\r\n");
+    assert_eq!(b.next_msg().subject, "s.1");
+    let request = a.next_msg();
+    assert_eq!(request.subject, "s.2");
+    a.publish(&reply_of(&request), "answer");
+    c.expect("MSG r 2 6\r\nanswer\r\n");
+}
+
+fn two_services_under_one_subject(shards: usize) {
+    let config = Config::new(
+        "accounts {
+           A { users: [ { user: a, password: x } ], exports: [ { service: x } ] }
+           B { users: [ { user: b, password: x } ], exports: [ { service: y } ] }
+           C { users: [ { user: c, password: x } ]
+               imports: [ { service: { account: A, subject: x } }, { service: { account: B, subject: y }, to: x } ] } }",
+    );
+    let server = config.server().shards(shards).start();
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|user| client(&server, user));
+    c.send("SUB r 9\r\nPUB x r 2\r\nhi\r\n");
+    c.expect("HMSG r 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: x\r\n\r\n\r\n");
+    subscribe(&mut a, "SUB x 1\r\n");
+    c.send("PUB x r 1\r\n1\r\n");
+    let reply = reply_of(&a.next_msg());
+    a.publish(&reply, "from a");
+    c.expect("MSG r 9 6\r\nfrom a\r\n");
+    subscribe(&mut b, "SUB y 1\r\n");
+    c.send("PUB x r 1\r\n2\r\n");
+    let replies = [reply_of(&a.next_msg()), reply_of(&b.next_msg())];
+    a.publish(&replies[0], "from a");
+    c.expect("MSG r 9 6\r\nfrom a\r\n");
+    b.publish(&replies[1], "from b");
+    c.expect("MSG r 9 6\r\nfrom b\r\n");
+    c.expect_nothing();
+}
+
+/// A request that comes from another account is not passed on to those that import a stream of the same subject.
+fn requests_are_no_news(shards: usize) {
+    let config = Config::new(
+        "accounts {
+           A { users: [ { user: a, password: x } ], exports: [ { service: \"s.*\" }, { stream: \"s.*\" } ] }
+           B { users: [ { user: b, password: x } ], imports: [ { service: { account: A, subject: \"s.*\" } } ] }
+           C { users: [ { user: c, password: x } ], imports: [ { stream: { account: A, subject: \"s.*\" } } ] } }",
+    );
+    let server = config.server().shards(shards).start();
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|user| client(&server, user));
+    subscribe(&mut a, "SUB s.1 1\r\n");
+    subscribe(&mut c, "SUB s.* 1\r\n");
+    b.publish("s.1", "request");
+    assert_eq!(a.next_msg().subject, "s.1");
+    a.publish("s.2", "news");
+    c.expect("MSG s.2 1 4\r\nnews\r\n");
+    c.expect_nothing();
+}
+
+/// Where the subject of an import has no wildcards, that of a service in the importing account may have some, and what
+/// looks like a function is a name like any other. An empty one is none.
+fn names_without_wildcards_are_free(shards: usize) {
+    let config = Config::new(
+        "accounts {
+           A { users: [ { user: a, password: x } ]
+               exports: [ { service: s }, { service: \"t.*\" }, { stream: \"e.>\" } ] }
+           B { users: [ { user: b, password: x } ]
+               imports: [ { service: { account: A, subject: s }, to: \"any.*\" }
+                          { service: { account: A, subject: t.1 }, to: \"t.$1\" }
+                          { service: { account: A, subject: t.2 }, to: \"\" }
+                          { stream: { account: A, subject: e.1 }, to: \"n.$1\" }
+                          { stream: { account: A, subject: e.2 }, prefix: \"\" } ] } }",
+    );
+    let server = config.server().shards(shards).start();
+    let [mut a, mut b] = ["a", "b"].map(|user| client(&server, user));
+    subscribe(&mut a, "SUB s 1\r\nSUB t.* 2\r\n");
+    subscribe(&mut b, "SUB *.* 1\r\nSUB r 2\r\n");
+    for (asked, subject) in [("any.thing", "s"), ("t.$1", "t.1"), ("t.2", "t.2")] {
+        b.send(format!("PUB {asked} r 0\r\n\r\n"));
+        assert_eq!(b.next_msg().subject, asked);
+        let request = a.next_msg();
+        assert_eq!(request.subject, subject);
+        a.publish(&reply_of(&request), "");
+        b.expect("MSG r 2 0\r\n\r\n");
+    }
+    a.send("PUB e.1 0\r\n\r\nPUB e.2 0\r\n\r\n");
+    b.expect("MSG n.$1 1 0\r\n\r\nMSG e.2 1 0\r\n\r\n");
+}
+
+/// A request that is on its way when the import ends still gets its answer.
+fn answers_outlive_the_import(shards: usize) {
+    let text = |imports: &str| {
+        format!(
+            "accounts {{ A {{ users: [ {{ user: a, password: x }} ], exports: [ {{ service: s }} ] }}
+                         B {{ users: [ {{ user: b, password: x }} ], imports: [ {imports} ] }} }}"
+        )
+    };
+    let config = Config::new(&text("{ service: { account: A, subject: s } }"));
+    let server = config.server().shards(shards).start();
+    let [mut a, mut b] = ["a", "b"].map(|user| client(&server, user));
+    subscribe(&mut a, "SUB s 1\r\n");
+    subscribe(&mut b, "SUB r 2\r\n");
+    b.send("PUB s r 3\r\nask\r\n");
+    let reply = reply_of(&a.next_msg());
+    config.reload(&server, &text(""));
+    a.publish(&reply, "answer");
+    b.expect("MSG r 2 6\r\nanswer\r\n");
+    b.send("PUB s r 0\r\n\r\nPING\r\n");
+    b.expect("HMSG r 2 33 33\r\nNATS/1.0 503\r\nNats-Subject: s\r\n\r\n\r\nPONG\r\n");
 }

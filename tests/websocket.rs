@@ -77,6 +77,13 @@ fn borders_of_frames_mean_nothing(shards: usize) {
     unmasked.line();
     unmasked.send(&[&[BINARY, CONNECT.len() as u8], CONNECT].concat());
     assert_eq!(unmasked.line(), "PONG");
+    // Masks were not agreed on. (The reference gives no reason.)
+    unmasked.send(&frame(BINARY, b"PING\r\n"));
+    if server.is_leat() {
+        unmasked.expect_close(1002, "mask bit set although no masks were agreed on");
+    } else {
+        unmasked.expect_end();
+    }
 }
 
 /// A client that breaks the rules of WebSocket is closed, and told why; nobody else is.

@@ -9,7 +9,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
 use serde_json::{Value, json};
+use support::jwt::{self, World};
 use support::{Server, shard_suite};
 use support_tls::{Authority, TlsStream};
 use support_websocket::{BINARY, Ws, builder, frame, plain};
@@ -19,6 +22,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_token_of_the_listener,
     the_user_without_credentials,
     cookies_carry_credentials,
+    a_cookie_carries_a_jwt,
     times_of_the_listener,
     certificates_name_users,
     certificates_are_pinned,
@@ -135,6 +139,32 @@ fn cookies_carry_credentials(shards: usize) {
     let server = plain(&format!("{names}, no_auth_user: a"), USERS, shards);
     assert_eq!(over_websocket(&server, "Cookie: u=b; p=y\r\n", json!({})).1, Some("b".to_owned()));
     assert_eq!(over_websocket(&server, "Cookie: u=b\r\n", json!({})).1, None);
+}
+
+/// Where operators vouch for users, the JWT of one may come in a cookie: that of a bearer, or of whoever signs the nonce. One
+/// in CONNECT counts more.
+fn a_cookie_carries_a_jwt(shards: usize) {
+    let world = World::new();
+    let more = world.text(&[(&world.account, world.account(&json!({})))], "");
+    let server = plain("jwt_cookie: j", &more, shards);
+    let cookie = |jwt: &str| format!("Cookie: j={jwt}\r\n");
+    let bearer = world.user_jwt(&json!({"bearer_token": true}));
+    let signs = world.user_jwt(&json!({}));
+    let user = Some(world.user.public_key());
+    assert_eq!(over_websocket(&server, &cookie(&bearer), json!({})).1, user);
+    assert_eq!(over_websocket(&server, &cookie(&signs), json!({})).1, None, "it is not signed");
+    assert_eq!(over_websocket(&server, "Cookie: j=nonsense\r\n", json!({})).1, None);
+    assert_eq!(over_websocket(&server, "", json!({})).1, None);
+    assert_eq!(over_websocket(&server, &cookie(&bearer), json!({"jwt": signs})).1, None);
+    let stranger = jwt::user_jwt(&KeyPair::new_account(), &world.user, &json!({"bearer_token": true}));
+    assert_eq!(over_websocket(&server, &cookie(&stranger), json!({})).1, None);
+    assert_eq!(over_websocket(&server, &cookie(&stranger), json!({"jwt": bearer})).1, user);
+
+    let (_, mut ws) = Ws::connect(&server, &cookie(&signs));
+    let nonce = parsed(&ws.line())["nonce"].as_str().expect("a nonce").to_owned();
+    let sig = BASE64URL_NOPAD.encode(&world.user.sign(nonce.as_bytes()).expect("a signature"));
+    ws.send(&frame(BINARY, format!("CONNECT {}\r\nPING\r\n", json!({"sig": sig, "verbose": false})).as_bytes()));
+    assert_eq!(ws.line(), "PONG");
 }
 
 /// The listener's times count for its clients only.

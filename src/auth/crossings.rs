@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::mapping::{Mappings, Transform};
 use crate::config::accounts::Account;
 use crate::config::exports::{ExportKind, Import, ImportKind, ResponseType, Service};
-use crate::subject::{is_subset, matches};
+use crate::subject::{PatternMap, is_subset};
 
 /// How long answers of an imported service are waited for, unless the export says otherwise.
 const RESPONSE_TIME: Duration = Duration::from_secs(120);
@@ -17,16 +17,15 @@ const RESPONSE_TIME: Duration = Duration::from_secs(120);
 pub struct Crossings {
     /// Applied first.
     pub mappings: Mappings,
-    /// Streams that other accounts import.
-    pub streams: Vec<StreamCrossing>,
-    /// Services that this account imports.
-    pub services: Vec<ServiceCrossing>,
+    /// Streams that other accounts import, by subject.
+    pub streams: PatternMap<StreamCrossing>,
+    /// Services that this account imports, by the subject here.
+    pub services: PatternMap<ServiceCrossing>,
 }
 
 /// Messages that another account gets.
 #[derive(Debug)]
 pub struct StreamCrossing {
-    pattern: Box<[u8]>,
     /// Number of the other account.
     pub to: u32,
     local: Option<Transform>,
@@ -35,8 +34,6 @@ pub struct StreamCrossing {
 /// Requests that another account answers.
 #[derive(Debug)]
 pub struct ServiceCrossing {
-    /// The subject in the asking account.
-    pattern: Box<[u8]>,
     /// Number of the answering account.
     pub to: u32,
     /// From the subject there to the one here.
@@ -50,15 +47,15 @@ pub struct ServiceCrossing {
 }
 
 impl Crossings {
-    /// Of all accounts, by number. `numbers` has the numbers by name.
+    /// Of all accounts, by number. `numbers` has the numbers by name; `cluster` is the one that the server is in.
     #[must_use]
-    pub fn of_all(accounts: &[&Account], numbers: &HashMap<&str, u32>) -> HashMap<u32, Self> {
+    pub fn of_all(accounts: &[&Account], numbers: &HashMap<&str, u32>, cluster: Option<&str>) -> HashMap<u32, Self> {
         let by_name: HashMap<&str, &Account> = accounts.iter().map(|account| (&*account.name, *account)).collect();
         let mut all: HashMap<u32, Self> = HashMap::new();
         for account in accounts {
             let here = numbers[&*account.name];
             if !account.mappings.is_empty() {
-                all.entry(here).or_default().mappings = Mappings::new(&account.mappings);
+                all.entry(here).or_default().mappings = Mappings::new(&account.mappings, cluster);
             }
             for import in &account.imports {
                 // The configuration names only accounts that there are, and exports that fit.
@@ -69,19 +66,19 @@ impl Crossings {
                 let local = import.local.as_ref().map(|local| Transform::new(&import.subject, local));
                 match import.kind {
                     ImportKind::Stream { .. } => {
-                        let pattern = import.subject.as_bytes().into();
-                        all.entry(*from).or_default().streams.push(StreamCrossing { pattern, to: here, local });
+                        let stream = StreamCrossing { to: here, local };
+                        all.entry(*from).or_default().streams.push(import.subject.as_bytes(), stream);
                     }
                     ImportKind::Service { share } => {
                         let service = service(exporter, import);
-                        all.entry(here).or_default().services.push(ServiceCrossing {
-                            pattern: import.local_pattern().as_bytes().into(),
+                        let service = ServiceCrossing {
                             to: *from,
                             local,
                             response: service.response,
                             response_time: service.threshold.unwrap_or(RESPONSE_TIME),
                             share,
-                        });
+                        };
+                        all.entry(here).or_default().services.push(import.local_pattern().as_bytes(), service);
                     }
                 }
             }
@@ -101,23 +98,23 @@ fn service(exporter: &Account, import: &Import) -> Service {
 }
 
 impl StreamCrossing {
-    /// The subject in the other account, if messages on `subject` cross.
+    /// The subject in the other account of a message that crosses.
     #[must_use]
-    pub fn carry(&self, subject: &[u8]) -> Option<Vec<u8>> {
-        matches(&self.pattern, subject).then(|| match &self.local {
+    pub fn carry(&self, subject: &[u8]) -> Vec<u8> {
+        match &self.local {
             Some(local) => local.apply(subject, &mut |_| 0),
             None => subject.to_vec(),
-        })
+        }
     }
 }
 
 impl ServiceCrossing {
-    /// The subject in the other account, if requests on `subject` cross.
+    /// The subject in the other account of a request that crosses.
     #[must_use]
-    pub fn carry(&self, subject: &[u8]) -> Option<Vec<u8>> {
-        matches(&self.pattern, subject).then(|| match &self.local {
+    pub fn carry(&self, subject: &[u8]) -> Vec<u8> {
+        match &self.local {
             Some(local) => local.invert(subject),
             None => subject.to_vec(),
-        })
+        }
     }
 }

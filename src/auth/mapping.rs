@@ -3,13 +3,13 @@
 
 use crate::config::mappings as config;
 use crate::config::mappings::{Cut, Part};
-use crate::subject::{has_wildcard, matches, tokens};
+use crate::subject::{PatternMap, has_wildcard, is_subset, tokens};
 
 /// Makes a subject from one that matches its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transform {
     source: Box<[u8]>,
-    tokens: Vec<Vec<Part>>,
+    tokens: Vec<Part>,
 }
 
 impl Transform {
@@ -24,13 +24,11 @@ impl Transform {
     pub fn apply(&self, subject: &[u8], random: &mut impl FnMut(u32) -> u32) -> Vec<u8> {
         let given = Captured::new(&self.source, subject);
         let mut out = Vec::with_capacity(subject.len() + 16);
-        for (n, parts) in self.tokens.iter().enumerate() {
+        for (n, part) in self.tokens.iter().enumerate() {
             if n > 0 {
                 out.push(b'.');
             }
-            for part in parts {
-                given.write(part, subject, random, &mut out);
-            }
+            given.write(part, subject, random, &mut out);
         }
         out
     }
@@ -42,13 +40,13 @@ impl Transform {
         let mut rest: &[u8] = &[];
         let mut wildcards: Vec<&[u8]> = Vec::new();
         let mut at = 0;
-        for (parts, token) in self.tokens.iter().zip(tokens(subject)) {
-            match parts.as_slice() {
-                [Part::Wildcard(n)] => {
+        for (part, token) in self.tokens.iter().zip(tokens(subject)) {
+            match part {
+                Part::Wildcard(n) => {
                     wildcards.resize(wildcards.len().max(*n), &[]);
                     wildcards[n - 1] = token;
                 }
-                [Part::Rest] => {
+                Part::Rest => {
                     rest = &subject[at..];
                     break;
                 }
@@ -74,13 +72,14 @@ impl Transform {
 
 /// What the wildcards of a source have matched.
 struct Captured<'a> {
+    /// The first token of the subject, and what each `*` has matched.
     wildcards: Vec<&'a [u8]>,
     rest: &'a [u8],
 }
 
 impl<'a> Captured<'a> {
     fn new(source: &[u8], subject: &'a [u8]) -> Self {
-        let mut captured = Self { wildcards: Vec::new(), rest: &[] };
+        let mut captured = Self { wildcards: tokens(subject).take(1).collect(), rest: &[] };
         let mut at = 0;
         for (pattern, token) in tokens(source).zip(tokens(subject)) {
             match pattern {
@@ -96,9 +95,9 @@ impl<'a> Captured<'a> {
         captured
     }
 
-    /// The token of a wildcard, counted from one. The configuration names only those that the source has.
+    /// The token of a wildcard, see [`Part`]. The configuration names only those that the source has.
     fn wildcard(&self, n: usize) -> &'a [u8] {
-        self.wildcards.get(n - 1).copied().unwrap_or_default()
+        self.wildcards.get(n).copied().unwrap_or_default()
     }
 
     fn write(&self, part: &Part, subject: &[u8], random: &mut impl FnMut(u32) -> u32, out: &mut Vec<u8>) {
@@ -171,54 +170,77 @@ fn cut_token(cut: Cut, token: &[u8], size: usize, out: &mut Vec<u8>) {
 }
 
 /// The mappings of an account.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Mappings {
-    /// Those without wildcards come first.
-    all: Vec<Mapping>,
+    /// By source. Those without wildcards come first.
+    by_source: PatternMap<Mapping>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Mapping {
     source: Box<[u8]>,
     /// Destinations, each with the percentage of messages that go to it or an earlier one.
     destinations: Vec<(u32, Transform)>,
+    /// The remaining messages are lost instead of unchanged.
+    loses: bool,
+}
+
+impl Mapping {
+    /// On a server of the cluster `cluster`, if of any.
+    fn new(mapping: &config::Mapping, cluster: Option<&str>) -> Self {
+        let all = &mapping.destinations;
+        let is_named = cluster.is_some() && all.iter().any(|destination| destination.cluster.as_deref() == cluster);
+        let scope = cluster.filter(|_| is_named);
+        let mut total = 0;
+        let here = all.iter().filter(|destination| destination.cluster.as_deref() == scope);
+        let destinations = here.map(|destination| {
+            total += u32::from(destination.weight);
+            (total, Transform::new(&mapping.source, &destination.transform))
+        });
+        Self {
+            source: mapping.source.as_bytes().into(),
+            destinations: destinations.collect(),
+            loses: all.iter().any(|destination| destination.transform.text == mapping.source),
+        }
+    }
 }
 
 impl Mappings {
-    /// As the configuration says it. Destinations for a cluster are for servers that are in one.
+    /// As the configuration says it. Destinations for the cluster of the server go before those for none; those for other
+    /// clusters do not count.
     #[must_use]
-    pub fn new(mappings: &[config::Mapping]) -> Self {
-        let mut all: Vec<Mapping> = mappings
-            .iter()
-            .map(|mapping| {
-                let mut total = 0;
-                let here = mapping.destinations.iter().filter(|destination| destination.cluster.is_none());
-                let destinations = here.map(|destination| {
-                    total += u32::from(destination.weight);
-                    (total, Transform::new(&mapping.source, &destination.transform))
-                });
-                Mapping { source: mapping.source.as_bytes().into(), destinations: destinations.collect() }
-            })
-            .collect();
+    pub fn new(mappings: &[config::Mapping], cluster: Option<&str>) -> Self {
+        let mut all: Vec<Mapping> = mappings.iter().map(|mapping| Mapping::new(mapping, cluster)).collect();
         all.sort_by_key(|mapping| has_wildcard(&mapping.source));
-        Self { all }
+        let mut by_source = PatternMap::default();
+        for mapping in all {
+            by_source.push(&mapping.source.clone(), mapping);
+        }
+        Self { by_source }
     }
 
     /// Whether nothing is ever mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.by_source.is_empty()
     }
 
-    /// What a published subject becomes; `None` if it stays.
+    /// What a published subject becomes; `None` if it stays. It becomes empty, and nobody gets the message, where the
+    /// source is listed among its own destinations and the weights leave something over.
+    ///
+    /// A token `*` or `>` of the subject is taken by the same wildcard of a source, and by no smaller one.
     #[must_use]
     pub fn map(&self, subject: &[u8], random: &mut impl FnMut(u32) -> u32) -> Option<Vec<u8>> {
-        let mapping = self.all.iter().find(|mapping| matches(&mapping.source, subject))?;
+        let candidates = self.by_source.matching(subject);
+        let mapping = candidates.into_iter().find(|mapping| is_subset(subject, &mapping.source))?;
         let chosen = match mapping.destinations.as_slice() {
             [(100, only)] => only,
             several => {
                 let number = random(100);
-                &several.iter().find(|(below, _)| number < *below)?.1
+                match several.iter().find(|(below, _)| number < *below) {
+                    Some((_, chosen)) => chosen,
+                    None => return mapping.loses.then(Vec::new),
+                }
             }
         };
         Some(chosen.apply(subject, random))
@@ -229,13 +251,12 @@ impl Mappings {
 mod tests {
     use super::*;
 
-    fn transform(source: &str, tokens: Vec<Vec<Part>>) -> Transform {
+    fn transform(source: &str, tokens: Vec<Part>) -> Transform {
         Transform { source: source.as_bytes().into(), tokens }
     }
 
     fn apply(source: &str, part: Part, subject: &str) -> String {
-        let made =
-            transform(source, vec![vec![Part::Literal("t".into())], vec![part]]).apply(subject.as_bytes(), &mut |_| 3);
+        let made = transform(source, vec![Part::Literal("t".into()), part]).apply(subject.as_bytes(), &mut |_| 3);
         String::from_utf8(made).unwrap()
     }
 
@@ -244,6 +265,7 @@ mod tests {
     fn functions() {
         let cut = |cut, size| Part::Cut(cut, 1, size);
         for (part, expected) in [
+            (Part::Wildcard(0), "t.abcdefg"),
             (Part::Wildcard(1), "t.abcdefg"),
             (Part::Wildcard(2), "t.x-y"),
             (Part::Rest, "t.r.s"),
@@ -271,11 +293,9 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let words = |text: &str| vec![Part::Literal(text.into())];
-        let renamed = transform(
-            "a.*.b.*.>",
-            vec![words("x"), vec![Part::Wildcard(2)], vec![Part::Wildcard(1)], words("y"), vec![Part::Rest]],
-        );
+        let word = |text: &str| Part::Literal(text.into());
+        let renamed =
+            transform("a.*.b.*.>", vec![word("x"), Part::Wildcard(2), Part::Wildcard(1), word("y"), Part::Rest]);
         let there = renamed.apply(b"a.1.b.2.3.4", &mut |_| 0);
         assert_eq!(there, b"x.2.1.y.3.4");
         assert_eq!(renamed.invert(&there), b"a.1.b.2.3.4");
@@ -283,21 +303,48 @@ mod tests {
 
     #[test]
     fn weights_and_order() {
-        let to = |text: &str| transform("m.*", vec![vec![Part::Literal(text.into())]]);
-        let mapping = |source: &str, destinations: Vec<(u32, Transform)>| Mapping {
-            source: source.as_bytes().into(),
-            destinations,
+        let mapping = |source: &str, destinations: &[(u8, &str, Option<&str>)]| config::Mapping {
+            source: source.into(),
+            destinations: destinations
+                .iter()
+                .map(|(weight, text, cluster)| config::Destination {
+                    transform: config::Transform {
+                        text: (*text).into(),
+                        tokens: text.split('.').map(|token| Part::Literal(token.into())).collect(),
+                    },
+                    weight: *weight,
+                    cluster: cluster.map(Into::into),
+                })
+                .collect(),
         };
-        let mappings = Mappings {
-            all: vec![mapping("m.one", vec![(100, to("one"))]), mapping("m.*", vec![(30, to("a")), (80, to("b"))])],
+        let all = [
+            mapping("m.*", &[(30, "a", None), (50, "b", None)]),
+            mapping("m.one", &[(100, "one", None)]),
+            mapping("l", &[(40, "l", None), (20, "x", None)]),
+            mapping("c", &[(100, "in.c", Some("C")), (70, "in.none", None), (100, "in.d", Some("D"))]),
+            mapping("z", &[(100, "in.c", Some("C"))]),
+        ];
+        let map = |cluster: Option<&str>, number: u32, subject: &str| {
+            let mapped = Mappings::new(&all, cluster).map(subject.as_bytes(), &mut |_| number);
+            mapped.map(|subject| String::from_utf8(subject).unwrap())
         };
-        let with = |number: u32, subject: &str| {
-            mappings.map(subject.as_bytes(), &mut |_| number).map(|subject| String::from_utf8(subject).unwrap())
-        };
-        assert_eq!(with(99, "m.one").as_deref(), Some("one"));
+        assert_eq!(map(None, 99, "m.one").as_deref(), Some("one"), "before m.*");
         for (number, expected) in [(0, Some("a")), (29, Some("a")), (30, Some("b")), (79, Some("b")), (80, None)] {
-            assert_eq!(with(number, "m.two").as_deref(), expected, "{number}");
+            assert_eq!(map(None, number, "m.two").as_deref(), expected, "{number}");
         }
-        assert_eq!(with(0, "n"), None);
+        for (number, expected) in [(0, "l"), (39, "l"), (40, "x"), (59, "x"), (60, ""), (99, "")] {
+            assert_eq!(map(None, number, "l").as_deref(), Some(expected), "{number}");
+        }
+        for (cluster, c, z) in [
+            (None, "in.none", None),
+            (Some("C"), "in.c", Some("in.c")),
+            (Some("D"), "in.d", None),
+            (Some("E"), "in.none", None),
+        ] {
+            assert_eq!((map(cluster, 0, "c").as_deref(), map(cluster, 0, "z").as_deref()), (Some(c), z), "{cluster:?}");
+        }
+        assert_eq!(map(None, 0, "n"), None);
+        assert_eq!(map(None, 0, "m.*").as_deref(), Some("a"));
+        assert_eq!(map(None, 0, "m.>"), None, "more than m.* takes");
     }
 }

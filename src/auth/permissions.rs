@@ -9,15 +9,16 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::rules::{Looks, Rules};
 use crate::config::permissions as config;
-use crate::subject::{has_wildcard, is_same, is_subset, matches};
+use crate::subject::{has_wildcard, is_same};
 
 /// The rules of one user.
 #[derive(Debug)]
 pub struct Permissions {
     id: PermissionsId,
-    publish: Rules,
-    subscribe: Rules,
+    publish: Directed,
+    subscribe: Directed,
     responses: Option<config::ResponsePermission>,
 }
 
@@ -34,17 +35,12 @@ impl PermissionsId {
     }
 }
 
+/// The rules for one direction.
 #[derive(Debug, PartialEq, Eq)]
-struct Rules {
+struct Directed {
     /// Everything if absent.
-    allow: Option<Vec<Rule>>,
-    deny: Vec<Rule>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Rule {
-    subject: Box<[u8]>,
-    queue: Option<Box<[u8]>>,
+    allow: Option<Rules>,
+    deny: Rules,
 }
 
 /// What a subscription may get.
@@ -60,13 +56,13 @@ impl Permissions {
     /// The rules as the configuration gives them.
     #[must_use]
     pub fn new(config: &config::Permissions) -> Self {
-        let mut publish = Rules::new(&config.publish);
+        let mut publish = Directed::new(&config.publish);
         if config.responses.is_some() && publish.allow.is_none() {
             // Who may answer requests is not meant to publish whatever else.
-            publish.allow = Some(Vec::new());
+            publish.allow = Some(Rules::default());
         }
         let id = PermissionsId::next();
-        Self { id, publish, subscribe: Rules::new(&config.subscribe), responses: config.responses }
+        Self { id, publish, subscribe: Directed::new(&config.subscribe), responses: config.responses }
     }
 
     /// What tells these rules from all others.
@@ -81,73 +77,44 @@ impl Permissions {
     }
 
     /// Whether the rules allow to publish to `subject`. Replies that are allowed for a while are not among them.
-    fn may_publish(&self, subject: &[u8]) -> bool {
-        let named = |rules: &[Rule]| rules.iter().any(|rule| matches(&rule.subject, subject));
-        self.publish.allow.as_deref().is_none_or(named) && !named(&self.publish.deny)
+    fn may_publish(&self, subject: &[u8], looks: &mut Looks) -> bool {
+        let Directed { allow, deny } = &self.publish;
+        allow.as_ref().is_none_or(|allow| allow.name(subject, looks)) && !deny.name(subject, looks)
     }
 
-    /// Whether a subscription to `subject` is allowed, alone or in a queue group; `None` if not.
+    /// Whether a subscription to `subject` is allowed, alone or in a queue group; `None` if not. Adds to `looks`.
     ///
     /// A pattern must be within one that is allowed. (The reference server lets `s.>` pass where `s.*` is allowed.) One
     /// that is wider than what is denied is accepted, and messages are checked.
     #[must_use]
-    pub fn may_subscribe(&self, subject: &[u8], queue: Option<&[u8]>) -> Option<Receives> {
-        if let Some(allow) = &self.subscribe.allow {
-            let (plain, queues) = Verdict::of(allow, queue, |rule| is_subset(subject, rule));
-            if !queues.unwrap_or(plain) {
+    pub fn may_subscribe(&self, subject: &[u8], queue: Option<&[u8]>, looks: &mut Looks) -> Option<Receives> {
+        let Directed { allow, deny } = &self.subscribe;
+        if let Some(allow) = allow {
+            let verdict = allow.covering(subject, queue, looks);
+            if !verdict.of_queue.unwrap_or(verdict.plain) {
                 return None;
             }
         }
         // Here the pattern counts as a name, as in the reference server: `e.>` is a subject that `e.*` denies.
-        let (plain, queues) = Verdict::of(&self.subscribe.deny, queue, |rule| matches(rule, subject));
-        if queues.unwrap_or(plain) {
+        let verdict = deny.matching(subject, queue, looks);
+        if verdict.of_queue.unwrap_or(verdict.plain) {
             return None;
         }
-        let is_partly_denied = has_wildcard(subject)
-            && self.subscribe.deny.iter().any(|rule| crate::subject::overlaps(&rule.subject, subject));
+        let is_partly_denied = has_wildcard(subject) && deny.may_overlap(subject, looks);
         Some(if is_partly_denied { Receives::Some } else { Receives::All })
     }
 
-    /// Whether a subscription in `queue` may get a message on `subject`.
+    /// Whether a subscription in `queue` may get a message on `subject`. Adds to `looks`.
     #[must_use]
-    pub fn may_receive(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
-        let (plain, queues) = Verdict::of(&self.subscribe.deny, queue, |rule| matches(rule, subject));
-        !plain && !queues.unwrap_or(false)
+    pub fn may_receive(&self, subject: &[u8], queue: Option<&[u8]>, looks: &mut Looks) -> bool {
+        let verdict = self.subscribe.deny.matching(subject, queue, looks);
+        !verdict.plain && !verdict.of_queue.unwrap_or(false)
     }
 }
 
-impl Rules {
+impl Directed {
     fn new(rules: &config::SubjectRules) -> Self {
-        let all = |rules: &[config::SubjectRule]| {
-            let rule = |rule: &config::SubjectRule| Rule {
-                subject: rule.subject.as_bytes().into(),
-                queue: rule.queue.as_ref().map(|queue| queue.as_bytes().into()),
-            };
-            rules.iter().map(rule).collect()
-        };
-        Self { allow: rules.allow.as_deref().map(all), deny: all(&rules.deny) }
-    }
-}
-
-/// What rules say of a subject and a queue group.
-struct Verdict;
-
-impl Verdict {
-    /// Whether a rule without queue group applies; and where `queue` is given and some rules with queue groups apply to the
-    /// subject, whether one of them names it. The second answer counts more than the first.
-    fn of(rules: &[Rule], queue: Option<&[u8]>, applies: impl Fn(&[u8]) -> bool) -> (bool, Option<bool>) {
-        let (mut plain, mut queues) = (false, None);
-        for rule in rules.iter().filter(|rule| applies(&rule.subject)) {
-            match (&rule.queue, queue) {
-                (None, _) => plain = true,
-                (Some(_), None) => {}
-                (Some(named), Some(queue)) => {
-                    let fits = **named == *queue || (has_wildcard(named) && is_subset(queue, named));
-                    queues = Some(queues.unwrap_or(false) || fits);
-                }
-            }
-        }
-        (plain, queues)
+        Self { allow: rules.allow.as_deref().map(Rules::new), deny: Rules::new(&rules.deny) }
     }
 }
 
@@ -246,18 +213,18 @@ impl Permits {
     }
 
     /// Whether the rules allow to publish to `subject`, always. What is only owed is asked for with
-    /// [`Permits::may_reply`].
+    /// [`Permits::may_reply`]. Adds to `looks` if the verdict is not remembered.
     #[inline]
-    pub fn may_publish(&mut self, subject: &[u8]) -> bool {
-        self.publishes.get(subject, || self.rules.may_publish(subject))
+    pub fn may_publish(&mut self, subject: &[u8], looks: &mut Looks) -> bool {
+        self.publishes.get(subject, || self.rules.may_publish(subject, looks))
     }
 
     /// Whether a subscription in `queue` may get a message on `subject`; see [`Permissions::may_receive`].
     #[inline]
-    pub fn may_receive(&mut self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+    pub fn may_receive(&mut self, subject: &[u8], queue: Option<&[u8]>, looks: &mut Looks) -> bool {
         match queue {
-            None => self.receives.get(subject, || self.rules.may_receive(subject, None)),
-            Some(_) => self.rules.may_receive(subject, queue),
+            None => self.receives.get(subject, || self.rules.may_receive(subject, None, looks)),
+            Some(_) => self.rules.may_receive(subject, queue, looks),
         }
     }
 
@@ -334,7 +301,7 @@ mod tests {
             ("s.a", Some("q"), all),
         ] {
             let queue = queue.map(str::as_bytes);
-            assert_eq!(allowing.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+            assert_eq!(allowing.may_subscribe(subject.as_bytes(), queue, &mut 0), verdict, "{subject} {queue:?}");
         }
         let denying = of(rules(Some(&[">"]), &["d.x q", "e.*"]));
         for (subject, queue, verdict) in [
@@ -346,14 +313,15 @@ mod tests {
             ("d.*", Some("q"), some),
             ("e.>", None, no),
             ("e.f", None, no),
+            ("e..f", None, no),
             ("e.*", None, no),
             (">", Some("q"), some),
         ] {
             let queue = queue.map(str::as_bytes);
-            assert_eq!(denying.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+            assert_eq!(denying.may_subscribe(subject.as_bytes(), queue, &mut 0), verdict, "{subject} {queue:?}");
         }
-        assert!(denying.may_receive(b"d.x", None) && !denying.may_receive(b"d.x", Some(b"q")));
-        assert!(denying.may_receive(b"d.x", Some(b"r")) && !denying.may_receive(b"e.f", None));
+        assert!(denying.may_receive(b"d.x", None, &mut 0) && !denying.may_receive(b"d.x", Some(b"q"), &mut 0));
+        assert!(denying.may_receive(b"d.x", Some(b"r"), &mut 0) && !denying.may_receive(b"e.f", None, &mut 0));
         let queues = of(rules(Some(&["foo", "bar v1.*"]), &[]));
         for (subject, queue, verdict) in [
             ("foo", None, all),
@@ -363,7 +331,7 @@ mod tests {
             ("bar", Some("v2"), no),
         ] {
             let queue = queue.map(str::as_bytes);
-            assert_eq!(queues.may_subscribe(subject.as_bytes(), queue), verdict, "{subject} {queue:?}");
+            assert_eq!(queues.may_subscribe(subject.as_bytes(), queue, &mut 0), verdict, "{subject} {queue:?}");
         }
     }
 
@@ -373,12 +341,12 @@ mod tests {
         let mut permits = Permits::new(Arc::new(rules));
         for _ in 0..2 {
             for (subject, verdict) in [("p.a", true), ("p.d", false), ("p.*", true), ("p.a.b", false), ("q", false)] {
-                assert_eq!(permits.may_publish(subject.as_bytes()), verdict, "{subject}");
+                assert_eq!(permits.may_publish(subject.as_bytes(), &mut 0), verdict, "{subject}");
             }
         }
         for n in 0..10_000 {
-            assert!(permits.may_publish(format!("p.{n}").as_bytes()));
-            assert!(!permits.may_publish(format!("q.{n}").as_bytes()));
+            assert!(permits.may_publish(format!("p.{n}").as_bytes(), &mut 0));
+            assert!(!permits.may_publish(format!("q.{n}").as_bytes(), &mut 0));
         }
         assert_eq!(permits.publishes.verdicts.len(), VERDICTS);
     }
@@ -389,9 +357,9 @@ mod tests {
         let config = config::Permissions { responses: Some(responses), ..config::Permissions::default() };
         let mut permits = Permits::new(Arc::new(Permissions::new(&config)));
         let second = 1_000_000_000;
-        assert!(!permits.may_publish(b"_INBOX.1") && !permits.may_reply(b"_INBOX.1", 0), "nothing but replies");
+        assert!(!permits.may_publish(b"_INBOX.1", &mut 0) && !permits.may_reply(b"_INBOX.1", 0), "nothing but replies");
         permits.delivered(b"_INBOX.1", 0);
-        assert!(!permits.may_publish(b"_INBOX.1"), "not for good");
+        assert!(!permits.may_publish(b"_INBOX.1", &mut 0), "not for good");
         assert!(permits.may_reply(b"_INBOX.1", 1) && permits.may_reply(b"_INBOX.1", 2));
         assert!(!permits.may_reply(b"_INBOX.1", 3), "two were allowed");
         permits.delivered(b"_INBOX.2", 0);

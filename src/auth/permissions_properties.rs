@@ -60,7 +60,7 @@ fn rule() -> impl Strategy<Value = config::SubjectRule> {
 }
 
 fn rules() -> impl Strategy<Value = config::SubjectRules> {
-    let list = || prop::collection::vec(rule(), 0..4);
+    let list = || prop::collection::vec(rule(), 0..12);
     (prop::option::of(list()), list()).prop_map(|(allow, deny)| config::SubjectRules { allow, deny })
 }
 
@@ -92,7 +92,7 @@ proptest! {
             for subject in universe.iter().chain(&universe) {
                 let named = |list: &[config::SubjectRule]| list.iter().any(|rule| fits(&rule.subject, subject));
                 let expected = rules.allow.as_deref().is_none_or(named) && !named(&rules.deny);
-                prop_assert_eq!(permits.may_publish(subject.as_bytes()), expected, "{}", subject);
+                prop_assert_eq!(permits.may_publish(subject.as_bytes(), &mut 0), expected, "{}", subject);
             }
         }
     }
@@ -109,7 +109,7 @@ proptest! {
         });
         let (plain, queues) = verdict(&rules.deny, queue, |rule| fits(rule, &pattern));
         let denied = queues.unwrap_or(plain);
-        let actual = permissions.may_subscribe(pattern.as_bytes(), queue.map(str::as_bytes));
+        let actual = permissions.may_subscribe(pattern.as_bytes(), queue.map(str::as_bytes), &mut 0);
         prop_assert_eq!(actual.is_some(), allowed && !denied);
     }
 
@@ -118,7 +118,7 @@ proptest! {
     fn receiving(rules in rules(), pattern in pattern(), queue in queue()) {
         let permissions = Arc::new(compiled(&config::SubjectRules::default(), &rules));
         let queue = queue.as_deref();
-        let Some(receives) = permissions.may_subscribe(pattern.as_bytes(), queue.map(str::as_bytes)) else {
+        let Some(receives) = permissions.may_subscribe(pattern.as_bytes(), queue.map(str::as_bytes), &mut 0) else {
             return Ok(());
         };
         let mut permits = Permits::new(permissions);
@@ -126,7 +126,7 @@ proptest! {
             let (plain, queues) = verdict(&rules.deny, queue, |rule| fits(rule, subject));
             let denied = plain || queues.unwrap_or(false);
             let mut passes = || {
-                receives == Receives::All || permits.may_receive(subject.as_bytes(), queue.map(str::as_bytes))
+                receives == Receives::All || permits.may_receive(subject.as_bytes(), queue.map(str::as_bytes), &mut 0)
             };
             // A literal subject has had its verdict when it was subscribed to.
             if has_wildcard(pattern.as_bytes()) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::directory::Grant;
+use super::grant::Grant;
 use super::permissions::Permissions;
 use super::schedule;
 use super::trust::{Trust, TrustedAccount};

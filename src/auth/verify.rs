@@ -4,17 +4,69 @@
 //! client waits for the outcome, and nobody else does.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-use super::directory::Grant;
+use super::grant::Grant;
 use super::user_token::Presented;
 use crate::config::Secret;
 
 /// A login that is not decided yet.
 #[derive(Debug)]
-pub struct Check(pub(super) Task);
+pub struct Check {
+    task: Task,
+    presence: Presence,
+}
+
+/// Whether a client still waits for the verdict about its login: what its shard tells those who compute it.
+#[derive(Clone, Debug, Default)]
+pub struct Presence(Arc<AtomicU8>);
+
+const LEAVING: u8 = 1;
+const GONE: u8 = 2;
+const BEGUN: u8 = 4;
+
+impl Presence {
+    /// The client will send nothing more. It may be no longer there; but what it has sent behind CONNECT counts.
+    pub fn set_leaving(&self) {
+        self.0.fetch_or(LEAVING, Ordering::Relaxed);
+    }
+
+    /// The connection is closed.
+    pub fn set_gone(&self) {
+        self.0.fetch_or(GONE, Ordering::Relaxed);
+    }
+
+    /// Others are waiting more than this client.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.has(LEAVING)
+    }
+
+    /// Nobody waits for the verdict.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.has(GONE)
+    }
+
+    /// The verdict is being computed.
+    pub fn set_begun(&self) {
+        self.0.fetch_or(BEGUN, Ordering::Relaxed);
+    }
+
+    /// The verdict will not be long: nobody is waited for any more.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has(BEGUN)
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.0.load(Ordering::Relaxed) & bit != 0
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum Task {
@@ -35,10 +87,20 @@ pub(super) enum Proof {
 }
 
 impl Check {
+    pub(super) fn new(task: Task) -> Self {
+        Self { task, presence: Presence::default() }
+    }
+
+    /// To be told, and asked, whether the client still waits.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
     /// Computes the verdict: the grant, or `None`.
     #[must_use]
     pub fn decide(self) -> Option<Grant> {
-        match self.0 {
+        match self.task {
             Task::Proof(grant, proof) => proof.holds().then_some(grant),
             Task::Token(presented) => {
                 let verdict = presented.decide(SystemTime::now());

@@ -282,6 +282,18 @@ impl Access {
         self.system_account.as_deref().or_else(|| self.operators.system_account())
     }
 
+    /// Checks that the system account that is named is one of those that are configured. Where operators vouch for
+    /// accounts, they do for this one too.
+    pub(super) fn check_system_account(&self) -> Result<(), String> {
+        let is_there = |name: &str| name == DEFAULT_ACCOUNT || self.accounts.iter().any(|account| account.name == name);
+        match self.system_account.as_deref() {
+            Some(name) if !self.operators.are_asked() && !is_there(name) => {
+                Err("error resolving system account: account missing".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Why a server that does not enforce this must not start, one line for each part.
     pub(super) fn unenforced(&self) -> Vec<&'static str> {
         let every_user = || self.accounts.iter().flat_map(|account| &account.users).chain(&self.users);

@@ -8,7 +8,7 @@ use nkeys::KeyPairType;
 
 use super::accounts::{Account, AccountLimits};
 use super::authorization::{self, ConnectionType};
-use super::exports::{Export, ExportKind, Import, ImportKind, ResponseType, Service};
+use super::exports::{self, Export, ExportKind, Import, ImportKind, ResponseType, Service};
 use super::mappings::{self, Destination, Mapping, Use};
 use super::permissions::{Direction, Permissions, ResponsePermission, SubjectRules, rule};
 use super::read;
@@ -176,7 +176,8 @@ fn import(claims: &claims::Import) -> Result<Import, String> {
         Shared::Service => (&claims.to, Some(claims.subject.clone())),
     };
     let subject = read::subject(subject)?;
-    let local = local.map(|local| mappings::transform(&subject, &local, Use::Import));
+    let is_stream = claims.shared == Shared::Stream;
+    let local = local.map(|local| exports::local_name(&subject, &local, is_stream));
     let local = local.transpose().map_err(|what| format!("import \"{subject}\": {what}"))?;
     let kind = match claims.shared {
         Shared::Stream => ImportKind::Stream { allow_trace: false },

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::accounts::Account;
 use super::grammar::{Node, Value};
-use super::mappings::{self, Transform, Use};
+use super::mappings::{self, Part, Transform, Use};
 use super::read;
 use super::schema::{Item, Key, Reading, Row, rows};
 use crate::subject;
@@ -180,8 +180,20 @@ pub(super) fn exports(item: &Item<'_>, reading: &mut Reading) -> Result<Vec<Expo
                 (subject, ExportKind::Stream)
             }
             (None, Some(subject)) => {
+                let response = raw.response.unwrap_or_default();
+                if let Some(latency) = &raw.latency {
+                    let refusal = match response {
+                        ResponseType::Single if subject::is_valid_literal(latency.subject.as_bytes()) => None,
+                        ResponseType::Single => Some("invalid publish subject"),
+                        ResponseType::Stream | ResponseType::Chunked => Some("bad service response type"),
+                    };
+                    if let Some(refusal) = refusal {
+                        let to = &latency.subject;
+                        return Err(format!("Error adding service latency for \"{subject}\" on \"{to}\": {refusal}"));
+                    }
+                }
                 let service = Service {
-                    response: raw.response.unwrap_or_default(),
+                    response,
                     threshold: raw.threshold,
                     latency: raw.latency,
                     allow_trace: raw.allow_trace.unwrap_or_default(),
@@ -270,11 +282,11 @@ const IMPORT: &[Key<RawImport>] = &[
         Ok(())
     }),
     Key::text(&["prefix"], "b", "Put before the subject, for streams", |raw, text| {
-        raw.prefix = Some(text.to_owned());
+        raw.prefix = Some(text.to_owned()).filter(|prefix| !prefix.is_empty());
         Ok(())
     }),
     Key::text(&["to"], "local.a", "The subject in this account", |raw, text| {
-        raw.to = Some(text.to_owned());
+        raw.to = Some(text.to_owned()).filter(|to| !to.is_empty());
         Ok(())
     }),
     Key::boolean(&["share"], "false", "Let the service see who asks", |raw, on| raw.share = on),
@@ -342,7 +354,7 @@ pub(super) fn imports(item: &Item<'_>, reading: &mut Reading) -> Result<Vec<Impo
                     (None, None) => None,
                 };
                 let local = local.map(|to| {
-                    mappings::transform(&subject, &to, Use::Import)
+                    local_name(&subject, &to, true)
                         .map_err(|what| format!("Error adding stream import \"{subject}\": {what}"))
                 });
                 let kind = ImportKind::Stream { allow_trace: raw.allow_trace.unwrap_or_default() };
@@ -353,7 +365,7 @@ pub(super) fn imports(item: &Item<'_>, reading: &mut Reading) -> Result<Vec<Impo
             }
             (None, Some((account, subject))) => {
                 let local = raw.to.map(|to| {
-                    mappings::transform(&subject, &to, Use::Import)
+                    local_name(&subject, &to, false)
                         .map_err(|what| format!("Error adding service import \"{subject}\": {what}"))
                 });
                 let kind = ImportKind::Service { share: raw.share };
@@ -362,6 +374,17 @@ pub(super) fn imports(item: &Item<'_>, reading: &mut Reading) -> Result<Vec<Impo
             (None, None) => Ok(None),
         }
     })
+}
+
+/// What `subject` of another account is called here. Many names may lead to one service, but a stream has one.
+pub(super) fn local_name(subject: &str, to: &str, is_stream: bool) -> Result<Transform, String> {
+    if subject::has_wildcard(subject.as_bytes()) {
+        mappings::transform(subject, to, Use::Import)
+    } else if is_stream && subject::has_wildcard(to.as_bytes()) {
+        Err("invalid subject".to_owned())
+    } else {
+        mappings::plain_name(to)
+    }
 }
 
 /// Reads an array entry by entry; an error of one does not hide those of the others.
@@ -400,9 +423,9 @@ impl Import {
         match &self.local {
             None => self.subject.clone(),
             Some(transform) => {
-                let tokens = transform.tokens.iter().map(|parts| match parts.as_slice() {
-                    [mappings::Part::Literal(text)] => text.as_str(),
-                    [mappings::Part::Rest] => ">",
+                let tokens = transform.tokens.iter().map(|part| match part {
+                    Part::Literal(text) => text.as_str(),
+                    Part::Rest => ">",
                     _ => "*",
                 });
                 tokens.collect::<Vec<_>>().join(".")
@@ -443,7 +466,7 @@ pub(super) fn check(item: &Item<'_>, accounts: &[Account], reading: &mut Reading
 
 /// The imports of an account that were accepted already.
 #[derive(Default)]
-pub(crate) struct Places<'a>(HashSet<(bool, String, &'a str, &'a str)>);
+pub(crate) struct Places<'a>(HashSet<(bool, &'a str, String)>);
 
 /// Why an import cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -479,17 +502,8 @@ pub(crate) fn refusal<'a>(
     admits: impl Fn(usize, &Export) -> bool,
 ) -> Option<Refusal> {
     let Some(exporter) = accounts.get(import.account.as_str()) else { return Some(Refusal::NoAccount) };
-    let covers = |export: &Export| {
-        (export.kind == ExportKind::Stream) == import.is_stream()
-            && subject::is_subset(import.subject.as_bytes(), export.subject.as_bytes())
-    };
-    // Where the subject has to name the importer, that alone decides.
-    let authorizes = |index: usize, export: &Export| match export.account_token_position {
-        Some(position) => import.subject.split('.').nth(position - 1) == Some(account.name.as_str()),
-        None => admits(index, export),
-    };
     let (name, is_stream) = (&exporter.name, import.is_stream());
-    if !exporter.exports.iter().enumerate().any(|(index, export)| covers(export) && authorizes(index, export)) {
+    if !is_authorized(exporter, import, &account.name, admits) {
         Some(Refusal::NotAuthorized)
     } else if !places.0.insert(place(import)) {
         Some(Refusal::Exists)
@@ -500,11 +514,37 @@ pub(crate) fn refusal<'a>(
     }
 }
 
+/// Whether `exporter` lets the account `importer` have what it imports. All exports of one subject are one, with the
+/// conditions of each; one of the very subject that is imported decides alone.
+fn is_authorized(exporter: &Account, import: &Import, importer: &str, admits: impl Fn(usize, &Export) -> bool) -> bool {
+    let is_covering = |export: &Export| {
+        (export.kind == ExportKind::Stream) == import.is_stream()
+            && subject::is_subset(import.subject.as_bytes(), export.subject.as_bytes())
+    };
+    let mut covering: HashMap<&str, Vec<(usize, &Export)>> = HashMap::new();
+    for (index, export) in exporter.exports.iter().enumerate().filter(|(_, export)| is_covering(export)) {
+        covering.entry(&export.subject).or_default().push((index, export));
+    }
+    let approves = |exports: &Vec<(usize, &Export)>| {
+        let mut positions = exports.iter().filter_map(|(_, export)| export.account_token_position).peekable();
+        if positions.peek().is_some() {
+            // Where the subject has to name the importer, that alone decides.
+            return positions.all(|position| import.subject.split('.').nth(position - 1) == Some(importer));
+        }
+        let (listed, others): (Vec<_>, Vec<_>) = exports.iter().partition(|(_, export)| export.accounts.is_some());
+        let admits = |(index, export): &(usize, &Export)| admits(*index, export);
+        (listed.is_empty() || listed.iter().any(admits)) && others.iter().all(admits)
+    };
+    match covering.get(&*import.subject) {
+        Some(exports) => approves(exports),
+        None => covering.values().any(approves),
+    }
+}
+
 /// What no two imports of an account may have in common.
-fn place(import: &Import) -> (bool, String, &str, &str) {
-    let (account, subject) =
-        if import.is_stream() { (import.account.as_str(), import.subject.as_str()) } else { ("", "") };
-    (import.is_stream(), import.local_pattern(), account, subject)
+fn place(import: &Import) -> (bool, &str, String) {
+    let subject = if import.is_stream() { import.subject.clone() } else { import.local_pattern() };
+    (import.is_stream(), import.account.as_str(), subject)
 }
 
 /// Whether `account` gets `subject` from `target`, directly or through others.

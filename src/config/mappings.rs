@@ -1,10 +1,11 @@
 //! Subject mappings: what a published subject becomes before it is matched.
 //!
 //! A destination is a subject whose tokens may take from the source's wildcards: `$1` or `{{wildcard(1)}}`, and the
-//! functions of [`Part`]. Here mappings are read and checked; nothing is mapped.
+//! functions of [`Part`]. A function is a whole token; inside a longer one it is ordinary text. Here mappings are read
+//! and checked; nothing is mapped.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::grammar::{Node, Value};
 use super::read;
@@ -37,17 +38,18 @@ pub struct Transform {
     /// As written.
     pub text: String,
     /// One entry for each token.
-    pub tokens: Vec<Vec<Part>>,
+    pub tokens: Vec<Part>,
 }
 
-/// A part of a token of a destination. Wildcards are counted from one.
+/// A token of a destination. Wildcards are counted from one; number 0 is the first token of the subject, as for the
+/// reference server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Fixed text.
     Literal(String),
     /// The tokens that the source's `>` matched.
     Rest,
-    /// `wildcard(n)`, `$n`, or the next `*`: what a wildcard of the source matched.
+    /// `wildcard(n)`, `$n`, or in an import the next `*`: what a wildcard of the source matched.
     Wildcard(usize),
     /// `partition(buckets, wildcards…)`: a hash of the wildcards, or of the whole subject if there are none.
     Partition {
@@ -82,12 +84,12 @@ pub enum Cut {
 }
 
 const CUTS: &[(&str, Cut)] = &[
-    ("splitfromleft", Cut::SplitFromLeft),
-    ("splitfromright", Cut::SplitFromRight),
-    ("slicefromleft", Cut::SliceFromLeft),
-    ("slicefromright", Cut::SliceFromRight),
-    ("left", Cut::Left),
-    ("right", Cut::Right),
+    ("SplitFromLeft", Cut::SplitFromLeft),
+    ("SplitFromRight", Cut::SplitFromRight),
+    ("SliceFromLeft", Cut::SliceFromLeft),
+    ("SliceFromRight", Cut::SliceFromRight),
+    ("Left", Cut::Left),
+    ("Right", Cut::Right),
 ];
 
 /// Reads a `mappings` block.
@@ -124,7 +126,12 @@ fn mapping(source: &str, node: &Node, reading: &mut Reading) -> Result<Mapping, 
 /// Refuses weights that sum up to more than all, in any cluster.
 pub(super) fn check_weights(source: &str, destinations: &[Destination]) -> Result<(), String> {
     let mut totals: HashMap<Option<&str>, usize> = HashMap::new();
+    let mut subjects = HashSet::new();
     for destination in destinations {
+        let subject = &destination.transform.text;
+        if !subjects.insert(subject) {
+            return Err(format!("Error adding mapping for \"{source}\": duplicate entry for \"{subject}\""));
+        }
         let total = totals.entry(destination.cluster.as_deref()).or_default();
         *total += usize::from(destination.weight);
         if *total > 100 {
@@ -151,7 +158,7 @@ const DESTINATION: &[Key<RawDestination>] = &[
         Ok(())
     }),
     Key::text(&["cluster"], "C", "Only in this cluster", |raw, text| {
-        raw.cluster = Some(text.to_owned());
+        raw.cluster = Some(text.to_owned()).filter(|name| !name.is_empty());
         Ok(())
     }),
 ];
@@ -197,54 +204,57 @@ fn destination(source: &str, node: &Node, reading: &mut Reading) -> Option<Desti
 pub(super) enum Use {
     /// Messages are mapped: wildcards of the source may stay unused.
     Mapping,
-    /// Subjects are renamed on import and back: all wildcards of the source must be used.
+    /// Subjects are renamed on import and back: all wildcards of the source must be used, and nothing else.
     Import,
 }
 
+const INVALID: &str = "invalid mapping destination: ";
+const INVALID_SUBJECT: &str = "invalid subject";
+
 /// Reads the destination of a transform from `source`.
 pub(super) fn transform(source: &str, text: &str, purpose: Use) -> Result<Transform, String> {
-    const INVALID: &str = "invalid mapping destination: ";
     let source_tokens: Vec<&str> = source.split('.').collect();
     let wildcards = source_tokens.iter().filter(|token| **token == "*").count();
     let source_rest = source_tokens.last() == Some(&">");
-    if !subject::is_valid_subscription(text.as_bytes()) && !text.contains("{{") {
-        return Err("invalid subject".to_owned());
-    }
     let mut tokens = Vec::new();
     let mut used = vec![false; wildcards];
     let mut stars = 0;
-    let mut rest = false;
-    for token in split_tokens(text) {
-        if rest {
-            return Err("invalid subject".to_owned());
+    for token in text.split('.') {
+        if tokens.last() == Some(&Part::Rest) {
+            return Err(INVALID_SUBJECT.to_owned());
         }
-        let parts = match token {
-            "" => return Err("invalid subject".to_owned()),
-            ">" => {
-                rest = true;
-                vec![Part::Rest]
-            }
-            "*" => {
+        let mut part = match token {
+            ">" => Part::Rest,
+            "*" if purpose == Use::Import => {
                 stars += 1;
-                if stars > wildcards {
-                    return Err("invalid subject".to_owned());
-                }
-                vec![Part::Wildcard(stars)]
+                Part::Wildcard(stars)
             }
-            token => parts(token).map_err(|what| format!("{INVALID}{what}"))?,
+            "" | "*" => return Err(INVALID_SUBJECT.to_owned()),
+            token => part(token)?,
         };
-        for part in &parts {
-            for index in wildcards_of(part) {
-                match used.get_mut(index.wrapping_sub(1)) {
-                    Some(used) => *used = true,
-                    None => return Err(format!("{INVALID}wildcard index out of range in {token}: [{index}]")),
-                }
+        let is_literal = wildcards == 0 && !source_rest;
+        let taken = match &mut part {
+            Part::Partition { wildcards: hashed, .. } if is_literal => {
+                // There is nothing to choose from.
+                hashed.clear();
+                Vec::new()
             }
+            part => wildcards_of(part),
+        };
+        let first = if purpose == Use::Import || is_literal { 1 } else { 0 };
+        if let Some(index) = taken.iter().find(|index| !(first..=wildcards).contains(*index)) {
+            return Err(format!("{INVALID}wildcard index out of range in {token}: [{index}]"));
         }
-        tokens.push(parts);
+        if purpose == Use::Import && !matches!(part, Part::Literal(_) | Part::Rest | Part::Wildcard(_)) {
+            return Err(format!("{INVALID}imports know no function but wildcard, not {token}"));
+        }
+        for index in taken.into_iter().filter(|index| *index > 0) {
+            used[index - 1] = true;
+        }
+        tokens.push(part);
     }
-    if rest != source_rest {
-        return Err("invalid subject".to_owned());
+    if (tokens.last() == Some(&Part::Rest)) != source_rest {
+        return Err(INVALID_SUBJECT.to_owned());
     }
     if purpose == Use::Import && used.contains(&false) {
         return Err(format!("{INVALID}not using all of the token wildcard(s) in {text}"));
@@ -252,81 +262,82 @@ pub(super) fn transform(source: &str, text: &str, purpose: Use) -> Result<Transf
     Ok(Transform { text: text.to_owned(), tokens })
 }
 
-/// Splits at the points that are not inside braces.
-fn split_tokens(text: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let (mut start, mut offset) = (0, 0);
-    while let Some(c) = text[offset..].chars().next() {
-        if text[offset..].starts_with("{{") {
-            offset += text[offset..].find("}}").map_or(2, |end| end + 2);
-        } else {
-            if c == '.' {
-                tokens.push(&text[start..offset]);
-                start = offset + 1;
-            }
-            offset += c.len_utf8();
-        }
+/// The name of something imported whose subject has no wildcards: nothing in it has a meaning, wildcards excepted.
+pub(super) fn plain_name(text: &str) -> Result<Transform, String> {
+    if !subject::is_valid_subscription(text.as_bytes()) {
+        return Err(INVALID_SUBJECT.to_owned());
     }
-    tokens.push(&text[start..]);
-    tokens
+    let tokens = text.split('.').map(|token| Part::Literal(token.to_owned())).collect();
+    Ok(Transform { text: text.to_owned(), tokens })
 }
 
-/// The parts of one token: text and functions in braces, or `$n`.
-fn parts(token: &str) -> Result<Vec<Part>, String> {
+/// A token that is not empty: a function in braces, `$n`, or text.
+fn part(token: &str) -> Result<Part, String> {
     if let Some(number) = token.strip_prefix('$')
-        && let Ok(index) = number.parse()
+        && let Some(index) = index(number)
     {
-        return Ok(vec![Part::Wildcard(index)]);
+        return Ok(Part::Wildcard(index));
     }
-    let mut parts = Vec::new();
-    let mut rest = token;
-    while let Some(start) = rest.find("{{") {
-        let Some(end) = rest[start..].find("}}").map(|end| start + end) else {
-            break;
-        };
-        if start > 0 {
-            parts.push(Part::Literal(rest[..start].to_owned()));
-        }
-        parts.push(function(rest[start + 2..end].trim(), token)?);
-        rest = &rest[end + 2..];
+    let call = token.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+    if let Some(call) = call.filter(|call| !call.is_empty()) {
+        return function(call.trim(), token).map_err(|what| format!("{INVALID}{what}"));
     }
-    if !rest.is_empty() {
-        if rest.bytes().any(|byte| byte.is_ascii_whitespace()) {
-            return Err(format!("blank in {token}"));
-        }
-        parts.push(Part::Literal(rest.to_owned()));
+    if token.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        return Err(format!("{INVALID}blank in {token}"));
     }
-    Ok(parts)
+    Ok(Part::Literal(token.to_owned()))
+}
+
+/// The number of a wildcard. All below one are the same, see [`Part`].
+fn index(text: &str) -> Option<usize> {
+    text.parse::<i64>().ok().map(|number| usize::try_from(number).unwrap_or(0))
 }
 
 fn function(call: &str, token: &str) -> Result<Part, String> {
     let unknown = || format!("unknown function in {token}");
     let arguments = || format!("wrong arguments in {token}");
     let (name, list) = call.strip_suffix(')').and_then(|call| call.split_once('(')).ok_or_else(unknown)?;
-    let name = name.trim().to_ascii_lowercase();
-    let list: Vec<&str> = list.split(',').map(str::trim).collect();
-    let number = |text: &str| text.parse::<u32>().map_err(|_| arguments());
-    let index = |text: &str| text.parse::<usize>().map_err(|_| arguments());
-    match (name.as_str(), list.as_slice()) {
-        ("wildcard", [wildcard]) => Ok(Part::Wildcard(index(wildcard)?)),
-        ("partition", [buckets, wildcards @ ..]) => Ok(Part::Partition {
+    let name = name.trim();
+    let list: Vec<&str> = list.split(',').map(str::trim_start).collect();
+    let number = |text: &str| {
+        let number = text.trim().parse::<i32>().ok();
+        number.and_then(|number| u32::try_from(number).ok()).ok_or_else(arguments)
+    };
+    let index = |text: &str| index(text.trim()).ok_or_else(arguments);
+    match (name, list.as_slice()) {
+        (name, [wildcard]) if is_called(name, "Wildcard") => Ok(Part::Wildcard(index(wildcard)?)),
+        (name, [buckets, wildcards @ ..]) if is_called(name, "Partition") => Ok(Part::Partition {
             buckets: number(buckets)?,
             wildcards: wildcards.iter().map(|wildcard| index(wildcard)).collect::<Result<_, _>>()?,
         }),
-        ("random", [buckets]) => Ok(Part::Random(number(buckets)?)),
-        ("split", [wildcard, separator]) if !separator.is_empty() && !separator.contains(['.', ' ']) => {
+        (name, [buckets]) if is_called(name, "Random") => Ok(Part::Random(number(buckets)?)),
+        (name, [wildcard, separator])
+            if is_called(name, "Split") && !separator.is_empty() && !separator.contains(' ') =>
+        {
             Ok(Part::Split(index(wildcard)?, (*separator).to_owned()))
         }
-        (name, arguments_given) => {
-            let cut = CUTS.iter().find(|(known, _)| *known == name).map(|(_, cut)| *cut);
-            match (cut, arguments_given) {
+        (name, given) => {
+            let cut = CUTS.iter().find(|(known, _)| is_called(name, known)).map(|(_, cut)| *cut);
+            match (cut, given) {
                 (Some(cut), [wildcard, position]) => Ok(Part::Cut(cut, index(wildcard)?, number(position)?)),
                 (Some(_), _) => Err(arguments()),
-                (None, _) if ["wildcard", "partition", "random", "split"].contains(&name) => Err(arguments()),
+                (None, _)
+                    if ["Wildcard", "Partition", "Random", "Split"].iter().any(|known| is_called(name, known)) =>
+                {
+                    Err(arguments())
+                }
                 (None, _) => Err(unknown()),
             }
         }
     }
+}
+
+/// Whether `name` is that of a function, whose words may begin in lower case too.
+fn is_called(name: &str, function: &str) -> bool {
+    let same = |(given, known): (char, char)| {
+        given == known || known.is_ascii_uppercase() && given == known.to_ascii_lowercase()
+    };
+    name.len() == function.len() && name.chars().zip(function.chars()).all(same)
 }
 
 fn wildcards_of(part: &Part) -> Vec<usize> {
@@ -344,16 +355,19 @@ mod tests {
     /// Destinations are taken apart token by token.
     #[test]
     fn parts_of_destinations() {
-        let parts = |source, text| transform(source, text, Use::Mapping).unwrap().tokens.concat();
+        let parts = |source, text| transform(source, text, Use::Mapping).unwrap().tokens;
         let literal = |text: &str| Part::Literal(text.to_owned());
         assert_eq!(parts("a", "b.c"), [literal("b"), literal("c")]);
         assert_eq!(parts("a.*.*", "$2.x.{{ wildcard( 1 ) }}"), [Part::Wildcard(2), literal("x"), Part::Wildcard(1)]);
-        assert_eq!(parts("a.*.>", "b.*.>"), [literal("b"), Part::Wildcard(1), Part::Rest]);
+        assert_eq!(parts("a.*.>", "b.$0.$1.>"), [literal("b"), Part::Wildcard(0), Part::Wildcard(1), Part::Rest]);
+        let partition = |wildcards| Part::Partition { buckets: 10, wildcards };
+        assert_eq!(parts("a", "{{partition(10,1,2)}}"), [partition(vec![])]);
+        let texts = ["x{{wildcard(1)}}", "{{}}", "{{split(1,", ")}}", "$x", "{{wildcard(1)"].map(literal);
+        assert_eq!(parts("a.*", "x{{wildcard(1)}}.{{}}.{{split(1,.)}}.$x.{{wildcard(1)"), texts);
         assert_eq!(
-            parts("a.*.*", "p-{{Partition(10,1,2)}}.{{SplitFromLeft(1,3)}}.{{split(2,-)}}.{{random(5)}}"),
+            parts("a.*.*", "{{Partition(10, 1 ,2)}}.{{SplitfromLeft( 1 ,3)}}.{{split(2, -)}}.{{random(5)}}"),
             [
-                literal("p-"),
-                Part::Partition { buckets: 10, wildcards: vec![1, 2] },
+                partition(vec![1, 2]),
                 Part::Cut(Cut::SplitFromLeft, 1, 3),
                 Part::Split(2, "-".to_owned()),
                 Part::Random(5),
@@ -369,15 +383,26 @@ mod tests {
             ("a.>", "b", Use::Mapping, "invalid subject"),
             ("a", "b.>", Use::Mapping, "invalid subject"),
             ("a", "$1", Use::Mapping, "invalid mapping destination: wildcard index out of range in $1: [1]"),
+            ("a.*", "b.*", Use::Mapping, "invalid subject"),
+            ("a", "$0", Use::Mapping, "invalid mapping destination: wildcard index out of range in $0: [0]"),
+            ("a.*", "$0", Use::Import, "invalid mapping destination: wildcard index out of range in $0: [0]"),
+            ("a.*", "b c", Use::Mapping, "invalid mapping destination: blank in b c"),
             (
                 "a.*",
-                "{{wildcard(0)}}",
+                "{{WildCard(1)}}",
                 Use::Mapping,
-                "invalid mapping destination: wildcard index out of range in {{wildcard(0)}}: [0]",
+                "invalid mapping destination: unknown function in {{WildCard(1)}}",
             ),
+            ("a.*", "{{split(1,- )}}", Use::Mapping, "invalid mapping destination: wrong arguments in {{split(1,- )}}"),
             ("a.*", "{{nope(1)}}", Use::Mapping, "invalid mapping destination: unknown function in {{nope(1)}}"),
             ("a.*", "{{left(1)}}", Use::Mapping, "invalid mapping destination: wrong arguments in {{left(1)}}"),
             ("a.*", "{{random(x)}}", Use::Mapping, "invalid mapping destination: wrong arguments in {{random(x)}}"),
+            (
+                "a.*",
+                "{{random(2)}}.$1",
+                Use::Import,
+                "invalid mapping destination: imports know no function but wildcard, not {{random(2)}}",
+            ),
             ("a.*", "b", Use::Import, "invalid mapping destination: not using all of the token wildcard(s) in b"),
         ];
         for (source, text, purpose, expected) in cases {

@@ -101,8 +101,15 @@ pub struct Options {
     /// Drop messages for a consumer that is behind instead of slowing its producers down.
     pub no_fast_producer_stall: bool,
 
+    /// Do not offer headers to clients. Has no effect.
+    pub no_header_support: bool,
+    /// Do not remember routes. Has no effect.
+    pub no_sublist_cache: bool,
+
     /// Users, accounts and their rights.
     pub access: Access,
+    /// Name of the cluster, which subject mappings may depend on.
+    pub cluster_name: Option<String>,
     /// TLS for clients.
     pub tls: Option<TlsOptions>,
     /// Take connections in clear beside those with TLS.
@@ -230,7 +237,10 @@ impl Default for Options {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             no_fast_producer_stall: false,
+            no_header_support: false,
+            no_sublist_cache: false,
             access: Access::default(),
+            cluster_name: None,
             tls: None,
             allow_non_tls: false,
             websocket: None,
@@ -391,6 +401,7 @@ impl Options {
             errors.push("TLS cert and key required for HTTPS".to_owned());
         }
         errors.extend(self.unenforced());
+        errors.extend(self.access.check_system_account().err());
         errors.extend(self.access.operators.errors(&self.access));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }

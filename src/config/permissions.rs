@@ -21,7 +21,7 @@ pub struct Permissions {
 /// Subjects that are allowed and denied. A subject must match one that is allowed and none that is denied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectRules {
-    /// Everything if absent; nothing if empty.
+    /// Everything if absent.
     pub allow: Option<Vec<SubjectRule>>,
     /// Exceptions.
     pub deny: Vec<SubjectRule>,
@@ -91,10 +91,6 @@ pub(super) fn permissions(item: &Item<'_>, reading: &mut Reading) -> Result<Perm
     };
     let mut permissions = Permissions::default();
     reading.keys(map, KEYS, &mut permissions);
-    // Whoever may answer and has no list of subjects may do nothing but answer.
-    if permissions.responses.is_some() && permissions.publish == SubjectRules::default() {
-        permissions.publish.allow = Some(Vec::new());
-    }
     Ok(permissions)
 }
 
@@ -108,13 +104,13 @@ pub(super) enum Direction {
 fn rules(item: &Item<'_>, direction: Direction, reading: &mut Reading) -> Result<SubjectRules, String> {
     let mut rules = SubjectRules::default();
     let Value::Map(map) = &item.node.value else {
-        rules.allow = Some(list(item.node, direction)?);
+        rules.allow = some(list(item.node, direction)?);
         return Ok(rules);
     };
     for (key, entry) in map.entries() {
         let list = list(&entry.node, direction);
         match (key.to_ascii_lowercase().as_str(), list) {
-            ("allow", Ok(list)) => rules.allow = Some(list),
+            ("allow", Ok(list)) => rules.allow = some(list),
             ("deny", Ok(list)) => rules.deny = list,
             ("allow" | "deny", Err(what)) => reading.error(&entry.key_at, what),
             _ if entry.is_variable => {}
@@ -128,6 +124,11 @@ fn rules(item: &Item<'_>, direction: Direction, reading: &mut Reading) -> Result
         }
     }
     Ok(rules)
+}
+
+/// An empty list of what is allowed restricts nothing, as in the reference server.
+fn some(list: Vec<SubjectRule>) -> Option<Vec<SubjectRule>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 fn list(node: &Node, direction: Direction) -> Result<Vec<SubjectRule>, String> {

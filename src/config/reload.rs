@@ -45,7 +45,7 @@ impl std::error::Error for NotReloadable {}
 /// # Errors
 /// The first change that needs a restart; then nothing is to be applied.
 pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> {
-    if let Some(refusal) = switched_tls(old, new) {
+    if let Some(refusal) = switched_tls(old, new).or_else(|| switched_map(old, new)) {
         return Err(refusal);
     }
     let mut lines = Vec::new();
@@ -64,6 +64,16 @@ fn switched_tls(old: &Options, new: &Options) -> Option<NotReloadable> {
     let has = |tls: Option<&TlsOptions>| if tls.is_some() { "enabled" } else { "disabled" }.to_owned();
     let [old, new] = [old, new].map(|options| has(websocket_tls(options)));
     (old != new).then_some(NotReloadable { field: "Websocket TLS", old, new })
+}
+
+/// Whether certificates name users is decided at the start, as in the reference.
+fn switched_map(old: &Options, new: &Options) -> Option<NotReloadable> {
+    let maps = |options: &Options| {
+        [options.tls.as_ref(), websocket_tls(options)].map(|tls| tls.is_some_and(|tls| tls.verify_and_map))
+    };
+    let fields = ["TLSMap", "Websocket TLSMap"].into_iter().zip(maps(old).into_iter().zip(maps(new)));
+    let (field, (old, new)) = fields.into_iter().find(|(_, (old, new))| old != new)?;
+    Some(NotReloadable { field, old: old.shown(), new: new.shown() })
 }
 
 /// The lines about another `tls` block.
@@ -90,7 +100,7 @@ fn applied(key: &str, value: &str, old: &Options, new: &Options) -> Vec<String> 
     let line = match key {
         "authorization" => return authorization(old, new).iter().map(|what| reloaded(what)).collect(),
         "tls" => return tls(old, new),
-        "accounts" | "mappings" | "default_sentinel" => reloaded(key),
+        "accounts" | "mappings" | "cluster" | "default_sentinel" => reloaded(key),
         "resolver_preload" | "resolver_pinned_accounts" => reloaded("accounts"),
         "server_tags" => reloaded("tags"),
         "server_metadata" => reloaded("metadata"),
@@ -329,6 +339,16 @@ mod tests {
                 Ok("Reloaded: authorization timeout = 2\nReloaded: tls = disabled"),
             ),
             (options(None, listener(Some(tls(false)), 1)), options(None, listener(Some(tls(true)), 1)), enabled),
+            (
+                options(Some(tls(true)), None),
+                options(Some(TlsOptions { verify_and_map: true, ..tls(true) }), None),
+                Err("TLSMap: old=false, new=true"),
+            ),
+            (
+                options(None, listener(Some(TlsOptions { verify_and_map: true, ..tls(true) }), 1)),
+                options(None, listener(Some(tls(true)), 1)),
+                Err("Websocket TLSMap: old=true, new=false"),
+            ),
             (
                 options(None, listener(Some(tls(false)), 1)),
                 options(None, listener(None, 1)),

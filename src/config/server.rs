@@ -345,14 +345,11 @@ const LIMITS: &[Key<Options>] = &[
         lame_duck_grace_period
     )
     .field("LameDuckGracePeriod"),
-    Key::<Options>::boolean(
-        &["disable_sublist_cache", "no_sublist_cache"],
-        "false",
-        "Do not remember routes",
-        |_, _| (),
-    )
-    .without_effect(),
-    Key::<Options>::boolean(&["no_header_support"], "false", "Do not offer headers to clients", |_, _| ())
+    switch!(&["disable_sublist_cache", "no_sublist_cache"], "false", "Do not remember routes", no_sublist_cache)
+        .field("NoSublistCache")
+        .without_effect(),
+    switch!(&["no_header_support"], "false", "Do not offer headers to clients", no_header_support)
+        .field("NoHeaderSupport")
         .without_effect(),
     Key::<Options>::other(
         &["feature_flags"],
@@ -648,9 +645,11 @@ const FEATURES: &[Key<Options>] = &[
     Key::<Options>::block(
         &["cluster"],
         "Routes to the other servers of a cluster",
-        |_, _, map, reading| cluster::check(map, reading),
+        |options, _, map, reading| options.cluster_name = cluster::check(map, reading),
         cluster::cluster_rows,
     )
+    .compared(Compare { differ: |old, new| old.cluster_name != new.cluster_name, show: |_| String::new() })
+    .live()
     .of(cluster::FEATURE),
     Key::<Options>::block(
         &["gateway"],

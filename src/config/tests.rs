@@ -156,7 +156,7 @@ fn who_may_do_what() {
         User {
             identity: password("c", None),
             permissions: Some(Permissions {
-                publish: SubjectRules { allow: Some(vec![]), deny: vec![] },
+                publish: SubjectRules::default(),
                 subscribe: SubjectRules::default(),
                 responses: Some(ResponsePermission { messages: None, expires: Some(Duration::from_secs(3)) }),
             }),
@@ -171,7 +171,7 @@ fn who_may_do_what() {
     assert_eq!(mapping.source, "m.*");
     let destinations = &mapping.destinations;
     assert_eq!((destinations[0].weight, destinations[1].weight), (30, 10));
-    assert_eq!(destinations[0].transform.tokens[1], [Part::Wildcard(1)]);
+    assert_eq!(destinations[0].transform.tokens[1], Part::Wildcard(1));
     assert_eq!(destinations[1].cluster.as_deref(), Some("C"));
 }
 
@@ -183,7 +183,8 @@ fn accounts() {
              users [ { user: a, password: b } ]
              exports [
                { stream: \"s.>\", accounts: [B] }
-               { service: \"q.*\", response: stream, threshold: \"5s\", latency { sampling: headers, subject: l }, account_token_position: 2 }
+               { service: \"q.*\", threshold: \"5s\", latency { sampling: headers, subject: l }, account_token_position: 2 }
+               { service: many, response: stream }
              ]
              limits { max_conn: 5, max_subs: -1, max_payload: 1kb }
            }
@@ -204,7 +205,7 @@ fn accounts() {
         (Some(5), None, Some(1024))
     );
     let service = Service {
-        response: ResponseType::Stream,
+        response: ResponseType::Single,
         threshold: Some(Duration::from_secs(5)),
         latency: Some(Latency { sampling: None, subject: "l".into() }),
         allow_trace: false,
@@ -223,6 +224,12 @@ fn accounts() {
                 kind: ExportKind::Service(service),
                 accounts: None,
                 account_token_position: Some(2)
+            },
+            Export {
+                subject: "many".into(),
+                kind: ExportKind::Service(Service { response: ResponseType::Stream, ..Service::default() }),
+                accounts: None,
+                account_token_position: None
             },
         ]
     );
@@ -319,6 +326,16 @@ fn starts_that_are_refused() {
         assert_eq!(options(text).check().unwrap_err(), [error], "{text}");
     }
     assert_eq!(options("websocket { no_auth_user: x }").check(), Ok(()), "there is no listener without a port");
+    for (text, is_missing) in [
+        ("system_account: X", true),
+        ("system_account: \"$SYS\", accounts { A {} }", true),
+        ("system_account: X, no_system_account: true", true),
+        ("system_account: \"$G\"", false),
+        ("system_account: X, accounts: [ X ]", false),
+    ] {
+        let error = is_missing.then(|| vec!["error resolving system account: account missing".to_owned()]);
+        assert_eq!(options(text).check().err(), error, "{text}");
+    }
     let error = options("no_auth_user: x").check().unwrap_err();
     assert_eq!(error, ["no_auth_user: \"x\" present, but users/nkeys are not defined"]);
     for text in ["authorization { user: a, password: b }", "accounts { A { users [ { user: a, password: b } ] } }"] {

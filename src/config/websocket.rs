@@ -105,7 +105,7 @@ impl WebsocketOptions {
                 errors.push(format!("websocket authentication {what} not compatible with presence of users/nkeys"));
             }
         }
-        if let Some(name) = &self.jwt_cookie {
+        if let Some(name) = self.jwt_cookie.as_ref().filter(|_| !access.operators.are_asked()) {
             errors.push(format!(
                 "trusted operators or trusted keys configuration is required for JWT authentication via cookie \"{}\"",
                 name.escape_debug()

@@ -305,10 +305,10 @@ fn adopt(shard: &mut Shard, sockets: &mut Sockets, opening: Option<Opening>, str
 }
 
 fn adopt_websocket(shard: &mut Shard, sockets: &mut Sockets, upgraded: Upgraded) {
-    let Upgraded { stream, peer, session, tls, facts, takes_unmasked, deflates } = upgraded;
+    let Upgraded { stream, peer, session, tls, facts, unmasked, deflates } = upgraded;
     let session = session.map(|session| Box::new(Session::new(*session)));
     let inflated_bytes_max = deflates.then(|| shard.max_pending() as u64);
-    let socket = WebSocket::new(peer, session, takes_unmasked, inflated_bytes_max);
+    let socket = WebSocket::new(peer, session, unmasked, inflated_bytes_max);
     if let Err(error) = sockets.insert(shard.next_slot(), Link::WebSocket(stream, Box::new(socket))) {
         tracing::error!("Error watching a connection from {peer}: {error}");
         return shard.disown();

@@ -334,6 +334,11 @@ impl Io for Sockets {
         self.logins.push(Login { shard: self.shard, slot, cid, check });
     }
 
+    fn has_ended(&mut self, slot: u32) -> bool {
+        let socket = self.slots.get(slot as usize).and_then(Option::as_ref);
+        socket.and_then(|socket| socket.link.stream()).is_none_or(has_ended)
+    }
+
     fn rest(&mut self) {
         self.scratch = Scratch::default();
         // The allocator keeps what was freed, gigabytes after hundreds of slow consumers, unless it is asked.
@@ -350,6 +355,14 @@ impl Wire for TcpStream {
     fn send(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         send_now(self, bufs)
     }
+}
+
+/// Whether the peer has closed at least its sending side.
+fn has_ended(stream: &TcpStream) -> bool {
+    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one live, exclusively borrowed element; with no time to wait the call does not block.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0
 }
 
 fn recv_now(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {

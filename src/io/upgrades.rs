@@ -41,7 +41,7 @@ pub struct Upgraded {
     pub(super) session: Option<Box<ServerConnection>>,
     pub(super) tls: Option<Box<TlsFacts>>,
     pub(super) facts: Box<Facts>,
-    pub(super) takes_unmasked: bool,
+    pub(super) unmasked: bool,
     pub(super) deflates: bool,
 }
 
@@ -215,5 +215,5 @@ fn upgraded(
     let (session, tls) = tls.unzip();
     let Accepted { facts, unmasked, deflates, .. } = accepted;
     let stream = stream.into_std()?;
-    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), takes_unmasked: unmasked, deflates })
+    Ok(Upgraded { stream, peer, session, tls, facts: Box::new(facts), unmasked, deflates })
 }

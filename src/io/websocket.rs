@@ -90,13 +90,13 @@ impl WebSocket {
     pub(super) fn new(
         peer: SocketAddr,
         tls: Option<Box<Session>>,
-        takes_unmasked: bool,
+        unmasked: bool,
         inflated_bytes_max: Option<u64>,
     ) -> Self {
         Self {
             peer,
             tls,
-            reader: FrameReader::new(takes_unmasked, inflated_bytes_max),
+            reader: FrameReader::new(unmasked, inflated_bytes_max),
             deflates: inflated_bytes_max.is_some(),
             controls: Vec::new(),
             ahead: Bytes::new(),

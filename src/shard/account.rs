@@ -93,8 +93,10 @@ struct Interest {
 pub(crate) struct Account {
     /// Account name.
     pub(crate) name: Rc<str>,
-    /// Messages of its clients may go to other accounts, or are mapped.
+    /// Messages of its clients may go to other accounts.
     pub(crate) crosses: bool,
+    /// Subjects that its clients publish to may be mapped.
+    pub(crate) maps: bool,
     index: Index<Target>,
     generation: u64,
     routes: RouteMemo,
@@ -112,6 +114,7 @@ impl Account {
         Self {
             name: name.into(),
             crosses: false,
+            maps: false,
             index: Index::new(),
             generation: 1,
             routes: RouteMemo::default(),
@@ -125,7 +128,8 @@ impl Account {
 
     /// The account that a directory describes.
     pub(crate) fn of(facts: &AccountFacts, has_peers: bool) -> Self {
-        Self { crosses: facts.crosses(), ..Self::new(&facts.name, has_peers) }
+        let maps = facts.mappings().is_some();
+        Self { crosses: facts.crosses(), maps, ..Self::new(&facts.name, has_peers) }
     }
 
     /// Where a message on `subject` goes.

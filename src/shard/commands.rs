@@ -81,10 +81,17 @@ impl Shard {
     #[inline]
     fn publish_command<I: Io>(&mut self, io: &mut I, slot: u32, publish: &Publish<'_>, block: Option<&Bytes>) {
         let conn = &self.local.conns[slot as usize];
-        let (options, mut rules) = (conn.options, conn.rules());
-        if may_be_reserved(publish.subject) || may_be_reserved(publish.reply) {
-            if is_reserved_subject(publish.subject) {
-                return self.violation(slot, &Violation::Publish(publish.subject));
+        let (account, options, mut rules) = (conn.account, conn.options, conn.rules());
+        if options.pedantic && !subject::is_valid_literal(publish.subject) {
+            self.violation(slot, &Violation::InvalidPublishSubject);
+        }
+        let mapped = if self.accounts[account as usize].maps { self.map(account, publish.subject) } else { None };
+        // What a mapping makes of the subject is what has to be allowed.
+        let subject = mapped.as_deref().unwrap_or(publish.subject);
+        if may_be_reserved(subject) || may_be_reserved(publish.reply) {
+            let is_system = self.config.directory.accounts()[account as usize].is_system;
+            if is_reserved_subject(subject, is_system) {
+                return self.violation(slot, &Violation::Publish(subject));
             }
             if is_reserved_reply(publish.reply) {
                 return self.violation(slot, &Violation::PublishReply(publish.reply));
@@ -92,14 +99,11 @@ impl Shard {
         }
         if rules.is_some() && (options.pedantic || options.verbose) {
             // What these are told depends on whether they may.
-            if self.permission(slot, publish.subject) == Permission::Denied {
+            if self.permission(slot, subject) == Permission::Denied {
                 let conn = &mut self.local.conns[slot as usize];
                 return count_publish(conn, &mut self.local.counters, publish.size(), self.now);
             }
             rules = None;
-        }
-        if options.pedantic && !subject::is_valid_literal(publish.subject) {
-            self.violation(slot, &Violation::InvalidPublishSubject);
         }
         if options.verbose {
             self.say(slot, b"+OK\r\n");
@@ -126,7 +130,7 @@ impl Shard {
             }
         };
         let message = Message {
-            subject: publish.subject,
+            subject,
             reply_bytes: publish.reply.len(),
             header_bytes: publish.header_bytes,
             argument_bytes,
@@ -147,7 +151,7 @@ impl Shard {
         }
         let receives = match &conn.permits {
             None => Receives::All,
-            Some(permits) => match (permits.rules().may_subscribe(subject, queue), queue) {
+            Some(permits) => match (permits.rules().may_subscribe(subject, queue, &mut self.local.looks), queue) {
                 (Some(receives), _) => receives,
                 (None, None) => return self.violation(slot, &Violation::Subscribe(subject)),
                 (None, Some(queue)) => return self.violation(slot, &Violation::SubscribeQueue(subject, queue)),
@@ -156,9 +160,7 @@ impl Shard {
         if self.config.max_sub_tokens.is_some_and(|max| subject::tokens(subject).count() > max) {
             return self.violation(slot, &Violation::SubscribeTokens(subject));
         }
-        let limits = &self.config.directory.accounts()[conn.account as usize].limits;
-        let most = [self.config.max_subscriptions, limits.max_subscriptions, conn.basis.limits().max_subscriptions];
-        if most.into_iter().flatten().any(|max| conn.subs.len() >= max) {
+        if self.max_subs(slot).is_some_and(|max| conn.subs.len() >= max) {
             return self.violation(slot, &Violation::MaximumSubscriptions);
         }
         let account = conn.account as usize;
@@ -181,6 +183,20 @@ impl Shard {
             self.feed_all(slot);
         }
         self.confirm(slot);
+    }
+
+    /// The server's limit, or the account's or the user's if that is lower.
+    fn max_subs(&self, slot: u32) -> Option<usize> {
+        let conn = &self.local.conns[slot as usize];
+        let account = self.config.directory.accounts()[conn.account as usize].limits.max_subscriptions;
+        [self.config.max_subscriptions, account, conn.basis.limits().max_subscriptions].into_iter().flatten().min()
+    }
+
+    /// Whether the client has more subscriptions than it may, or may have none at all: the reference has no room for it
+    /// then. (It also closes those who have as many as they may, whenever accounts are read anew.)
+    pub(super) fn has_too_many_subs(&self, slot: u32) -> bool {
+        let count = self.local.conns[slot as usize].subs.len();
+        self.max_subs(slot).is_some_and(|max| count > max || max == 0)
     }
 
     fn unsubscribe(&mut self, slot: u32, sid: &[u8], max: u64) {
@@ -322,7 +338,7 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
     [&b"_R_."[..], b"_GR_.", b"$GR.", b"$JS.ACK."].iter().any(|prefix| reply.starts_with(prefix))
 }
 
-/// Subjects that clients may not publish to: servers talk to each other there.
-fn is_reserved_subject(subject: &[u8]) -> bool {
-    [&b"_GR_."[..], b"$GR.", b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
+/// Subjects that clients may not publish to: servers talk to each other there, some of it in the system account.
+fn is_reserved_subject(subject: &[u8], is_system: bool) -> bool {
+    subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.") || (!is_system && subject.starts_with(b"$NRG."))
 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::account::SubSlot;
 use super::outbound::Outbound;
 use crate::auth::directory::DEFAULT_ACCOUNT;
-use crate::auth::{Basis, PermissionsId, Permits};
+use crate::auth::{Basis, PermissionsId, Permits, Presence};
 use crate::config::authorization::ConnectionType;
 use crate::tls::TlsFacts;
 use crate::websocket;
@@ -64,6 +64,16 @@ pub(crate) enum Stage {
     Undecided,
     /// Commands are executed.
     Open,
+}
+
+/// A CONNECT that is being judged elsewhere.
+#[derive(Debug)]
+pub(crate) struct Undecided {
+    pub(crate) connect: Box<Connect>,
+    /// Version of the directory by which it is judged.
+    pub(crate) version: u64,
+    /// For those who judge it.
+    pub(crate) presence: Presence,
 }
 
 /// What CONNECT said that only monitoring and logs need.
@@ -129,8 +139,7 @@ pub(crate) struct Conn {
     pub(crate) has_entered: bool,
     /// What INFO gave the client to sign.
     pub(crate) nonce: Option<Box<str>>,
-    /// The CONNECT that is being judged, and the version of the directory by which.
-    pub(crate) undecided: Option<(Box<Connect>, u64)>,
+    pub(crate) undecided: Option<Undecided>,
     /// The INFO that answers CONNECT is owed with the next PONG.
     pub(crate) owes_info: bool,
     /// A PONG has been sent after CONNECT: asynchronous INFO may follow.

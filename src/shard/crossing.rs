@@ -1,7 +1,8 @@
-//! Messages that leave their account: mapped subjects, imported streams, requests to imported services and their answers.
+//! Mapped subjects, and messages that leave their account: imported streams, requests to imported services and their
+//! answers.
 //!
 //! All of it happens on the publisher's shard, which knows every account's interest on every shard, so a message takes
-//! one hop here as everywhere. An account without mappings, and that nobody shares anything with, never comes here.
+//! one hop here as everywhere. A message of an account that shares nothing with others never comes here.
 //!
 //! A request to an imported service gets a reply subject of this shard, `_R_.<tag>.<id>`; the tag names server and shard.
 //! Whoever answers publishes to it in the service's account; that goes to this shard, wherever it was published, and from
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::Shard;
 use super::account::Route;
@@ -155,14 +156,18 @@ struct Leg {
     groups: SmallVec<[u16; 4]>,
 }
 
+type Legs = SmallVec<[Leg; 2]>;
+
 impl Shard {
+    /// What a subject becomes in `account` before anything else is done with it; `None` if it stays.
+    pub(super) fn map(&mut self, account: u32, subject: &[u8]) -> Option<Vec<u8>> {
+        let mappings = self.config.directory.accounts()[account as usize].mappings()?;
+        let rng = &mut self.rng;
+        mappings.map(subject, &mut |below| rng.u32(..below))
+    }
+
     /// Sends a client's message to everybody who wants it, in whichever account. Gives how many have taken it.
-    pub(super) fn publish_across(
-        &mut self,
-        account: u32,
-        publisher: &Publisher,
-        message: &Message<'_>,
-    ) -> (usize, Option<Vec<u8>>) {
+    pub(super) fn publish_across(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
         let block;
         let mut message = *message;
         if let Tail::Joined(_) = message.tail
@@ -172,35 +177,32 @@ impl Shard {
             message.tail = Tail::Shared { arguments: message.arguments(), body: &block };
         }
         let directory = Arc::clone(&self.config.directory);
-        let crossings = directory.accounts()[account as usize].crossings.as_ref();
-        let rng = &mut self.rng;
-        let mapped = crossings.and_then(|all| all.mappings.map(message.subject, &mut |below| rng.u32(..below)));
-        let subject = mapped.as_deref().unwrap_or(message.subject);
-        let message = Message { subject, ..message };
-        let mut taken = self.publish_in(account, publisher, &message);
-        if crossings.is_some_and(|all| !all.services.is_empty()) {
-            taken += self.ask_services(account, publisher, &message, None, 0);
-        }
-        (taken, mapped)
-    }
-
-    /// Publishes in one account, and in those that import its streams.
-    fn publish_in(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
-        let directory = Arc::clone(&self.config.directory);
-        let mut legs: SmallVec<[Leg; 2]> = SmallVec::new();
-        let mut add = |shard: &mut Self, account: u32, subject: Vec<u8>| {
-            let route = shard.accounts[account as usize].route(&subject);
-            legs.push(Leg { account, subject, route, groups: SmallVec::new() });
-        };
-        add(self, account, message.subject.to_vec());
+        let mut legs: Legs = smallvec![self.leg(account, message.subject.to_vec())];
         if let Some(crossings) = &directory.accounts()[account as usize].crossings {
-            for stream in &crossings.streams {
-                let wide = broken(Rule::WideImport).then(|| message.subject.to_vec());
-                if let Some(subject) = stream.carry(message.subject).or(wide) {
-                    add(self, stream.to, subject);
-                }
+            let streams = if broken(Rule::WideImport) {
+                crossings.streams.values().collect()
+            } else {
+                crossings.streams.matching(message.subject)
+            };
+            for stream in streams {
+                legs.push(self.leg(stream.to, stream.carry(message.subject)));
             }
         }
+        self.publish_on(legs, publisher, &message) + self.ask_services(account, publisher, &message, None, 0)
+    }
+
+    /// Publishes in one account what has come from another one. Its streams do not carry that on.
+    fn publish_in(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
+        let leg = self.leg(account, message.subject.to_vec());
+        self.publish_on(smallvec![leg], publisher, message)
+    }
+
+    fn leg(&mut self, account: u32, subject: Vec<u8>) -> Leg {
+        let route = self.accounts[account as usize].route(&subject);
+        Leg { account, subject, route, groups: SmallVec::new() }
+    }
+
+    fn publish_on(&mut self, mut legs: Legs, publisher: &Publisher, message: &Message<'_>) -> usize {
         self.assign_groups(&mut legs);
         let mut taken = 0;
         for Leg { account, subject, route, groups } in &legs {
@@ -256,8 +258,9 @@ impl Shard {
         let facts = &directory.accounts()[account as usize];
         let Some(crossings) = facts.crossings.as_ref().filter(|_| depth < CHAIN_MAX) else { return 0 };
         let mut taken = 0;
-        for service in &crossings.services {
-            let Some(subject) = service.carry(message.subject) else { continue };
+        for service in crossings.services.matching(message.subject) {
+            let subject = service.carry(message.subject);
+            let subject = self.map(service.to, &subject).unwrap_or(subject);
             let asker = match asker {
                 Some(first) => Asker { svc: Some(facts.name.to_string()), ..first.clone() },
                 None => self.asker(publisher, facts.name.to_string(), service.share),

@@ -106,7 +106,7 @@ impl Shard {
         self.after_deliveries();
     }
 
-    /// As [`Shard::publish`], in an account that shares something with others, or maps subjects.
+    /// As [`Shard::publish`], in an account that shares something with others.
     #[inline(never)]
     fn publish_rarely<I: Io>(
         &mut self,
@@ -121,15 +121,14 @@ impl Shard {
         }
         let conn = &self.local.conns[conn_slot as usize];
         let (account, wants_503) = (conn.account, conn.options.no_responders && message.reply_bytes != 0);
-        let (mut taken, mapped) = self.publish_across(account, publisher, message);
+        let mut taken = self.publish_across(account, publisher, message);
         if message.subject.starts_with(ANSWER_PREFIX) {
             taken += self.answer(account, publisher, message);
         }
         // Not earlier: whoever gets the message must not be able to speak of it before it is on its way to all others.
         self.commit_large(io, self.peers.all());
         if taken == 0 && wants_503 {
-            let subject = mapped.as_deref().unwrap_or(message.subject);
-            self.no_responders(account, conn_slot, subject, message.reply());
+            self.no_responders(account, conn_slot, message.subject, message.reply());
         }
         self.after_deliveries();
     }
@@ -429,7 +428,7 @@ impl Local {
             return false;
         }
         if let Some(permits) = &mut conn.permits {
-            if sub.is_filtered && !permits.may_receive(message.subject, sub.queue.as_deref()) {
+            if sub.is_filtered && !permits.may_receive(message.subject, sub.queue.as_deref(), &mut self.looks) {
                 return false;
             }
             if message.reply_bytes != 0 {

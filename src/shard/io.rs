@@ -25,6 +25,10 @@ pub trait Io {
     fn ring(&mut self, shard: u16);
     /// Has a login decided that takes long. The outcome comes through [`super::Shard::login_decided`].
     fn decide(&mut self, conn: u32, cid: u64, check: Check);
+    /// Whether the peer has said that it will send nothing more, or is gone. Bytes that it has sent before that may wait.
+    fn has_ended(&mut self, _conn: u32) -> bool {
+        false
+    }
     /// The shard has had nothing to do for long and has freed its buffers.
     fn rest(&mut self) {}
 }

@@ -92,7 +92,7 @@ impl Shard {
             lame_duck: self.shared.lame_duck.load(Ordering::Relaxed),
             auth_required: asks,
             tls_first: conn.tls.as_ref().is_some_and(|tls| tls.first),
-            nonce: conn.nonce.as_deref(),
+            nonce: conn.nonce.as_deref().filter(|_| !answers_connect),
             max_payload: self.max_payload(slot),
             account: answers_connect.then_some(&*account.name),
             account_is_system: answers_connect && account.is_system,
@@ -129,7 +129,10 @@ impl Shard {
             Timer::Ping => self.ping(io, slot),
             Timer::Expiry => self.check_expiry(io, slot),
             Timer::Auth => {
-                if conn.stage == Stage::Unauthenticated {
+                // Whoever has logged in once may take longer the next time, and what has begun is finished.
+                let begun = conn.undecided.as_ref().is_some_and(|undecided| undecided.presence.has_begun());
+                let waits = conn.stage == Stage::Undecided && !conn.has_entered && !begun;
+                if conn.stage == Stage::Unauthenticated || waits {
                     self.close(io, slot, CloseReason::AuthenticationTimeout);
                 }
             }
@@ -209,6 +212,9 @@ impl Shard {
         self.record(slot, reason);
         let conn = &mut self.local.conns[slot as usize];
         conn.closing = Some(reason);
+        if let Some(undecided) = conn.undecided.take() {
+            undecided.presence.set_gone();
+        }
         conn.input = super::conn::Input::Empty;
         if !reason.flushes() {
             conn.out.clear(&mut self.local.buffers);

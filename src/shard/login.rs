@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Shard;
-use super::conn::{Identity, Input, Options, Stage};
+use super::conn::{Identity, Input, Options, Stage, Undecided};
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
+use super::turn::RULED_READ_BYTES;
 use crate::auth::{Answer, Client, Grant, Permits};
 use crate::wire::connect::{self, Connect};
 use crate::wire::errors::{CloseReason, Lapse};
@@ -78,7 +79,13 @@ impl Shard {
             Answer::Denied => self.deny(io, slot, connect),
             Answer::Undecided(check) => {
                 conn.stage = Stage::Undecided;
-                conn.undecided = Some((Box::new(connect), self.config.directory.version()));
+                let (connect, version) = (Box::new(connect), self.config.directory.version());
+                let presence = check.presence().clone();
+                // Later the poller tells.
+                if io.has_ended(slot) {
+                    presence.set_leaving();
+                }
+                conn.undecided = Some(Undecided { connect, version, presence });
                 io.decide(slot, conn.cid, check);
             }
         }
@@ -93,7 +100,8 @@ impl Shard {
     pub(super) fn finish_logins<I: Io>(&mut self, io: &mut I) {
         for (slot, cid, grant) in std::mem::take(&mut self.decided) {
             let Some(conn) = self.local.conns.get_mut(slot as usize).filter(|conn| conn.cid == cid) else { continue };
-            let (Stage::Undecided, None, Some((connect, version))) = (conn.stage, conn.closing, conn.undecided.take())
+            let (Stage::Undecided, None, Some(Undecided { connect, version, .. })) =
+                (conn.stage, conn.closing, conn.undecided.take())
             else {
                 continue;
             };
@@ -174,6 +182,9 @@ impl Shard {
         if lacks_headers {
             return self.close(io, slot, CloseReason::NoRespondersRequiresHeaders);
         }
+        if self.has_too_many_subs(slot) {
+            return self.close(io, slot, CloseReason::MaximumSubscriptions);
+        }
         let conn = &mut self.local.conns[slot as usize];
         conn.owes_info |= is_first && protocol >= 1;
         if is_first {
@@ -200,6 +211,9 @@ impl Shard {
         self.watch_expiry(slot);
         let conn = &mut self.local.conns[slot as usize];
         conn.permits = grant.permissions.map(|rules| Box::new(Permits::new(rules)));
+        if conn.permits.is_some() {
+            conn.read_bytes = conn.read_bytes.min(RULED_READ_BYTES);
+        }
         conn.has_entered = directory.accounts()[grant.account as usize].enter();
         if !conn.has_entered {
             self.close(io, slot, CloseReason::MaximumAccountConnections);

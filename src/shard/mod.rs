@@ -50,7 +50,7 @@ use self::conn::{Conn, Sub};
 use self::crossing::Awaited;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
-use crate::auth::{Directory, Grant};
+use crate::auth::{Directory, Grant, Looks};
 use crate::config::Options;
 use crate::config::authorization::ConnectionType;
 use crate::monitor::{ConnSnapshot, Counters};
@@ -201,6 +201,8 @@ struct Local {
     subs: Slab<Sub>,
     buffers: Buffers,
     counters: Counters,
+    /// Rules that were looked at for verdicts about subjects.
+    looks: Looks,
     /// Connections with output to write at the end of the turn.
     dirty: Vec<u32>,
     /// Connections with so much output that it is written before the turn ends.
@@ -275,6 +277,7 @@ impl Shard {
             subs: Slab::new(),
             buffers: Buffers::default(),
             counters: Counters::default(),
+            looks: 0,
             dirty: Vec::new(),
             large: Vec::new(),
             cut_off: Vec::new(),

@@ -50,7 +50,7 @@ impl Shard {
     /// Asks the client's rules about a publish. It is told if it may not.
     pub(super) fn permission(&mut self, conn_slot: u32, subject: &[u8]) -> Permission {
         let Some(permits) = &mut self.local.conns[conn_slot as usize].permits else { return Permission::Lasting };
-        if permits.may_publish(subject) {
+        if permits.may_publish(subject, &mut self.local.looks) {
             Permission::Lasting
         } else if permits.may_reply(subject, self.now) {
             Permission::Once

@@ -26,6 +26,7 @@ impl Shard {
             know_account(&mut self.accounts, number as u32, !self.peers.is_empty());
             self.accounts[number].name = (&*facts.name).into();
             self.accounts[number].crosses = facts.crosses();
+            self.accounts[number].maps = facts.mappings().is_some();
         }
         for slot in self.open_slots() {
             self.ping_earlier(slot);
@@ -83,7 +84,12 @@ impl Shard {
     fn review<I: Io>(&mut self, io: &mut I, slot: u32) {
         let conn = &self.local.conns[slot as usize];
         match self.config.directory.review(&conn.basis, conn.account, conn.kind()) {
-            Review::Stays(grant) => self.renew(slot, grant),
+            Review::Stays(grant) => {
+                self.renew(slot, grant);
+                if self.has_too_many_subs(slot) {
+                    self.close(io, slot, CloseReason::MaximumSubscriptions);
+                }
+            }
             Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
             Review::Lapsed(lapse) => self.close(io, slot, CloseReason::Lapsed(lapse)),
@@ -122,7 +128,9 @@ impl Shard {
             let sub = &mut self.local.subs[sub_slot as usize];
             let verdict = match &conn.permits {
                 None => Some(Receives::All),
-                Some(permits) => permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref()),
+                Some(permits) => {
+                    permits.rules().may_subscribe(&sub.subject, sub.queue.as_deref(), &mut self.local.looks)
+                }
             };
             match verdict {
                 Some(_) if broken(Rule::SubsLost) => revoked.push(sub_slot),

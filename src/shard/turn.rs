@@ -40,10 +40,15 @@ const LINE_READ_BYTES: usize = if cfg!(test) { 64 } else { 4 << 10 };
 const SPARE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// A buffer serves again for a partial command if it is not larger than four times the need, or than this.
 const SPARE_PARTIAL_BYTES: usize = 4 << 10;
-/// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it.
+/// Output that one read should cause at most, bytes: reads shrink when fan-out makes more of it, or verdicts about many
+/// subjects take as long.
 const OUTPUT_PER_READ: u64 = 8 << 20;
 /// What a delivery writes beside the payload, about.
 const MESSAGE_OVERHEAD: u64 = 24;
+/// A rule of permissions that is looked at for a verdict takes as long as so many bytes of output, about.
+const LOOK_BYTES: u64 = 64;
+/// First read of a connection with permissions: how long verdicts take is not known yet.
+pub(super) const RULED_READ_BYTES: u32 = 8 << 10;
 /// Smallest read under fan-out.
 const READ_BYTES_MIN: u32 = 2 << 10;
 /// For so long after a pause at a stall gate a publisher is read little by little, nanoseconds.
@@ -197,6 +202,11 @@ impl Shard {
             conn.dirty = true;
             self.local.dirty.push(slot);
         }
+        if let Some(undecided) = &conn.undecided
+            && io.has_ended(slot)
+        {
+            undecided.presence.set_leaving();
+        }
         for _ in 0..reads {
             let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
             if conn.closing.is_some()
@@ -220,7 +230,7 @@ impl Shard {
 
     /// One read.
     fn serve_once<I: Io>(&mut self, io: &mut I, slot: u32) -> Served {
-        let before = self.local.counters;
+        let (before, looks) = (self.local.counters, self.local.looks);
         let conn = &mut self.local.conns[slot as usize];
         let more = match std::mem::take(&mut conn.input) {
             Input::Block { block, filled, want } => self.read_block(io, slot, block, filled, want),
@@ -228,7 +238,9 @@ impl Shard {
             Input::Partial(kept) => self.read(io, slot, kept),
         };
         let after = &self.local.counters;
-        let caused = after.out_bytes - before.out_bytes + MESSAGE_OVERHEAD * (after.out_msgs - before.out_msgs);
+        let caused = after.out_bytes - before.out_bytes
+            + MESSAGE_OVERHEAD * (after.out_msgs - before.out_msgs)
+            + LOOK_BYTES * (self.local.looks - looks);
         self.adapt_read(slot, caused);
         match more {
             false => Served::All,
@@ -375,13 +387,14 @@ impl Shard {
         at
     }
 
-    /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no trace), and
-    /// the permissions that are to be asked first, if there are any.
+    /// Whether publishes of this connection need nothing but delivery (no `+OK`, no strict look at subjects, no mapping, no
+    /// trace), and the permissions that are to be asked first, if there are any.
     fn publishes_plainly(&self, slot: u32) -> (bool, Option<PermissionsId>) {
         let conn = &self.local.conns[slot as usize];
         let options = &conn.options;
-        let is_plain = conn.stage == Stage::Open && !options.verbose && !options.pedantic && !self.local.traces;
-        (is_plain, conn.rules())
+        let is_mapped = self.accounts[conn.account as usize].maps;
+        let is_exact = options.verbose || options.pedantic || is_mapped || self.local.traces;
+        (conn.stage == Stage::Open && !is_exact, conn.rules())
     }
 
     /// The hot path: a canonical publish of a connection that [`Shard::publishes_plainly`].

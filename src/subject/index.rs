@@ -20,9 +20,10 @@
 //! | `tenants.<name>.*` | 180 to 200 |
 //! | further subscriber of a subject | 8 to 60, once per subject 110 |
 
+use std::fmt;
 use std::hash::Hash;
 use std::ops::ControlFlow;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -54,7 +55,7 @@ struct Literal<T> {
 /// A queue name, shared by the groups of all patterns.
 struct Name {
     hash: u64,
-    name: Rc<[u8]>,
+    name: Arc<[u8]>,
     group_count: u32,
 }
 
@@ -115,6 +116,14 @@ impl<T: Copy + Eq + Hash> Index<T> {
     pub fn matches(&self, subject: &[u8], out: &mut Matches<T>) {
         let _ = self.walk(subject, |subs| {
             subs.collect(out);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Calls `visit` for the target of each match of a published subject, in no particular order.
+    pub fn visit(&self, subject: &[u8], mut visit: impl FnMut(T)) {
+        let _ = self.walk(subject, |subs| {
+            subs.for_each(|_, target| visit(target));
             ControlFlow::Continue(())
         });
     }
@@ -213,6 +222,12 @@ impl<T: Copy + Eq + Hash> Default for Index<T> {
     }
 }
 
+impl<T> fmt::Debug for Index<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
 struct Removed<'a> {
     was_there: bool,
     /// The name of a queue group that has lost its last member at this pattern.
@@ -236,7 +251,7 @@ fn remove_from<'a, T: Copy + Eq + Hash>(
 }
 
 /// The shared copy of a queue name, for one more group.
-fn intern(names: &mut Table<Name>, name: &[u8], hasher: &RandomState, heap: &mut Heap) -> Rc<[u8]> {
+fn intern(names: &mut Table<Name>, name: &[u8], hasher: &RandomState, heap: &mut Heap) -> Arc<[u8]> {
     let hash = hash_of(name, hasher);
     let interned = names.find_or_insert(
         hash,
@@ -247,10 +262,10 @@ fn intern(names: &mut Table<Name>, name: &[u8], hasher: &RandomState, heap: &mut
         },
     );
     interned.group_count += 1;
-    Rc::clone(&interned.name)
+    Arc::clone(&interned.name)
 }
 
-/// The size of a name behind an `Rc`, with its two counts.
+/// The size of a name behind an `Arc`, with its two counts.
 fn shared_bytes(name: &[u8]) -> usize {
     2 * size_of::<usize>() + name.len()
 }

@@ -4,7 +4,7 @@
 //! queue members included.
 
 use std::hash::BuildHasher;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -31,7 +31,7 @@ pub struct Matches<T> {
 #[derive(Debug)]
 pub struct QueueMatch<T> {
     /// The group's name.
-    pub name: Rc<[u8]>,
+    pub name: Arc<[u8]>,
     /// One entry per matching subscription of the group.
     pub members: Vec<T>,
 }
@@ -69,19 +69,19 @@ impl<T> Matches<T> {
 
     /// The members of the group `name`. The names that one pattern contributes are distinct, so only the first
     /// `earlier` groups, from patterns before it, may be the same group.
-    pub(super) fn members_mut(&mut self, name: &Rc<[u8]>, earlier: usize) -> &mut Vec<T> {
+    pub(super) fn members_mut(&mut self, name: &Arc<[u8]>, earlier: usize) -> &mut Vec<T> {
         let index = match self.position(name, earlier) {
             Some(index) => index,
             None => {
                 let members = self.spare.pop().unwrap_or_default();
-                self.queues.push(QueueMatch { name: Rc::clone(name), members });
+                self.queues.push(QueueMatch { name: Arc::clone(name), members });
                 self.queues.len() - 1
             }
         };
         &mut self.queues[index].members
     }
 
-    fn position(&mut self, name: &Rc<[u8]>, earlier: usize) -> Option<usize> {
+    fn position(&mut self, name: &Arc<[u8]>, earlier: usize) -> Option<usize> {
         if earlier <= SCAN_MAX {
             return self.queues[..earlier].iter().position(|queue| same(&queue.name, name));
         }
@@ -105,6 +105,6 @@ impl<T> Default for Matches<T> {
 }
 
 /// Names of one index are shared, so equal ones are mostly the same allocation.
-fn same(a: &Rc<[u8]>, b: &Rc<[u8]>) -> bool {
-    Rc::ptr_eq(a, b) || a == b
+fn same(a: &Arc<[u8]>, b: &Arc<[u8]>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }

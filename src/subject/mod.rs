@@ -17,6 +17,7 @@ pub(crate) mod arena;
 mod index;
 mod matched;
 pub(crate) mod table;
+mod pattern_map;
 mod targets;
 mod trie;
 
@@ -40,6 +41,7 @@ mod tests;
 
 pub use index::Index;
 pub use matched::{Matches, QueueMatch};
+pub use pattern_map::PatternMap;
 
 /// The byte between two tokens.
 pub const SEPARATOR: u8 = b'.';

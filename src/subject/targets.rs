@@ -9,7 +9,7 @@
 //! without walking it.
 
 use std::hash::Hash;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
@@ -48,8 +48,8 @@ enum Targets<T> {
 
 /// The queue groups of one pattern, none of them empty.
 enum Groups<T> {
-    Few(Vec<(Rc<[u8]>, Targets<T>)>),
-    Many(Box<IndexMap<Rc<[u8]>, Targets<T>, RandomState>>),
+    Few(Vec<(Arc<[u8]>, Targets<T>)>),
+    Many(Box<IndexMap<Arc<[u8]>, Targets<T>, RandomState>>),
 }
 
 /// What the removal of a queue member changed.
@@ -105,7 +105,7 @@ impl<T: Copy + Eq + Hash> Subs<T> {
         name: &[u8],
         target: T,
         heap: &mut Heap,
-        intern: impl FnOnce(&mut Heap) -> Rc<[u8]>,
+        intern: impl FnOnce(&mut Heap) -> Arc<[u8]>,
     ) -> bool {
         let groups = &mut self.lists_mut(heap).groups;
         if let Some(members) = groups.get_mut(name) {
@@ -329,7 +329,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     }
 
     /// Adds a group, which must be new here.
-    fn insert(&mut self, name: Rc<[u8]>, target: T, heap: &mut Heap) {
+    fn insert(&mut self, name: Arc<[u8]>, target: T, heap: &mut Heap) {
         let members = Targets::of(target, heap);
         let before = self.heap_bytes();
         match self {
@@ -369,7 +369,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         heap.replace(removed.map_or(0, |members| members.heap_bytes()), 0);
     }
 
-    fn for_each(&self, mut f: impl FnMut(&Rc<[u8]>, &Targets<T>)) {
+    fn for_each(&self, mut f: impl FnMut(&Arc<[u8]>, &Targets<T>)) {
         match self {
             Self::Few(list) => list.iter().for_each(|(name, members)| f(name, members)),
             Self::Many(map) => map.iter().for_each(|(name, members)| f(name, members)),
@@ -379,10 +379,10 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     /// Without the members and the names.
     fn heap_bytes(&self) -> usize {
         match self {
-            Self::Few(list) => accounted(list.capacity() * size_of::<(Rc<[u8]>, Targets<T>)>()),
+            Self::Few(list) => accounted(list.capacity() * size_of::<(Arc<[u8]>, Targets<T>)>()),
             Self::Many(map) => {
-                accounted(size_of::<IndexMap<Rc<[u8]>, Targets<T>, RandomState>>())
-                    + indexed_bytes(map.capacity(), size_of::<(u64, Rc<[u8]>, Targets<T>)>())
+                accounted(size_of::<IndexMap<Arc<[u8]>, Targets<T>, RandomState>>())
+                    + indexed_bytes(map.capacity(), size_of::<(u64, Arc<[u8]>, Targets<T>)>())
             }
         }
     }

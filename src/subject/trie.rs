@@ -106,6 +106,8 @@ impl<T: Copy + Eq + Hash> Trie<T> {
         let mut waiting: SmallVec<[(NodeId, u32); TOKENS_INLINE]> = SmallVec::new();
         let (mut id, mut depth) = (ROOT, 0_u32);
         loop {
+            #[cfg(test)]
+            VISITED.set(VISITED.get() + 1);
             let node = &self.nodes[id.index()];
             let next = match path.get(depth as usize) {
                 Some(token) => {
@@ -323,4 +325,18 @@ fn edge_hash(parent: NodeId, token_hash: u64) -> u64 {
     let salted = token_hash ^ u64::from(parent.0).wrapping_mul(MIX);
     let product = u128::from(salted) * u128::from(MIX);
     (product as u64) ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Nodes that look-ups of this thread have visited.
+    static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The number of nodes that the look-ups of `f` visit.
+#[cfg(test)]
+pub(super) fn nodes_visited(f: impl FnOnce()) -> usize {
+    let before = VISITED.get();
+    f();
+    VISITED.get() - before
 }

@@ -53,7 +53,7 @@ fn wrong(text: &'static str) -> FrameError {
 /// Where in the client's frames the bytes read so far end.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    takes_unmasked: bool,
+    unmasked: bool,
     header: [u8; HEADER_BYTES_MAX],
     header_bytes: usize,
     /// In the payload of a frame: its opcode and how much of it is to come.
@@ -77,11 +77,11 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// A reader at the beginning. `takes_unmasked`: the client has asked to send without masks. `inflated_bytes_max`:
+    /// A reader at the beginning. `unmasked`: the client has asked to send without masks, and does so. `inflated_bytes_max`:
     /// it may compress messages, which may inflate to so many bytes each, and [`FrameReader::read_deflated`] is used.
     #[must_use]
-    pub fn new(takes_unmasked: bool, inflated_bytes_max: Option<u64>) -> Self {
-        Self { takes_unmasked, inflated_bytes_max, ..Self::default() }
+    pub fn new(unmasked: bool, inflated_bytes_max: Option<u64>) -> Self {
+        Self { unmasked, inflated_bytes_max, ..Self::default() }
     }
 
     /// Turns `bytes` of frames into bytes of the stream inside, in place; gives how many those are. Control frames that
@@ -258,10 +258,11 @@ impl FrameReader {
             }
             unknown => return Err(FrameError { code: 1002, text: format!("unknown opcode {unknown}").into() }),
         }
-        if second & MASK == 0 && !self.takes_unmasked {
-            return Err(wrong("mask bit missing"));
+        match (second & MASK != 0, self.unmasked) {
+            (false, false) => Err(wrong("mask bit missing")),
+            (true, true) => Err(wrong("mask bit set although no masks were agreed on")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn end_of_frame(&mut self, opcode: u8, controls: &mut Vec<Control>) -> Result<(), FrameError> {
@@ -371,6 +372,7 @@ pub fn close_code(reason: CloseReason) -> u16 {
         | CloseReason::SlowConsumerDeadline
         | CloseReason::MaximumConnections
         | CloseReason::MaximumAccountConnections
+        | CloseReason::MaximumSubscriptions
         | CloseReason::ConnectionThrottled
         | CloseReason::MaximumControlLine => 1008,
         CloseReason::UnknownOperation | CloseReason::ParseError | CloseReason::InvalidProtocol => 1002,

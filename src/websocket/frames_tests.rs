@@ -49,6 +49,8 @@ fn errors() {
         assert_eq!((error.code, &*error.text), (*code, *text));
     }
     assert_eq!(read(&mut FrameReader::new(true, None), &frame(0x82, None, b"x")).unwrap().0, b"x");
+    let error = read(&mut FrameReader::new(true, None), &frame(0x82, KEY, b"x")).unwrap_err();
+    assert_eq!((error.code, &*error.text), (1002, "mask bit set although no masks were agreed on"));
 }
 
 /// Reads whole what may be compressed, into buffers of this size.
@@ -144,7 +146,7 @@ fn headers() {
 }
 
 /// A message: its payload, its mask, whether it comes in two frames, with a ping between them, and compressed.
-type Message = (Vec<u8>, Option<[u8; 4]>, bool, bool, bool);
+type Message = (Vec<u8>, [u8; 4], bool, bool, bool);
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let payload = prop_oneof![
@@ -152,7 +154,7 @@ fn messages() -> impl Strategy<Value = Vec<Message>> {
         prop::collection::vec(any::<u8>(), 120..140),
         prop::collection::vec(any::<u8>(), 65_530..65_545),
     ];
-    let mask = prop::option::of(any::<[u8; 4]>());
+    let mask = any::<[u8; 4]>();
     prop::collection::vec((payload, mask, any::<bool>(), any::<bool>(), any::<bool>()), 1..6)
 }
 
@@ -166,27 +168,29 @@ proptest! {
         messages in messages(),
         cuts in prop::collection::vec(1usize..5_000, 1..20),
         room in prop::option::of(1usize..5_000),
+        unmasked: bool,
     ) {
         let (mut bytes, mut inside, mut pings) = (Vec::new(), Vec::new(), Vec::new());
         for (plain, mask, halves, pinged, compressed) in &messages {
+            let mask = (!unmasked).then_some(*mask);
             let compressed = *compressed && room.is_some();
             let payload = if compressed { deflated(plain) } else { plain.clone() };
             let rsv1 = if compressed { RSV1 } else { 0 };
             if *halves {
                 let (left, right) = payload.split_at(payload.len() / 3);
-                bytes.extend(frame(rsv1 | 0x02, *mask, left));
+                bytes.extend(frame(rsv1 | 0x02, mask, left));
                 if *pinged {
                     pings.push(Control::Ping(b"ping".to_vec()));
-                    bytes.extend(frame(0x89, *mask, b"ping"));
+                    bytes.extend(frame(0x89, mask, b"ping"));
                 }
-                bytes.extend(frame(0x80, KEY, right));
+                bytes.extend(frame(0x80, mask, right));
             } else {
-                bytes.extend(frame(rsv1 | 0x81, *mask, &payload));
-                bytes.extend(frame(0x8A, *mask, b"nobody asked"));
+                bytes.extend(frame(rsv1 | 0x81, mask, &payload));
+                bytes.extend(frame(0x8A, mask, b"nobody asked"));
             }
             inside.extend_from_slice(plain);
         }
-        let mut reader = FrameReader::new(true, room.map(|_| 1 << 20));
+        let mut reader = FrameReader::new(unmasked, room.map(|_| 1 << 20));
         let (mut plain, mut controls, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
         for cut in cuts.iter().cycle() {
             let (now, later) = rest.split_at((*cut).min(rest.len()));
@@ -207,8 +211,8 @@ proptest! {
 
     /// Any bytes are taken or refused, and the same whole and byte by byte.
     #[test]
-    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), deflates: bool) {
-        let new = || FrameReader::new(true, deflates.then_some(1000));
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), deflates: bool, unmasked: bool) {
+        let new = || FrameReader::new(unmasked, deflates.then_some(1000));
         let read = |reader: &mut FrameReader, bytes: &[u8]| {
             if deflates { read_deflated(reader, bytes, 1 << 12) } else { read(reader, bytes) }
         };

@@ -26,8 +26,8 @@ pub struct Rules {
     pub headers: Vec<(String, String)>,
     /// Messages may be compressed, if the client offers it.
     pub compression: bool,
-    /// Names of the cookies with user, password and token.
-    pub cookies: [Option<String>; 3],
+    /// Names of the cookies with user, password, token and the JWT of a user.
+    pub cookies: [Option<String>; 4],
 }
 
 /// What a request says beside asking for an upgrade.
@@ -41,6 +41,8 @@ pub struct Facts {
     pub pass: Option<String>,
     /// Token of the token cookie.
     pub token: Option<String>,
+    /// User JWT of the cookie for that.
+    pub jwt: Option<String>,
 }
 
 impl Facts {
@@ -54,6 +56,7 @@ impl Facts {
         fill(&mut connect.user, &self.user);
         fill(&mut connect.pass, &self.pass);
         fill(&mut connect.auth_token, &self.token);
+        fill(&mut connect.jwt, &self.jwt);
     }
 }
 
@@ -96,6 +99,13 @@ impl Refusal {
         Self { response: response.into_bytes(), detail: detail.into() }
     }
 
+    /// The answer to a request that wants only its head.
+    fn without_body(mut self) -> Self {
+        let end = self.response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        self.response.truncate(end.map_or(0, |end| end + 4));
+        self
+    }
+
     /// Something has come behind the request, before it was answered.
     #[must_use]
     pub fn too_early() -> Self {
@@ -132,10 +142,22 @@ fn has_word(request: &httparse::Request<'_, '_>, name: &str, word: &str) -> bool
     values(request, name).flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
 }
 
+/// Whether a server can be asked for this: a path or an absolute URL, in which each `%` begins a byte.
+fn is_target(target: &str) -> bool {
+    let is_absolute = |(scheme, _): (&str, &str)| !scheme.contains(['/', '?']);
+    let bytes = |escape: &str| escape.len() >= 2 && escape.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    let path = target.split('?').next().unwrap_or_default();
+    (target.starts_with('/') || target.split_once("://").is_some_and(is_absolute)) && path.split('%').skip(1).all(bytes)
+}
+
 fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted, Refusal> {
     let first = |name| values(request, name).next().unwrap_or_default();
+    if !is_target(request.path.unwrap_or_default()) {
+        return Err(Refusal::new(400, "invalid request target"));
+    }
     if request.method != Some("GET") {
-        return Err(Refusal::new(405, "request method must be GET"));
+        let refusal = Refusal::new(405, "request method must be GET");
+        return Err(if request.method == Some("HEAD") { refusal.without_body() } else { refusal });
     }
     match request.path.unwrap_or_default().split('?').next().unwrap_or_default() {
         path if path.ends_with("/mqtt") => return Err(Refusal::new(404, "mqtt websocket endpoint not enabled")),
@@ -182,9 +204,9 @@ fn answer(request: &httparse::Request<'_, '_>, rules: &Rules) -> Result<Accepted
         response += &format!("{name}: {value}\r\n");
     }
     response += "\r\n";
-    let [user, pass, token] = rules.cookies.each_ref().map(|name| cookie(request, name.as_deref()?));
+    let [user, pass, token, jwt] = rules.cookies.each_ref().map(|name| cookie(request, name.as_deref()?));
     let forwarded_for = first("X-Forwarded-For").split(',').next().and_then(|first| first.trim().parse().ok());
-    let facts = Facts { forwarded_for, user, pass, token };
+    let facts = Facts { forwarded_for, user, pass, token, jwt };
     Ok(Accepted { response: response.into_bytes(), facts, unmasked, deflates })
 }
 

@@ -22,6 +22,11 @@ fn refusals() {
     };
     let cases = [
         (GOOD.replace("GET", "POST"), 405, "request method must be GET"),
+        (GOOD.replace("/x?y", "foo"), 400, "invalid request target"),
+        (GOOD.replace("/x?y", "*"), 400, "invalid request target"),
+        (GOOD.replace("/x?y", "?http://h/"), 400, "invalid request target"),
+        (GOOD.replace("/x?y", "/%4x"), 400, "invalid request target"),
+        (GOOD.replace("/x?y", "/%4"), 400, "invalid request target"),
         (GOOD.replace("/x?y", "/a/mqtt?z"), 404, "mqtt websocket endpoint not enabled"),
         (without("Host"), 400, "'Host' missing in request"),
         (without("Upgrade"), 400, "invalid value for header 'Upgrade'"),
@@ -42,15 +47,24 @@ fn refusals() {
     }
 }
 
+/// The answer to HEAD is that to another method, without its body.
+#[test]
+fn a_head_has_no_body() {
+    let refused = |method| outcome(&GOOD.replace("GET", method), &Rules::default()).unwrap_err();
+    let (post, head) = (refused("POST").response, refused("HEAD").response);
+    assert!(head.ends_with(b"\r\n\r\n") && post.starts_with(&head) && post.len() > head.len());
+    assert!(outcome(&GOOD.replace("/x?y", "http://h/%7ex?%y"), &Rules::default()).is_ok());
+}
+
 #[test]
 fn an_upgrade() {
     let rules = Rules {
         headers: vec![("X-A".to_owned(), "b".to_owned())],
-        cookies: [Some("u".to_owned()), Some("p".to_owned()), None],
+        cookies: [Some("u".to_owned()), Some("p".to_owned()), None, Some("j".to_owned())],
         ..Rules::default()
     };
     let head = format!(
-        "{GOOD}Nats-No-Masking: true\r\nCookie: a=1; u=joe\r\nCookie: p=\"se=cret\"\r\nX-Forwarded-For: 10.1.2.3, x\r\n"
+        "{GOOD}Nats-No-Masking: true\r\nCookie: a=1; u=joe\r\nCookie: p=\"se=cret\"; j=a.b\r\nX-Forwarded-For: 10.1.2.3, x\r\n"
     );
     let accepted = outcome(&head, &rules).unwrap();
     let response = String::from_utf8(accepted.response).unwrap();
@@ -61,9 +75,10 @@ fn an_upgrade() {
     let mut connect = Connect { user: Some(String::new()), ..Connect::default() };
     accepted.facts.complete(&mut connect);
     assert_eq!((connect.user.as_deref(), connect.pass.as_deref()), (Some("joe"), Some("se=cret")));
-    let mut connect = Connect { user: Some("ann".to_owned()), ..Connect::default() };
+    assert_eq!(connect.jwt.as_deref(), Some("a.b"));
+    let mut connect = Connect { user: Some("ann".to_owned()), jwt: Some("c".to_owned()), ..Connect::default() };
     accepted.facts.complete(&mut connect);
-    assert_eq!(connect.user.as_deref(), Some("ann"));
+    assert_eq!((connect.user.as_deref(), connect.jwt.as_deref()), (Some("ann"), Some("c")));
 }
 
 /// Compression is agreed on if it is there, is offered, and the offer asks for nothing else.

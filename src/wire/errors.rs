@@ -27,6 +27,8 @@ pub enum CloseReason {
     MaximumConnections,
     /// `max_connections` of the account reached.
     MaximumAccountConnections,
+    /// More subscriptions than are allowed since a reload, or none allowed at all.
+    MaximumSubscriptions,
     /// `protocol` of CONNECT is neither 0 nor 1.
     InvalidProtocol,
     /// `no_responders` without `headers`.
@@ -77,6 +79,7 @@ impl CloseReason {
             Self::MaximumControlLine => Some("maximum control line exceeded"),
             Self::MaximumConnections => Some("maximum connections exceeded"),
             Self::MaximumAccountConnections => Some("maximum account active connections exceeded"),
+            Self::MaximumSubscriptions => Some("maximum subscriptions exceeded"),
             Self::InvalidProtocol => Some("invalid client protocol"),
             Self::ConnectionThrottled => Some("Connection throttling is active. Please try again later."),
             Self::NoRespondersRequiresHeaders => Some("no responders requires headers support"),
@@ -103,6 +106,7 @@ impl CloseReason {
             Self::MaximumControlLine => "Maximum Control Line Exceeded",
             Self::MaximumConnections | Self::ConnectionThrottled => "Maximum Connections Exceeded",
             Self::MaximumAccountConnections => "Maximum Account Connections Exceeded",
+            Self::MaximumSubscriptions => "Maximum Subscriptions Exceeded",
             Self::InvalidProtocol => "Bad Client Protocol Version",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
             Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",

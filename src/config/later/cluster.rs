@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Checked, authorization, compression, host, listen, name, number, port, server_authorization, server_tls};
 use super::{switch, time, urls, word, words, write_timeout};
-use crate::config::grammar::Map;
+use crate::config::grammar::{Map, Value};
 use crate::config::schema::{Key, Reading, Row, rows};
 use crate::config::{permissions, read};
 
@@ -53,9 +53,14 @@ const KEYS: &[Key<Checked>] = &[
     write_timeout(),
 ];
 
-/// Checks the block.
-pub(in crate::config) fn check(map: &Map, reading: &mut Reading) {
+/// Checks the block. Gives the name of the cluster, which mappings may depend on.
+pub(in crate::config) fn check(map: &Map, reading: &mut Reading) -> Option<String> {
     reading.keys(map, KEYS, &mut Checked);
+    let mut names = map.entries().filter(|(key, _)| key.eq_ignore_ascii_case("name"));
+    match names.next().map(|(_, entry)| &entry.node.value) {
+        Some(Value::Text(name)) if !name.is_empty() => Some(name.clone()),
+        _ => None,
+    }
 }
 
 /// The keys of the block.

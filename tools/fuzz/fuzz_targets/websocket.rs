@@ -46,7 +46,7 @@ fn request(input: &[u8]) {
         same_origin: true,
         compression: true,
         origins: vec![("http".to_owned(), "localhost".to_owned(), 80)],
-        cookies: ["u", "p", "t"].map(|name| Some(name.to_owned())),
+        cookies: ["u", "p", "t", "j"].map(|name| Some(name.to_owned())),
         ..Rules::default()
     };
     let Some((length, outcome)) = check(input, &rules) else { return };
