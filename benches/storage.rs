@@ -59,7 +59,7 @@ impl Bench {
     fn place(&self, name: &str) -> Option<PathBuf> {
         let wanted = self.only.as_ref().is_none_or(|only| name.contains(only));
         wanted.then(|| {
-            let path = self.dir.join(name.replace([' ', ','], "-"));
+            let path = self.dir.join(name.replace([' ', ',', '/'], "-"));
             let _ = std::fs::remove_dir_all(&path);
             std::fs::create_dir(&path).unwrap();
             path

@@ -47,7 +47,8 @@ impl Store {
     ) -> Result<Opened, Refusal> {
         let mut opening = Opening::default();
         let recovered = recover(files, id, store, options.log, &mut opening)?;
-        let mut report = Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
+        let mut report =
+            Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
         let mut opened = Self::with_log(recovered.log, store, options);
         let mut sink = ReplaySink;
         for slot in opening.streams.values_mut() {
