@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use leat::io::engine::{Engine, now};
+use leat::io::engine::Engine;
 use storage::bare::{Prototype, fio};
 use storage::memory::allocated;
-use storage::work::{Face, Flood, SMALL, SUBJECT, create, publish_all, replay};
+use storage::work::{Face, Flood, SMALL, create, publish_all, replay};
 
 /// An argument by which this program starts itself as the process that is killed.
 const VICTIM: &str = "--victim";
@@ -59,7 +59,7 @@ impl Bench {
     fn place(&self, name: &str) -> Option<PathBuf> {
         let wanted = self.only.as_ref().is_none_or(|only| name.contains(only));
         wanted.then(|| {
-            let path = self.dir.join(name.replace([' ', ','], "-"));
+            let path = self.dir.join(name.replace([' ', ',', '/'], "-"));
             let _ = std::fs::remove_dir_all(&path);
             std::fs::create_dir(&path).unwrap();
             path
@@ -229,7 +229,7 @@ impl Bench {
 /// Fills a store and goes on until it is killed.
 fn victim(path: &Path, count: u64, subjects: u64) {
     let (mut engine, _) = Engine::open(path, Default::default()).unwrap();
-    let mut face = Face { subjects, ..Default::default() };
+    let mut face = Face::with_subjects(subjects);
     let of = create(&mut engine, None);
     let begin = Instant::now();
     face.publish_count(&mut engine, of, &SMALL, 4096, count);

@@ -23,7 +23,7 @@
 //! unless they fit into the segment that is being written; the [`RESERVED_SEGMENTS`] are for everything else. When a
 //! file can be made ready again, because space has come back or a segment was recycled, messages are taken again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -151,6 +151,8 @@ enum Body {
 struct Laid {
     image: Arc<AlignedBuf>,
     position: Position,
+    /// What it is in the order of batches.
+    this: Next,
     runs: Vec<PlacedRun>,
     parts: Vec<(usize, Part)>,
 }
@@ -225,6 +227,8 @@ pub struct Log {
     next_incarnation: u64,
     /// Begun since the log was opened.
     transactions: u64,
+    /// Where those begin of which only a part is flushed.
+    unfinished: BTreeMap<Transaction, (Position, Next)>,
 }
 
 /// A segment of an open log, as [`Log::segments`] tells it.
@@ -323,6 +327,7 @@ impl Log {
             buffers: VecDeque::new(),
             next_incarnation: from.next_incarnation,
             transactions: 0,
+            unfinished: BTreeMap::new(),
         }
     }
 
@@ -640,9 +645,15 @@ impl Log {
         self.commit = Some(commit);
     }
 
-    /// Where the first batch that is not flushed will be, or anything after it.
+    /// Where the first batch will be that is not flushed, or anything after it; or where a transaction begins that is
+    /// flushed in part only, as snapshots do not know its places either.
     pub(super) fn walk_from(&self) -> (Position, Next) {
-        (Position::new(self.tail.segment.max(SegmentNo(1)), self.tail.end.max(BLOCK_BYTES as u32)), self.tail.next)
+        let tail = Position::new(self.tail.segment.max(SegmentNo(1)), self.tail.end.max(BLOCK_BYTES as u32));
+        let unfinished = self.unfinished.values().copied();
+        unfinished
+            .chain([(tail, self.tail.next)])
+            .min_by_key(|(position, _)| *position)
+            .unwrap_or((tail, self.tail.next))
     }
 
     fn segment_head(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
@@ -694,11 +705,12 @@ impl Log {
                 if self.builders.len() < KEPT_BUFFERS {
                     self.builders.push(builder);
                 }
-                (Laid { image, position, runs: sealed.runs, parts: sealed.parts }, sealed.head_crc)
+                let this = after.next;
+                (Laid { image, position, this, runs: sealed.runs, parts: sealed.parts }, sealed.head_crc)
             }
             Body::Laid(mut laid) => {
                 let head_crc = batch::place_again(&head, &mut Arc::make_mut(&mut laid.image)[..]);
-                laid.position = position;
+                (laid.position, laid.this) = (position, after.next);
                 laid.runs.iter_mut().for_each(|run| run.position = position);
                 (laid, head_crc)
             }
@@ -779,6 +791,13 @@ impl Log {
                 self.checkpoints.ended_at(pending, laid.position);
             }
             written += laid.image.len() as u64;
+            for (_, part) in &laid.parts {
+                if part.commits {
+                    self.unfinished.remove(&part.transaction);
+                } else {
+                    self.unfinished.entry(part.transaction).or_insert((laid.position, laid.this));
+                }
+            }
             parts.extend(laid.parts.into_iter().map(|(index, part)| (runs.len() + index, part)));
             runs.extend(laid.runs);
             batches.push((laid.position, Bytes::from_owner(Image(Arc::clone(&laid.image)))));

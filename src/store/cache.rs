@@ -317,6 +317,9 @@ impl Cache {
                     if record.fragment.is_some_and(|fragment| fragment.index == 0) {
                         // What came before was never completed.
                         (record_bytes, births) = (0, Vec::new());
+                    } else if births.is_empty() {
+                        // The end of another copy, which cleaning has made.
+                        continue;
                     }
                     record_bytes += record.bytes;
                     births.push(run.entry.birth.unwrap_or(position));

@@ -1,6 +1,6 @@
 //! Opening a store: its streams, consumers and sets from what the log holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::kept::Kept;
@@ -47,7 +47,8 @@ impl Store {
     ) -> Result<Opened, Refusal> {
         let mut opening = Opening::default();
         let recovered = recover(files, id, store, options.log, &mut opening)?;
-        let report = Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
+        let mut report =
+            Report { repairs: recovered.repairs, senseless: opening.senseless, batches: recovered.batches };
         let mut opened = Self::with_log(recovered.log, store, options);
         let mut sink = ReplaySink;
         for slot in opening.streams.values_mut() {
@@ -65,6 +66,7 @@ impl Store {
         }
         opened.kept = opening.kept;
         opened.streams = opening.streams;
+        report.repairs.extend(opened.missing_segments(&report.repairs));
         let streams = opened.streams.keys().copied().collect::<Vec<_>>();
         for of in streams {
             opened.wake(Wake::Stream(of));
@@ -74,6 +76,21 @@ impl Store {
             }
         }
         Ok(Opened { store: opened, report })
+    }
+
+    /// Segments in which streams have messages, and which are not there: recovery misses only those behind the
+    /// checkpoint.
+    fn missing_segments(&self, told: &[Repair]) -> Vec<Repair> {
+        let occupied = self.streams.values().flat_map(|slot| slot.stream.occupied());
+        let needed = occupied.filter(|(_, bytes)| *bytes > 0).map(|(segment, _)| segment).collect::<BTreeSet<_>>();
+        let is_told = |segment: SegmentNo| {
+            told.iter().any(|repair| match repair {
+                Repair::MissingSegments { first, last } => (*first..=*last).contains(&segment),
+                _ => false,
+            })
+        };
+        let missing = needed.into_iter().filter(|no| self.log.segment_end(*no).is_none() && !is_told(*no));
+        missing.map(|no| Repair::MissingSegments { first: no, last: no }).collect()
     }
 }
 

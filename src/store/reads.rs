@@ -38,12 +38,17 @@ impl Store {
         if let Some(run) = self.cache.run(of, seq) {
             return Fetched::Run(run);
         }
-        // The run behind the one at hand lies behind it in the same segment, if it lies in that segment at all.
+        // The run behind the one at hand usually lies behind it, if it lies in the same segment at all; but one that
+        // cleaning has moved may lie behind those that come after it.
         let near = near.map(|run| run.position).filter(|near| near.segment() == position.segment() && *near > position);
-        let from = near.unwrap_or(position);
         let (log, cache) = (&self.log, &mut self.cache);
-        let end = log.segment_end(from.segment()).unwrap_or(0);
-        match cache.look(of, seq, from, end, |segment| log.segment_after(segment)) {
+        let end = log.segment_end(position.segment()).unwrap_or(0);
+        let mut look = |from| cache.look(of, seq, from, end, |segment| log.segment_after(segment));
+        let looked = match near.map(&mut look) {
+            None | Some(Looked::End) => look(position),
+            Some(looked) => looked,
+        };
+        match looked {
             Looked::Run(run) => Fetched::Run(run),
             Looked::End => Fetched::Lost(None),
             Looked::Missing(position, bytes) => {

@@ -211,9 +211,12 @@ fn segments_that_are_cut_or_gone() {
     let mut rng = fastrand::Rng::with_seed(11);
     for clean in [true, false] {
         let whole = whole(clean);
-        // Cleaning may have emptied a segment before it was damaged; others hold what is lost then.
+        // Cleaning may have emptied a segment before it was damaged; others hold what is lost then. The newest one, without
+        // any batch, is as if it had never been begun: nothing tells that from a crash at that moment.
         let mut lost = 0;
-        for (file, end) in whole.segments() {
+        let mut segments = whole.segments();
+        segments.pop();
+        for (file, end) in segments {
             for cut in [0, 100, 4096, 5000, rng.usize(..end), end - 1] {
                 let context = format!("clean {clean}: {} cut at {cut}", file.display());
                 lost += whole.damaged(&context, |copy| truncate(&copy.join(&file), cut)).lost;
