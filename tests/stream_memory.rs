@@ -89,6 +89,7 @@ fn fill(config: Config, messages: u64, per_batch: u64, subject: impl Fn(u64, &mu
                 count: (nth + 1 - placed) as u32,
                 content_bytes: (nth + 1 - placed) as u32 * 168,
                 moved_from: None,
+                piece: 0,
             };
             stream.placed(&run, &mut Nowhere);
             (placed, offset) = (nth + 1, offset + batch_bytes);
@@ -158,6 +159,7 @@ fn fill_last(config: Config, messages: u64, subject: impl Fn(u64, &mut Vec<u8>))
                 count: (nth + 1 - first) as u32,
                 content_bytes: (nth + 1 - first) as u32 * 168,
                 moved_from: None,
+                piece: 0,
             };
             stream.settle(nth as i64, &mut Nowhere);
             stream.placed(&run, &mut Nowhere);

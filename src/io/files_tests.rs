@@ -259,9 +259,7 @@ fn a_full_file_system_is_told_and_recovers() {
     let path = dir.path().to_owned();
     // A namespace of its own ends with the thread, and its mounts with it.
     let tested = std::thread::spawn(move || {
-        if let Err(error) = mount_tmpfs(&path, c"size=2m") {
-            return Err(error);
-        }
+        mount_tmpfs(&path, c"size=2m")?;
         let mut rig = Rig::new(&path);
         assert!(matches!(rig.answer(prepare(1, 0, MIB)), Outcome::Done));
         assert_eq!(fault(rig.answer(prepare(2, 1, 2 * MIB))), DiskFault::Full);
@@ -274,7 +272,7 @@ fn a_full_file_system_is_told_and_recovers() {
         assert!(rig.answers.remove(0).free.is_some_and(|free| free > u64::from(MIB) / 2), "free space is told");
         assert!(matches!(rig.answer(prepare(4, 1, MIB)), Outcome::Done));
         assert!(matches!(rig.answer(commit(5, 1, 0, &[3; 256])), Outcome::Done));
-        Ok(())
+        std::io::Result::Ok(())
     });
     match tested.join().unwrap() {
         Ok(()) => {}

@@ -367,6 +367,9 @@ pub fn recover<F: Files, V: Visitor>(
     Ok(Recovered { log, repairs: opening.repairs, batches: opening.batches })
 }
 
+/// The latest checkpoint, the one before it, and the bytes of the latest's snapshots.
+type KnownCheckpoints = (Checkpoint, Option<Checkpoint>, u64);
+
 /// What a walk has counted.
 #[derive(Default)]
 struct Walked {
@@ -507,7 +510,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
     }
 
     /// Reads the latest checkpoint that can be used and tells its snapshots.
-    fn restore(&mut self, end: &End) -> (Option<CheckpointEnd>, Option<(Checkpoint, Option<Checkpoint>, u64)>, u64) {
+    fn restore(&mut self, end: &End) -> (Option<CheckpointEnd>, Option<KnownCheckpoints>, u64) {
         let Some(mut position) = end.checkpoint else { return (None, None, 1) };
         loop {
             match self.try_checkpoint(position) {

@@ -218,9 +218,8 @@ impl Cache {
     pub(super) fn run(&mut self, stream: Incarnation, seq: u64) -> Option<Arc<DecodedRun>> {
         self.clock += 1;
         // Ranges of runs that were moved overlap others; one that holds the number is usually the first.
-        let behind = self.runs.range_mut((stream, seq)..=(stream, u64::MAX)).take(RUNS_LOOKED_AT);
-        let (_, cached) =
-            behind.map(|(key, cached)| (key, cached)).find(|(_, cached)| cached.run.find(seq).is_some())?;
+        let mut behind = self.runs.range_mut((stream, seq)..=(stream, u64::MAX)).take(RUNS_LOOKED_AT);
+        let (_, cached) = behind.find(|(_, cached)| cached.run.find(seq).is_some())?;
         cached.used = self.clock;
         Some(Arc::clone(&cached.run))
     }

@@ -642,7 +642,7 @@ impl Store {
         self.proof = Some(*proof);
         // What was moved may be flushed now.
         self.cleaner.awake = true;
-        while let Some((_, wake)) = self.unproven.pop_front_if(|(pending, _)| proof.covers(*pending)) {
+        while let Some((_, wake)) = pop_covered(&mut self.unproven, proof) {
             match wake {
                 Wake::Stream(of) => {
                     if let Some(slot) = self.streams.get_mut(&of) {
@@ -653,7 +653,7 @@ impl Store {
                     let slot = self.streams.get_mut(&key.stream).and_then(|slot| slot.consumers.get_mut(&key.number));
                     let Some(entry) = slot else { continue };
                     let mut waited = false;
-                    while let Some((_, mark)) = entry.marks.pop_front_if(|(pending, _)| proof.covers(*pending)) {
+                    while let Some((_, mark)) = pop_covered(&mut entry.marks, proof) {
                         waited |= entry.consumer.flushed(mark);
                     }
                     if waited {
@@ -823,6 +823,12 @@ impl ConsumerSlot {
     fn new(consumer: Consumer, meta: Vec<u8>) -> Self {
         Self { consumer, meta, current: None, marks: VecDeque::new(), count: None, dirty: false, armed: None }
     }
+}
+
+/// Takes off the front what a proof covers.
+fn pop_covered<T>(queue: &mut VecDeque<(Pending, T)>, proof: &Durable) -> Option<(Pending, T)> {
+    let covered = queue.front().is_some_and(|(pending, _)| proof.covers(*pending));
+    if covered { queue.pop_front() } else { None }
 }
 
 /// For messages to people: a segment by its file.

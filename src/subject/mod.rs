@@ -16,8 +16,8 @@
 pub(crate) mod arena;
 mod index;
 mod matched;
-pub(crate) mod table;
 mod pattern_map;
+pub(crate) mod table;
 mod targets;
 mod trie;
 
