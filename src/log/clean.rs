@@ -65,7 +65,7 @@ impl Log {
     }
 
     /// Asks for `bytes` of the log from `position` on, fewer at the end of the segment. The answer comes as
-    /// [`Event::Read`](super::Event::Read). `None` if the segment is not there any more.
+    /// [`Event::Read`]. `None` if the segment is not there any more.
     pub fn read(&mut self, position: Position, bytes: u32, requests: &mut Vec<Request>) -> Option<RequestId> {
         let segment = self.segments.in_use.get(&position.segment())?;
         let bytes = bytes.min(segment.end.checked_sub(position.offset())?);
