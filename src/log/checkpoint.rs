@@ -236,6 +236,8 @@ impl Checkpoints {
             writing.bytes += u64::from(run.content_bytes);
             // The chunks of a snapshot are appended in one step.
             match writing.content.snapshots.last_mut().filter(|(stream, _)| *stream == run.stream) {
+                // A batch is told once, however many chunks it holds.
+                Some((_, chunks)) if chunks.last() == Some(&run.position) => {}
                 Some((_, chunks)) => chunks.push(run.position),
                 None => writing.content.snapshots.push((run.stream, vec![run.position])),
             }
