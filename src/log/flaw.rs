@@ -88,6 +88,8 @@ pub enum Defect {
     Order,
     /// A part of a message where a whole one or another part belongs.
     Fragment,
+    /// A message, or a part of it, is not where it should be.
+    Absent,
 }
 
 impl Flaw {
@@ -143,6 +145,7 @@ impl fmt::Display for Defect {
             Self::Record => write!(f, "a record that does not end where it should"),
             Self::Order => write!(f, "records out of order"),
             Self::Fragment => write!(f, "a part of a message that does not belong here"),
+            Self::Absent => write!(f, "a message or a part of it is not here"),
         }
     }
 }

@@ -14,7 +14,7 @@
 
 pub mod survey;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -410,8 +410,15 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
 
     fn found(&mut self, slot: Slot, file_bytes: u32, head: SegmentHead, flaw: Option<Flaw>) {
         let found = Found { slot, file_bytes, head, flaw };
-        // Of two files with the same segment one is a copy; neither is known to be the right one, and both say the same.
-        if let Some(other) = self.segments.insert(head.segment, found) {
+        let age = |found: &Found| (found.head.first.epoch, found.head.created);
+        let Some(other) = self.segments.insert(head.segment, found) else { return };
+        let (kept, other) = if age(&other) > age(&found) { (other, found) } else { (found, other) };
+        self.segments.insert(head.segment, kept);
+        if age(&kept) > age(&other) {
+            // An earlier opening has begun it, and a crash has cut it off.
+            self.spare.push(Spare { slot: other.slot, bytes: other.file_bytes });
+        } else {
+            // One is a copy; neither is known to be the right one, and both say the same.
             self.aside.push(other.slot);
         }
     }
@@ -491,12 +498,27 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                     Tail::Torn(_) => self.repairs.push(Repair::TornTail { slot: found.slot, offset: end.offset }),
                     _ => {}
                 }
+                self.drop_abandoned();
                 self.tell_heads();
                 return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
             }
             // It was begun, and nothing in it was ever flushed.
             self.segments.remove(&segment);
             self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+        }
+    }
+
+    /// Segments whose first commit failed: the next one does not follow them, and has their batches again.
+    fn drop_abandoned(&mut self) {
+        let heads = self.segments.iter().map(|(no, found)| (*no, found.head.previous)).collect::<Vec<_>>();
+        for (no, previous) in heads {
+            let Some((previous, _)) = previous else { continue };
+            let between = self.segments.range(SegmentNo(previous.0 + 1)..no).map(|(no, _)| *no).collect::<Vec<_>>();
+            for abandoned in between {
+                if let Some(found) = self.segments.remove(&abandoned) {
+                    self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+                }
+            }
         }
     }
 
@@ -748,7 +770,7 @@ struct Teller {
 }
 
 impl Teller {
-    /// Removals first: they tell after which message they came.
+    /// Removals before messages: they tell after which message they came.
     fn tell_batch(&mut self, batch: &Batch<'_>, visitor: &mut impl Visitor) {
         let position = batch.head().position;
         let mut runs = Vec::new();
@@ -766,12 +788,16 @@ impl Teller {
             let effect = if self.snapshots.contains_key(&stream) { Effect::PlaceOnly } else { Effect::Whole };
             runs.push((run, placed, effect));
         }
-        let is_removal = |placed: &PlacedRun| placed.kind == Kind::Removal;
-        for (run, placed, effect) in runs.iter().filter(|(_, placed, _)| is_removal(placed)) {
-            self.tell(run, placed, *effect, visitor);
-        }
-        for (run, placed, effect) in runs.iter().filter(|(_, placed, _)| !is_removal(placed)) {
-            self.tell(run, placed, *effect, visitor);
+        // A stream may have been created in this batch: whatever precedes its messages comes first too.
+        let mut with_messages = HashSet::new();
+        let (early, late): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, placed, _)| {
+            if placed.kind == Kind::Messages {
+                with_messages.insert(placed.stream);
+            }
+            placed.kind == Kind::Removal || placed.kind == Kind::StreamMeta && !with_messages.contains(&placed.stream)
+        });
+        for (run, placed, effect) in early.into_iter().chain(late) {
+            self.tell(&run, &placed, effect, visitor);
         }
     }
 

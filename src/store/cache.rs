@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::log::{
-    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, LogId, Message, Position, RECORD_BYTES_MAX, Run,
+    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX, Run,
     RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
 };
 
@@ -110,6 +110,11 @@ impl DecodedRun {
         Ok(Self { position, first_seq, last_seq, bytes, places: places.into(), births: None })
     }
 
+    /// A run without messages.
+    fn nothing(position: Position) -> Self {
+        Self { position, first_seq: 1, last_seq: 0, bytes: Bytes::new(), places: Box::default(), births: None }
+    }
+
     /// A message that is kept in memory.
     pub(super) fn in_memory(message: &Message<'_>) -> Self {
         Self::whole(message, Position::new(SegmentNo(0), 0), 0, None)
@@ -160,6 +165,49 @@ pub(super) enum Looked {
     Missing(Position, u32),
     /// What is there is damaged: where, up to which number of the stream (if that is known), and how.
     Damaged { position: Position, upto: Option<u64>, flaw: Flaw },
+}
+
+/// A look for one message: forward from a batch to the first run of its stream that has it. (Runs that cleaning has moved
+/// lie between the others, so that a run with greater numbers means nothing.)
+///
+/// It keeps how far it has come, and the parts of a message that it has met: whatever the cache has let go of when the
+/// bytes come that were missing, it goes on from there.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) stream: Incarnation,
+    pub(super) seq: u64,
+    /// The batch where the index says to begin.
+    pub(super) from: Position,
+    /// The batch it has come to, and the first of its runs that was not looked at.
+    at: Position,
+    run: usize,
+    candidate: Option<Candidate>,
+    /// It began behind `from`, where the message usually is.
+    short_cut: bool,
+    /// The first damaged batch that it passed.
+    damage: Option<(Position, Flaw)>,
+}
+
+impl Search {
+    pub(super) fn new(stream: Incarnation, seq: u64, from: Position, near: Option<Position>) -> Self {
+        let (at, short_cut) = (near.unwrap_or(from), near.is_some());
+        Self { stream, seq, from, at, run: 0, candidate: None, short_cut, damage: None }
+    }
+}
+
+/// What may be the message, if its transaction was completed: a crash may have left only its beginning.
+#[derive(Debug)]
+struct Candidate {
+    transaction: Transaction,
+    /// The next batch to be looked at for more of the transaction.
+    at: Position,
+    what: Found,
+}
+
+#[derive(Debug)]
+enum Found {
+    Whole(DecodedRun),
+    Parts { assembler: Box<Assembler>, position: Position, record_bytes: u32, births: Vec<Position> },
 }
 
 /// The cache of one log.
@@ -224,140 +272,140 @@ impl Cache {
         Some(Arc::clone(&cached.run))
     }
 
-    /// Goes forward from the batch at `from` to the first run of `stream` that has `seq` among its numbers, and decodes
-    /// it. (Runs that cleaning has moved lie between the others, so that a run with greater numbers means nothing.)
-    /// `end` is where the segment's batches end; `after` tells which segment follows another and where that ends.
-    pub(super) fn look(
-        &mut self,
-        stream: Incarnation,
-        seq: u64,
-        from: Position,
-        end: u32,
-        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
-    ) -> Looked {
-        self.find(stream, seq, from, end, after).unwrap_or_else(|looked| looked)
+    /// Goes on with a search until something is missing or its outcome is known.
+    pub(super) fn look(&mut self, log: &Log, search: &mut Search) -> Looked {
+        self.find(log, search).unwrap_or_else(|looked| looked)
     }
 
-    fn find(
-        &mut self,
-        stream: Incarnation,
-        seq: u64,
-        from: Position,
-        end: u32,
-        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
-    ) -> Result<Looked, Looked> {
-        let mut position = from;
+    fn find(&mut self, log: &Log, search: &mut Search) -> Result<Looked, Looked> {
         loop {
-            if position.offset() >= end {
-                return Ok(Looked::End);
+            if let Some(candidate) = &mut search.candidate {
+                match self.complete(log, search.stream, search.seq, candidate)? {
+                    Some(run) => return Ok(Looked::Run(self.keep(search.stream, run))),
+                    None => search.candidate = None,
+                }
             }
-            let bytes = self.batch(position, end)?;
-            let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
-            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
-            let holds = |run: &Run<'_>| {
-                let RunEntry { kind, stream: of, first_seq, last_seq, .. } = run.entry;
-                kind == Kind::Messages && of == Some(stream) && (first_seq..=last_seq).contains(&seq)
-            };
-            for run in batch.runs().filter(holds) {
-                let counts = match run.entry.part {
-                    None => true,
-                    Some(part) => {
-                        part.commits
-                            || run.entry.fragment
-                            || self.is_committed(part.transaction, position, end, &after)?
-                    }
-                };
-                if !counts || run.entry.fragment && run.entry.piece > 0 {
+            let end = log.segment_end(search.at.segment()).unwrap_or(0);
+            if search.at.offset() >= end {
+                if search.short_cut {
+                    *search = Search::new(search.stream, search.seq, search.from, None);
                     continue;
                 }
-                if run.entry.fragment {
-                    return self.assemble(stream, seq, position, end, after);
-                }
-                let damaged = |flaw| Looked::Damaged { position, upto: Some(run.entry.last_seq), flaw };
-                let decoded = DecodedRun::decode(&run, position, &bytes).map_err(damaged)?;
-                // A run that was moved may have left out what lies between its messages.
-                if decoded.find(seq).is_some() {
-                    return Ok(Looked::Run(self.keep(stream, decoded)));
-                }
+                let Some((position, flaw)) = search.damage else { return Ok(Looked::End) };
+                return Ok(Looked::Damaged { position, upto: None, flaw });
             }
-            position = Position::new(position.segment(), position.offset() + batch.bytes());
+            if let Some(run) = self.find_in_batch(search, end)? {
+                return Ok(Looked::Run(self.keep(search.stream, run)));
+            }
         }
     }
 
-    /// Puts a message together whose first part lies in the batch at `from`. Its parts may go on in later segments.
-    fn assemble(
-        &mut self,
-        stream: Incarnation,
-        seq: u64,
-        from: Position,
-        mut end: u32,
-        after: impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
-    ) -> Result<Looked, Looked> {
-        let mut assembler = Assembler::new(usize::MAX);
-        let (mut position, mut record_bytes, mut births) = (from, 0, Vec::new());
-        let damaged = |flaw| Looked::Damaged { position: from, upto: Some(seq), flaw };
-        loop {
-            if position.offset() >= end {
-                let Some((segment, next_end)) = after(position.segment()) else { return Ok(Looked::End) };
-                (position, end) = (Position::new(segment, BLOCK_BYTES as u32), next_end);
+    /// Looks at the batch that a search has come to. Ends behind it, or with a candidate.
+    fn find_in_batch(&mut self, search: &mut Search, end: u32) -> Result<Option<DecodedRun>, Looked> {
+        let Search { stream, seq, at, .. } = *search;
+        let bytes = match self.batch(at, end) {
+            Ok(bytes) => bytes,
+            Err(Looked::Damaged { flaw, .. }) => {
+                search.damage.get_or_insert((at, flaw));
+                (search.at, search.run) = (Position::new(at.segment(), at.offset() + BLOCK_BYTES as u32), 0);
+                return Ok(None);
+            }
+            Err(looked) => return Err(looked),
+        };
+        let damaged = |upto, flaw| Looked::Damaged { position: at, upto, flaw };
+        let batch = parse(&bytes, &self.expect(at)).map_err(|flaw| damaged(None, flaw))?;
+        for (index, run) in batch.runs().enumerate().skip(search.run) {
+            let RunEntry { kind, stream: of, first_seq, last_seq, fragment, piece, part, birth, .. } = run.entry;
+            if kind != Kind::Messages || of != Some(stream) {
                 continue;
             }
-            let bytes = self.batch(position, end).map_err(|looked| match looked {
+            if let Some((position, flaw)) = search.damage
+                && birth.is_none()
+                && first_seq > seq
+            {
+                // What is not moved lies in order: what would come before is what was damaged.
+                return Err(Looked::Damaged { position, upto: Some(first_seq - 1), flaw });
+            }
+            if !(first_seq..=last_seq).contains(&seq) || fragment && piece > 0 {
+                continue;
+            }
+            search.run = index + 1;
+            let uncertain = part.filter(|part| fragment || !part.commits);
+            if let Some(transaction) = uncertain.map(|part| part.transaction).filter(|_| fragment) {
+                let assembler = Box::new(Assembler::new(usize::MAX));
+                let what = Found::Parts { assembler, position: at, record_bytes: 0, births: Vec::new() };
+                search.candidate = Some(Candidate { transaction, at, what });
+                return Ok(None);
+            }
+            let decoded = DecodedRun::decode(&run, at, &bytes).map_err(|flaw| damaged(Some(last_seq), flaw))?;
+            // A run that was moved may have left out what lies between its messages.
+            if decoded.find(seq).is_none() {
+                continue;
+            }
+            let Some(part) = uncertain else { return Ok(Some(decoded)) };
+            let what = Found::Whole(decoded);
+            search.candidate = Some(Candidate { transaction: part.transaction, at, what });
+            return Ok(None);
+        }
+        (search.at, search.run) = (Position::new(at.segment(), at.offset() + batch.bytes()), 0);
+        Ok(None)
+    }
+
+    /// Follows a transaction to its end. `None` if it was never completed.
+    fn complete(
+        &mut self,
+        log: &Log,
+        stream: Incarnation,
+        seq: u64,
+        candidate: &mut Candidate,
+    ) -> Result<Option<DecodedRun>, Looked> {
+        loop {
+            let Candidate { transaction, at, what } = candidate;
+            let end = log.segment_end(at.segment()).unwrap_or(0);
+            if at.offset() >= end {
+                let Some((segment, _)) = log.segment_after(at.segment()) else { return Ok(None) };
+                *at = Position::new(segment, BLOCK_BYTES as u32);
+                continue;
+            }
+            let damaged = |flaw| Looked::Damaged { position: *at, upto: Some(seq), flaw };
+            let bytes = self.batch(*at, end).map_err(|looked| match looked {
                 Looked::Damaged { flaw, .. } => damaged(flaw),
                 looked => looked,
             })?;
-            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
+            let batch = parse(&bytes, &self.expect(*at)).map_err(damaged)?;
+            let (mut is_in_it, mut is_strange) = (false, false);
             for run in batch.runs() {
-                if run.entry.stream != Some(stream) || !run.entry.fragment || run.entry.first_seq != seq {
+                if run.entry.part.is_none_or(|part| part.transaction != *transaction) {
+                    is_strange |= run.entry.stream.is_some();
                     continue;
                 }
-                for record in run.records().map_err(damaged)? {
-                    let record = record.map_err(damaged)?;
-                    if record.fragment.is_some_and(|fragment| fragment.index == 0) {
-                        // What came before was never completed.
-                        (record_bytes, births) = (0, Vec::new());
-                    } else if births.is_empty() {
-                        // The end of another copy, which cleaning has made.
-                        continue;
+                is_in_it = true;
+                match what {
+                    Found::Whole(decoded) => {
+                        if run.entry.part.is_some_and(|part| part.commits) {
+                            let nothing = DecodedRun::nothing(decoded.position);
+                            return Ok(Some(std::mem::replace(decoded, nothing)));
+                        }
                     }
-                    record_bytes += record.bytes;
-                    births.push(run.entry.birth.unwrap_or(position));
-                    if let Some(message) = assembler.add(&run.entry, &record).map_err(damaged)? {
-                        let run = DecodedRun::whole(&message, from, record_bytes, Some(births.into()));
-                        return Ok(Looked::Run(self.keep(stream, run)));
+                    Found::Parts { assembler, position, record_bytes, births } => {
+                        debug_assert_eq!((run.entry.stream, run.entry.first_seq), (Some(stream), seq));
+                        for record in run.records().map_err(damaged)? {
+                            let record = record.map_err(damaged)?;
+                            *record_bytes += record.bytes;
+                            births.push(run.entry.birth.unwrap_or(*at));
+                            if let Some(message) = assembler.add(&run.entry, &record).map_err(damaged)? {
+                                let births = std::mem::take(births).into();
+                                return Ok(Some(DecodedRun::whole(&message, *position, *record_bytes, Some(births))));
+                            }
+                        }
                     }
                 }
             }
-            position = Position::new(position.segment(), position.offset() + batch.bytes());
-        }
-    }
-
-    /// Whether a transaction one run of which lies in the batch at `position` was completed: a crash may have left only
-    /// its beginning.
-    fn is_committed(
-        &mut self,
-        transaction: Transaction,
-        mut position: Position,
-        mut end: u32,
-        after: &impl Fn(SegmentNo) -> Option<(SegmentNo, u32)>,
-    ) -> Result<bool, Looked> {
-        loop {
-            if position.offset() >= end {
-                let Some((segment, next_end)) = after(position.segment()) else { return Ok(false) };
-                (position, end) = (Position::new(segment, BLOCK_BYTES as u32), next_end);
-                continue;
+            // Its runs lie in neighbouring batches; between them there is only what ends segments.
+            if !is_in_it && is_strange {
+                return Ok(None);
             }
-            let bytes = self.batch(position, end)?;
-            let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
-            let batch = parse(&bytes, &self.expect(position)).map_err(damaged)?;
-            let parts = batch.runs().filter_map(|run| run.entry.part).filter(|part| part.transaction == transaction);
-            // Its runs lie in neighbouring batches.
-            match parts.map(|part| part.commits).max() {
-                Some(true) => return Ok(true),
-                Some(false) => {}
-                None => return Ok(false),
-            }
-            position = Position::new(position.segment(), position.offset() + batch.bytes());
+            *at = Position::new(at.segment(), at.offset() + batch.bytes());
         }
     }
 

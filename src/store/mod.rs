@@ -49,7 +49,7 @@ use crate::log::{
     Request, RequestId, SegmentNo, Slot, StoreId, Time, Urgency, varint,
 };
 use crate::stream::{self, Admitted, Inbound, Lookup, Purge, Purged, Refused, State, Stream};
-use cache::{Cache, DecodedRun};
+use cache::{Cache, DecodedRun, Search};
 use sink::LogSink;
 
 /// How a store is to work.
@@ -169,6 +169,8 @@ struct StreamSlot {
     armed: Option<Time>,
     /// The last flush that it is going to hear of.
     expected: Pending,
+    /// What was read of a block that it wants details of.
+    gathering: Option<reads::Gathering>,
 }
 
 #[derive(Debug)]
@@ -202,8 +204,10 @@ pub struct Store {
     kept: kept::Kept,
     dirty: VecDeque<Wake>,
     timers: BTreeSet<(Time, Wake)>,
-    reads: HashMap<RequestId, Position>,
+    reads: HashMap<RequestId, reads::Reading>,
     waiters: BTreeMap<Position, Vec<Wake>>,
+    /// Looks for messages that wait for a read, the latest at the back.
+    searches: VecDeque<Search>,
     /// Who waits for a flush, in order.
     unproven: VecDeque<(Pending, Wake)>,
     /// Runs of transactions that are not complete.
@@ -239,6 +243,7 @@ impl Store {
             timers: BTreeSet::new(),
             reads: HashMap::new(),
             waiters: BTreeMap::new(),
+            searches: VecDeque::new(),
             unproven: VecDeque::new(),
             parts: HashMap::new(),
             requests: Vec::new(),
@@ -815,6 +820,7 @@ impl StreamSlot {
             dirty: false,
             armed: None,
             expected: Pending::NONE,
+            gathering: None,
         }
     }
 }

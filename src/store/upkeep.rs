@@ -1,7 +1,9 @@
 //! Checkpoints, cleaning, and a clean stop.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::cache::{DecodedRun, Looked, NotMessages};
 use super::reads::Fetched;
@@ -32,10 +34,14 @@ pub(super) struct Cleaner {
 struct Work {
     segment: SegmentNo,
     end: u32,
-    /// The next batch to be looked at; `None` when all are.
-    at: Option<Position>,
+    /// The next batch to be looked at, and the first of its runs; `None` when all are.
+    at: Option<(Position, usize)>,
+    /// That batch, while something that lies elsewhere is read for it.
+    batch: Option<Bytes>,
     /// The last message that was moved.
     moved: Pending,
+    /// Messages in parts that were moved: each of their parts is met.
+    in_parts: BTreeSet<(Incarnation, u64)>,
 }
 
 impl Cleaner {
@@ -153,101 +159,109 @@ impl Store {
 
     /// Cleans on, for one chunk.
     fn clean(&mut self, now: Time) {
-        if self.cleaner.work.is_none() {
-            let Some(Candidate { segment, end, .. }) = self.log.cleaning_candidate() else {
-                self.cleaner.awake = false;
-                return;
-            };
-            let at = self.is_occupied(segment).then(|| reads::first_batch(segment));
-            self.cleaner.work = Some(Work { segment, end, at, moved: Pending::NONE });
-        }
-        let Some(Work { segment, end, at, moved }) = self.cleaner.work else { return };
-        match at {
-            Some(position) => self.move_on(now, segment, end, position),
-            None if !moved.is_none() && !self.proof.is_some_and(|proof| proof.covers(moved)) => {
+        let mut work = match self.cleaner.work.take() {
+            Some(work) => work,
+            None => {
+                let Some(Candidate { segment, end, .. }) = self.log.cleaning_candidate() else {
+                    self.cleaner.awake = false;
+                    return;
+                };
+                let at = self.is_occupied(segment).then(|| (reads::first_batch(segment), 0));
+                Work { segment, end, at, batch: None, moved: Pending::NONE, in_parts: BTreeSet::new() }
+            }
+        };
+        let goes_on = match work.at {
+            Some((position, run)) => self.move_on(now, &mut work, position, run),
+            None if !work.moved.is_none() && !self.proof.is_some_and(|proof| proof.covers(work.moved)) => {
                 // Goes on when what was moved is flushed.
                 self.cleaner.awake = false;
+                true
+            }
+            None if self.is_occupied(work.segment) => {
+                self.log.not_worth_cleaning(work.segment);
+                false
             }
             None => {
-                if self.is_occupied(segment) {
-                    self.log.not_worth_cleaning(segment);
-                } else {
-                    self.log.retire(segment, false);
-                }
-                self.cleaner.work = None;
+                self.log.retire(work.segment, false);
+                false
             }
-        }
+        };
+        self.cleaner.work = goes_on.then_some(work);
     }
 
     fn is_occupied(&self, segment: SegmentNo) -> bool {
         self.streams.values().any(|slot| slot.stream.occupied().any(|(occupied, _)| occupied == segment))
     }
 
-    /// Moves what is needed of the batches in one chunk.
-    fn move_on(&mut self, now: Time, segment: SegmentNo, end: u32, position: Position) {
-        let (mut position, mut bytes) = (position, 0);
-        let mut moved = None;
-        while bytes < super::cache::READ_BYTES as usize {
-            if position.offset() >= end {
-                break;
-            }
-            let batch = match self.cache.batch(position, end) {
+    /// Moves what is needed of the batches in one chunk, from a run of a batch on. Returns whether the segment can be
+    /// cleaned.
+    fn move_on(&mut self, now: Time, work: &mut Work, mut position: Position, mut first_run: usize) -> bool {
+        let mut bytes = 0;
+        while bytes < super::cache::READ_BYTES as usize && position.offset() < work.end {
+            let batch = match work.batch.take().map_or_else(|| self.cache.batch(position, work.end), Ok) {
                 Ok(batch) => batch,
                 Err(Looked::Missing(at, wanted)) => {
                     if bytes == 0 {
                         self.cleaner.awake = false;
-                        return self.read(at, wanted, Wake::Cleaner);
+                        self.read(at, wanted, Wake::Cleaner);
+                        return true;
                     }
                     break;
                 }
                 Err(_) => {
                     // What cannot be read cannot be moved: the segment stays for whoever can repair it.
-                    self.log.not_worth_cleaning(segment);
-                    self.cleaner.work = None;
-                    return;
+                    self.log.not_worth_cleaning(work.segment);
+                    return false;
                 }
             };
-            let size = batch.len();
-            for index in 0.. {
+            for index in first_run.. {
                 let Some(outcome) = self.cache.run_of(&batch, position, index) else { break };
                 let (of, run) = match outcome {
                     Ok(found) => found,
-                    Err(NotMessages { fragment: Some(of), seq }) => match self.whole(of, seq) {
-                        Some(run) => (of, run),
-                        // It is being read, or is not needed.
-                        None if self.cleaner.awake => continue,
-                        None => return,
-                    },
+                    Err(NotMessages { fragment: Some(of), seq }) => {
+                        if work.in_parts.contains(&(of, seq)) {
+                            continue;
+                        }
+                        match self.whole(of, seq, work.segment) {
+                            Whole::Run(run) => {
+                                work.in_parts.insert((of, seq));
+                                (of, run)
+                            }
+                            Whole::Nothing => continue,
+                            Whole::Wait => {
+                                self.cleaner.awake = false;
+                                (work.at, work.batch) = (Some((position, index)), Some(batch));
+                                return true;
+                            }
+                        }
+                    }
                     Err(_) => continue,
                 };
                 if let Some(pending) = self.move_run(now, of, &run, position) {
-                    moved = Some(pending);
+                    work.moved = pending;
                 }
             }
-            bytes += size;
-            position = Position::new(segment, position.offset() + size as u32);
+            first_run = 0;
+            bytes += batch.len();
+            position = Position::new(work.segment, position.offset() + batch.len() as u32);
+            work.at = (position.offset() < work.end).then_some((position, 0));
         }
-        let rate = self.cleaner.bytes_per_second;
         if !self.log.is_full() {
-            self.cleaner.not_before = now + (bytes as i64).saturating_mul(1_000_000_000) / rate as i64;
+            let rate = self.cleaner.bytes_per_second as i64;
+            self.cleaner.not_before = now + (bytes as i64).saturating_mul(1_000_000_000) / rate;
         }
-        if let Some(work) = &mut self.cleaner.work {
-            work.at = (position.offset() < end).then_some(position);
-            work.moved = moved.unwrap_or(work.moved);
-        }
+        true
     }
 
-    /// A message one part of which has been met, unless it has been moved or is not needed. While it is read, the
-    /// cleaner sleeps.
-    fn whole(&mut self, of: Incarnation, seq: u64) -> Option<Arc<DecodedRun>> {
-        let place = self.streams.get(&of)?.stream.place_of(seq)?;
+    /// A message one part of which has been met in a segment.
+    fn whole(&mut self, of: Incarnation, seq: u64, segment: SegmentNo) -> Whole {
+        let stream = self.streams.get(&of).map(|slot| &slot.stream);
+        let place = stream.filter(|stream| stream.lies_in(seq, segment)).and_then(|stream| stream.place_of(seq));
+        let Some(place) = place else { return Whole::Nothing };
         match self.fetch(of, seq, Some(place), None, Wake::Cleaner) {
-            Fetched::Run(run) => Some(run).filter(|run| run.find(seq).is_some()),
-            Fetched::Lost(_) => None,
-            Fetched::Wait => {
-                self.cleaner.awake = false;
-                None
-            }
+            Fetched::Run(run) if run.find(seq).is_some() => Whole::Run(run),
+            Fetched::Run(_) | Fetched::Lost(_) => Whole::Nothing,
+            Fetched::Wait => Whole::Wait,
         }
     }
 
@@ -274,6 +288,15 @@ impl Store {
         }
         pending
     }
+}
+
+/// A message in parts that is to be moved.
+enum Whole {
+    Run(Arc<DecodedRun>),
+    /// It is not needed, or damaged.
+    Nothing,
+    /// It is being read.
+    Wait,
 }
 
 fn put_part(out: &mut Vec<u8>, part: &[u8]) {

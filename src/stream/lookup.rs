@@ -231,6 +231,14 @@ impl Stream {
         }
         self.index.stretch(seq).filter(|stretch| stretch.entry.first_seq <= seq).map(|stretch| stretch.entry.position)
     }
+
+    /// Whether a message that [`Stream::is_needed`], or a part of it, lies in a segment.
+    #[must_use]
+    pub fn lies_in(&self, seq: u64, segment: SegmentNo) -> bool {
+        let pieces = self.pieces.get(&seq).into_iter().flatten();
+        let place = self.place_of(seq);
+        place.is_some_and(|place| place.segment() == segment || pieces.map(|piece| piece.segment).any(|at| at == segment))
+    }
 }
 
 /// Messages of a stream in memory that are looked at in one step.

@@ -434,7 +434,6 @@ fn run(seed: u64, faults: Faults) {
 
 /// Acknowledged publishes, removals and purges survive crashes; what is there is a state that the stream was in.
 #[test]
-#[ignore = "finds defects of the store that are not mended yet, as seeds 1, 12 and 33"]
 fn crashes() {
     for seed in seeds(100) {
         run(seed, Faults::default());
@@ -443,7 +442,6 @@ fn crashes() {
 
 /// The same while writes, flushes, reads and the making of files fail now and then.
 #[test]
-#[ignore = "finds defects of the store that are not mended yet, as seed 10"]
 fn failing_disks() {
     for seed in seeds(100) {
         run(seed, Faults { commits: 30, prepares: 30, reads: 30 });
