@@ -72,8 +72,8 @@
 //! bytes, extension   if flagged; skipped by whoever does not know what is in it
 //! subject, reply, headers, payload
 //! ```
-//! A record of another kind is its bytes and its content. A removal's content is ranges of sequence numbers, each as
-//! its start minus the number behind the range before (zigzag; of the first minus 0) and its last minus its first.
+//! A record of another kind is its bytes and its content, which belongs to whoever appended it (a stream's removals are
+//! described at [`Removal`](crate::stream::Removal)), but for those of the log itself.
 //! A seal's is a form and numbers, see [`Seal`].
 //!
 //! # Rules

@@ -35,10 +35,12 @@ impl Segment {
     fn write(&mut self, blocks: usize, unflushed: u64) {
         let mut builder = BatchBuilder::default();
         let mut buffer = AlignedBuf::new();
-        let payload = vec![self.next.batch.0 as u8; blocks * BLOCK_BYTES - 400];
+        let records = blocks.div_ceil(50);
+        let payload = vec![self.next.batch.0 as u8; blocks * BLOCK_BYTES - 200 - 200 * records];
         let stream = Incarnation::new(1).expect("not zero");
-        let seq = self.next.batch.0;
-        builder.message(stream, 1, &Message { seq, subject: b"s", payload: &payload, ..Message::default() });
+        for (payload, seq) in payload.chunks(payload.len().div_ceil(records)).zip(self.next.batch.0..) {
+            builder.message(stream, 1, &Message { seq, subject: b"s", payload, ..Message::default() });
+        }
         let head = Head {
             log: LogId(0),
             store_tag: TAG,
