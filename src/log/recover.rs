@@ -136,8 +136,10 @@ pub enum Repair {
     },
     /// A checkpoint could not be used.
     DamagedCheckpoint {
-        /// Where it ends.
-        end: Position,
+        /// The batch that cannot be used: that of its end, or of one of its snapshots.
+        at: Position,
+        /// The file of that; `None` if it is not there.
+        slot: Option<Slot>,
         /// Why not.
         reason: &'static str,
     },
@@ -208,7 +210,12 @@ impl fmt::Display for Repair {
             Self::DamagedHead { slot, segment, flaw } => {
                 write!(f, "{}: the head of segment {} is damaged: {flaw}", file(slot), segment.0)
             }
-            Self::DamagedCheckpoint { end, reason } => write!(f, "the checkpoint at {end:?} cannot be used: {reason}"),
+            Self::DamagedCheckpoint { at, slot: Some(slot), reason } => {
+                write!(f, "{} at {}: a checkpoint cannot be used: {reason}", file(slot), at.offset())
+            }
+            Self::DamagedCheckpoint { at, slot: None, reason } => {
+                write!(f, "segment {}: a checkpoint cannot be used: {reason}", at.segment().0)
+            }
             Self::NoCheckpoint => f.write_str("no checkpoint can be used, removed messages may be there again"),
             Self::MissingSegments { first, last } => write!(f, "segments {} to {} are missing", first.0, last.0),
             Self::ForeignFile { slot, flaw } => write!(f, "{}: not a segment of this log: {flaw}", file(slot)),
@@ -545,8 +552,9 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                     let next_incarnation = content.next_incarnation;
                     return (Some(content), Some((checkpoint, previous, bytes)), next_incarnation);
                 }
-                Err(reason) => {
-                    self.repairs.push(Repair::DamagedCheckpoint { end: position, reason });
+                Err((at, reason)) => {
+                    let slot = self.segments.get(&at.segment()).map(|found| found.slot);
+                    self.repairs.push(Repair::DamagedCheckpoint { at, slot, reason });
                     self.visitor.reset();
                     let Some(previous) = self.checkpoint_before(position) else {
                         self.repairs.push(Repair::NoCheckpoint);
@@ -582,41 +590,46 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
         record.and_then(CheckpointEnd::decode).ok_or("its end is damaged")
     }
 
-    fn try_checkpoint(&mut self, position: Position) -> Result<(CheckpointEnd, u64), &'static str> {
-        let content = self.checkpoint_at(position)?;
+    /// Reads a checkpoint and tells its snapshots. If that fails: in which batch, and why.
+    fn try_checkpoint(&mut self, position: Position) -> Result<(CheckpointEnd, u64), (Position, &'static str)> {
+        let content = self.checkpoint_at(position).map_err(|reason| (position, reason))?;
         let mut total = 0;
         for (stream, chunks) in &content.snapshots {
-            let (mut snapshot, mut parts, mut expected) = (Vec::new(), 0, 1);
+            let mut parts = Chunks { data: Vec::new(), found: 0, expected: 1 };
             for chunk in chunks {
-                let bytes = self.batch_at(*chunk)?;
-                let expect = Expect { log: self.log, store_tag: self.store.tag(), position: *chunk, next: None };
-                let batch = parse(&bytes, &expect).map_err(|_| "a snapshot is damaged")?;
-                let runs =
-                    batch.runs().filter(|run| run.entry.kind == Kind::Snapshot && run.entry.stream == Some(*stream));
-                for run in runs {
-                    for record in run.control_records().map_err(|_| "a snapshot is damaged")? {
-                        let record = record.map_err(|_| "a snapshot is damaged")?;
-                        let (index, count, share) = parse_chunk(record).ok_or("a snapshot is damaged")?;
-                        // A batch may hold the end of an earlier checkpoint's snapshot too.
-                        if index == 0 {
-                            (parts, expected) = (0, count);
-                            snapshot.clear();
-                        }
-                        if index != parts || count != expected {
-                            return Err("a part of a snapshot is missing");
-                        }
-                        parts += 1;
-                        snapshot.extend_from_slice(share);
-                    }
-                }
+                self.read_chunks(*stream, *chunk, &mut parts).map_err(|reason| (*chunk, reason))?;
             }
-            if parts != expected {
-                return Err("a part of a snapshot is missing");
+            if parts.found != parts.expected {
+                return Err((position, "a part of a snapshot is missing"));
             }
-            total += snapshot.len() as u64;
-            self.visitor.snapshot(*stream, &snapshot)?;
+            total += parts.data.len() as u64;
+            self.visitor.snapshot(*stream, &parts.data).map_err(|reason| (position, reason))?;
         }
         Ok((content, total))
+    }
+
+    /// Reads the chunks of a stream's snapshot that lie in one batch.
+    fn read_chunks(&mut self, stream: Incarnation, at: Position, parts: &mut Chunks) -> Result<(), &'static str> {
+        const DAMAGED: &str = "a snapshot is damaged";
+        let bytes = self.batch_at(at)?;
+        let expect = Expect { log: self.log, store_tag: self.store.tag(), position: at, next: None };
+        let batch = parse(&bytes, &expect).map_err(|_| DAMAGED)?;
+        let is_of = |run: &Run<'_>| run.entry.kind == Kind::Snapshot && run.entry.stream == Some(stream);
+        for run in batch.runs().filter(is_of) {
+            for record in run.control_records().map_err(|_| DAMAGED)? {
+                let (index, count, share) = record.ok().and_then(parse_chunk).ok_or(DAMAGED)?;
+                // A batch may hold the end of an earlier checkpoint's snapshot too.
+                if index == 0 {
+                    *parts = Chunks { data: Vec::new(), found: 0, expected: count };
+                }
+                if index != parts.found || count != parts.expected {
+                    return Err("a part of a snapshot is missing");
+                }
+                parts.found += 1;
+                parts.data.extend_from_slice(share);
+            }
+        }
+        Ok(())
     }
 
     /// The batch at `position`, whole.
@@ -755,6 +768,13 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
 
 /// What is read at first of a batch that holds a snapshot.
 const SNAPSHOT_READ_BYTES: usize = 1 << 20;
+
+/// What was found of a snapshot: the chunks so far, and how many there are.
+struct Chunks {
+    data: Vec<u8>,
+    found: u64,
+    expected: u64,
+}
 
 /// A run of a transaction that is not complete.
 type OpenRun = (PlacedRun, Effect, bool, super::entry::RunEntry, Bytes);

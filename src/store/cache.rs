@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::log::{
-    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX, Run,
-    RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
+    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX,
+    Run, RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
 };
 
 /// A message in a decoded run: where its parts are.

@@ -67,7 +67,8 @@ impl Store {
         if let Some(run) = self.cache.run(of, seq) {
             return Fetched::Run(run);
         }
-        let begun = self.searches.iter().position(|search| (search.stream, search.seq, search.from) == (of, seq, position));
+        let begun =
+            self.searches.iter().position(|search| (search.stream, search.seq, search.from) == (of, seq, position));
         let mut search = begun.and_then(|index| self.searches.remove(index)).unwrap_or_else(|| {
             // The run behind the one at hand usually lies behind it, if it lies in the same segment at all; but one
             // that cleaning has moved may lie behind those that come after it.

@@ -237,7 +237,9 @@ impl Stream {
     pub fn lies_in(&self, seq: u64, segment: SegmentNo) -> bool {
         let pieces = self.pieces.get(&seq).into_iter().flatten();
         let place = self.place_of(seq);
-        place.is_some_and(|place| place.segment() == segment || pieces.map(|piece| piece.segment).any(|at| at == segment))
+        place.is_some_and(|place| {
+            place.segment() == segment || pieces.map(|piece| piece.segment).any(|at| at == segment)
+        })
     }
 }
 

@@ -225,7 +225,8 @@ fn run(seed: u64, faults: Faults) {
         if world.rng.bool() {
             world.settle();
             let proof = world.proof;
-            let unproven = world.appended.iter().filter(|(_, pending)| !proof.is_some_and(|proof| proof.covers(*pending)));
+            let unproven =
+                world.appended.iter().filter(|(_, pending)| !proof.is_some_and(|proof| proof.covers(*pending)));
             assert_eq!(unproven.count(), 0, "{context}: everything is flushed at rest");
         }
         world.crash(&format!("{context}, life {life}"));
@@ -235,7 +236,7 @@ fn run(seed: u64, faults: Faults) {
 /// Nothing proven is missing after a crash, nothing comes back changed, and nothing is taken for damage.
 #[test]
 fn crashes_lose_nothing_proven() {
-    for seed in seeds(300) {
+    for seed in seeds(1000) {
         run(seed, Faults::default());
     }
 }
@@ -243,7 +244,7 @@ fn crashes_lose_nothing_proven() {
 /// The same while writes and flushes fail now and then.
 #[test]
 fn failing_flushes_lose_nothing_proven() {
-    for seed in seeds(300) {
+    for seed in seeds(1000) {
         run(seed, Faults { commits: 50, prepares: 50, reads: 0 });
     }
 }

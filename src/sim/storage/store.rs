@@ -134,7 +134,8 @@ impl World {
     fn new(seed: u64, faults: Faults) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let log = crate::log::Options { sizes: Sizes { min: 1 << 20, max: 2 << 20 }, ..Default::default() };
-        let options = Options { log, cache_bytes: [100_000, 64 << 20][rng.usize(..2)], cleaning_bytes_per_second: 1 << 30 };
+        let options =
+            Options { log, cache_bytes: [100_000, 64 << 20][rng.usize(..2)], cleaning_bytes_per_second: 1 << 30 };
         let mut disk = Disk::new(seed);
         disk.faults = faults;
         let store = Store::create(ID, STORE, options);
@@ -310,7 +311,8 @@ impl World {
                 None => self.step(),
             }
         };
-        if state.last_seq != model.last || state.messages != model.messages.len() as u64 || state.bytes != model.bytes() {
+        if state.last_seq != model.last || state.messages != model.messages.len() as u64 || state.bytes != model.bytes()
+        {
             return false;
         }
         let subjects = model.messages.values().map(|(subject, _)| *subject).collect::<BTreeSet<_>>().len() as u64;
@@ -435,7 +437,7 @@ fn run(seed: u64, faults: Faults) {
 /// Acknowledged publishes, removals and purges survive crashes; what is there is a state that the stream was in.
 #[test]
 fn crashes() {
-    for seed in seeds(100) {
+    for seed in seeds(1000) {
         run(seed, Faults::default());
     }
 }
@@ -443,7 +445,7 @@ fn crashes() {
 /// The same while writes, flushes, reads and the making of files fail now and then.
 #[test]
 fn failing_disks() {
-    for seed in seeds(100) {
+    for seed in seeds(1000) {
         run(seed, Faults { commits: 30, prepares: 30, reads: 30 });
     }
 }
