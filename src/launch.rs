@@ -9,6 +9,7 @@ use crate::config::Options;
 use crate::control;
 use crate::host;
 use crate::logging::{LogConfig, Logging};
+use crate::store_tool;
 
 /// Runs the broker, or whatever else `arguments` (without the program's name) ask for.
 #[must_use]
@@ -20,6 +21,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error),
         },
+        Ok(Command::Store(command)) => ExitCode::from(store_tool::run(&command, std::io::stdout().lock()) as u8),
         Ok(Command::Help(text) | Command::Version(text)) => {
             println!("{}", text.trim_end());
             ExitCode::SUCCESS
@@ -30,7 +32,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(CliError::EXIT_CODE)
+            ExitCode::from(error.exit_code())
         }
     }
 }

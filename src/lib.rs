@@ -253,6 +253,7 @@
 //! | [`server`] | shards on their threads, and the handle to steer them |
 //! | [`control`] | start, signals, drain, lame duck, reload |
 //! | [`cli`] | arguments and file to options: the table of flags, help |
+//! | [`store_tool`] | looking at a stopped store: inspect, verify, dump |
 //!
 //! Still to come are the layers that store and replicate: the segmented log, streams and consumers with JetStream and
 //! NATS Streaming as their faces, and routes, gateways and leafnodes to other servers, for which a socket will stand
@@ -261,11 +262,13 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod consumer;
 pub mod control;
 pub mod host;
 pub mod io;
 pub mod jwt;
 pub mod launch;
+pub mod log;
 pub mod logging;
 pub mod monitor;
 pub mod ring;
@@ -273,6 +276,9 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod store;
+pub mod store_tool;
+pub mod stream;
 pub mod subject;
 pub mod tls;
 pub mod version;

@@ -20,7 +20,7 @@ pub(super) fn version() -> String {
 
 /// What `--help` prints.
 pub(super) fn help() -> String {
-    let mut text = "\nUsage: leat [options]\n".to_owned();
+    let mut text = "\nUsage: leat [options]\n       leat store <command> (see leat store --help)\n".to_owned();
     for section in SECTIONS {
         write_section(&mut text, section);
     }

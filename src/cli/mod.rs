@@ -11,6 +11,7 @@ mod normalise;
 mod parse;
 mod sections;
 pub mod signal;
+pub mod store;
 
 pub use parse::parse;
 
@@ -18,6 +19,7 @@ use std::fmt;
 
 use crate::config::Options;
 use signal::SignalCommand;
+use store::StoreCommand;
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,34 +35,49 @@ pub enum Command {
     Tested(String),
     /// Send a signal to a running server.
     Signal(SignalCommand),
+    /// Look at a stopped store.
+    Store(StoreCommand),
     /// Print this and exit with success.
     Help(String),
     /// Print this and exit with success.
     Version(String),
 }
 
-/// Why there is nothing to run: one line for standard error, or one for each error of a configuration file. The exit code is [`CliError::EXIT_CODE`].
+/// Why there is nothing to run: one line for standard error, or one for each error of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CliError(String);
+pub struct CliError {
+    reason: String,
+    exit_code: u8,
+}
 
 impl CliError {
     /// Exit code of a refused start.
     pub const EXIT_CODE: u8 = 1;
 
     fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self::with_exit_code(text, Self::EXIT_CODE)
+    }
+
+    fn with_exit_code(text: impl Into<String>, exit_code: u8) -> Self {
+        Self { reason: text.into(), exit_code }
+    }
+
+    /// The exit code: [`CliError::EXIT_CODE`] unless a subcommand has another one for this.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
     }
 
     /// The error without the program's name.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.0
+        &self.reason
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "leat: {}", self.0)
+        write!(f, "leat: {}", self.reason)
     }
 }
 

@@ -10,12 +10,16 @@ use clap::{Arg, ArgMatches};
 use super::flags::{self, Ask, Effect, Flag};
 use super::normalise::{Normalised, normalise};
 use super::signal::SignalCommand;
-use super::{CliError, Command, help};
+use super::{CliError, Command, help, store};
 use crate::config::grammar::System;
 use crate::config::{self, Loaded, Options, SecretOrigin, values};
 
 /// Reads arguments, the program's name not among them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
+    let mut args = args.into_iter().peekable();
+    if args.next_if(|first| first == store::WORD).is_some() {
+        return store::parse(args);
+    }
     let given = Given::new(normalise(args)?)?;
     if let Some(command) = given.question()? {
         return Ok(command);

@@ -6,17 +6,25 @@
 //! and [`handshakes`] has threads for TLS handshakes, whose number in a second `rate` bounds, and for PROXY protocol
 //! headers (`proxy`); `session` is the data phase of a connection with TLS. [`upgrades`] has a thread for connections
 //! that become WebSockets, `websocket` is what they are then.
+//!
+//! `files` does the I/O of a shard's logs, on the same io_uring (`operations`); where their files are is known to
+//! [`log_directory`], and to [`store_directory`] whose they are. [`engine`] drives the engines of a log without a shard.
 
 mod acceptor;
 pub mod doorbell;
 pub mod driver;
+pub mod engine;
+mod files;
 pub mod handshakes;
 pub mod listen;
+pub mod log_directory;
 pub mod logins;
+mod operations;
 mod poller;
 mod proxy;
 mod rate;
 mod session;
 mod sockets;
+pub mod store_directory;
 pub mod upgrades;
 mod websocket;

@@ -9,10 +9,14 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use super::operations::{Finished, Operations};
+use crate::log::aligned::AlignedBuf;
 
 /// What is polled for. Room to write is told only after a write found none: the kernel wakes no earlier.
 const EVENTS: u32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as u32;
@@ -46,6 +50,8 @@ pub(super) struct Poller {
     ring: IoUring,
     /// Events that had to make room before they were asked for.
     early: Vec<Event>,
+    /// Reads and writes of files.
+    operations: Operations,
 }
 
 /// Cancellations answer with this.
@@ -57,7 +63,9 @@ impl Poller {
     /// # Errors
     /// When the kernel allows no further io_uring.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { ring: build()?, early: Vec::new() })
+        let ring = build()?;
+        let operations = Operations::new(ring.params().is_feature_skip_cqe_on_success());
+        Ok(Self { ring, early: Vec::new(), operations })
     }
 
     /// Watches `fd` until it is forgotten. What is there already is told as an event.
@@ -85,8 +93,11 @@ impl Poller {
         Ok(())
     }
 
-    /// Waits for the next event, at most for `time`; without one, as long as it takes.
+    /// Waits for the next event or the end of an operation, at most for `time`; without one, as long as it takes.
     pub(super) fn wait(&mut self, time: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        if self.operations.has_finished() || !self.early.is_empty() {
+            return self.poll(events);
+        }
         let submitter = self.ring.submitter();
         let outcome = match time {
             None => submitter.submit_and_wait(1),
@@ -97,10 +108,47 @@ impl Poller {
         Ok(())
     }
 
+    /// Writes `data` one behind the other from `offset` of `fd` on, then flushes the file. [`Poller::finished`] tells the
+    /// outcome under `tag`. The kernel has its own hold on the file when this returns.
+    pub(super) fn commit(&mut self, fd: RawFd, offset: u64, data: Vec<Arc<AlignedBuf>>, tag: u64) -> io::Result<()> {
+        let [write, flush] = self.operations.commit(fd, offset, data, tag);
+        // Both of a pair have to be in the queue when the kernel takes it.
+        let outcome = self.make_room(2).and_then(|()| self.push(&write)).and_then(|()| self.push(&flush));
+        self.submitted(&write, outcome)
+    }
+
+    /// Reads up to `bytes` from `offset` of `fd` on; as [`Poller::commit`].
+    pub(super) fn read(&mut self, fd: RawFd, offset: u64, bytes: usize, tag: u64) -> io::Result<()> {
+        let read = self.operations.read(fd, offset, bytes, tag);
+        let outcome = self.push(&read);
+        self.submitted(&read, outcome)
+    }
+
+    /// Operations on files that have ended since the last call.
+    pub(super) fn finished(&mut self) -> Option<Finished> {
+        self.operations.finished()
+    }
+
+    /// Hands over what has been queued for an operation that begins with `first`, or forgets it.
+    fn submitted(&mut self, first: &squeue::Entry, queued: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = queued {
+            self.operations.withdraw(first);
+            return Err(error);
+        }
+        self.make_room(self.ring.params().sq_entries() as usize)
+    }
+
     fn drain(&mut self, events: &mut Vec<Event>) {
         events.append(&mut self.early);
         for entry in self.ring.completion() {
-            if entry.user_data() == CANCELLED || entry.result() == -libc::ECANCELED {
+            if entry.user_data() == CANCELLED {
+                continue;
+            }
+            if Operations::is_operation(entry.user_data()) {
+                self.operations.complete(entry.user_data(), entry.result());
+                continue;
+            }
+            if entry.result() == -libc::ECANCELED {
                 continue;
             }
             // A poll that failed counts as a change: the next read finds out what is wrong.
@@ -112,11 +160,20 @@ impl Poller {
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        self.make_room(1)?;
+        // SAFETY: descriptors are checked by the kernel; memory that an entry refers to stays in `operations` until the
+        // kernel is done with it, also when the poller is dropped.
+        unsafe { self.ring.submission().push(entry) }.map_err(io::Error::other)
+    }
+
+    /// Makes room for so many entries in the submission queue, by handing over what is queued.
+    fn make_room(&mut self, entries: usize) -> io::Result<()> {
         loop {
-            // SAFETY: the entry refers to no memory, only to a descriptor, which the kernel checks.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            let queue = self.ring.submission();
+            if queue.capacity() - queue.len() >= entries {
                 return Ok(());
             }
+            drop(queue);
             self.enter_now()?;
             // A kernel that keeps completions back takes no submissions either.
             let mut early = std::mem::take(&mut self.early);
@@ -129,8 +186,21 @@ impl Poller {
     fn enter_now(&mut self) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
         let flags = EnterFlags::GETEVENTS.bits();
-        // SAFETY: no argument is passed, and entries refer to no memory.
+        // SAFETY: no argument is passed; for the memory of entries see `push`.
         whole(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) })
+    }
+}
+
+impl Drop for Poller {
+    /// Waits for operations in flight: the kernel uses their buffers.
+    fn drop(&mut self) {
+        let mut ignored = Vec::new();
+        while self.operations.in_flight() {
+            if self.wait(None, &mut ignored).is_err() {
+                self.operations.leak();
+            }
+            ignored.clear();
+        }
     }
 }
 

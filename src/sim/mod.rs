@@ -41,6 +41,7 @@ mod random;
 mod reloads;
 mod scenarios;
 mod schedule;
+mod storage;
 mod tests;
 mod world;
 

@@ -10,23 +10,23 @@ use std::ops::{Index, IndexMut};
 const CHUNK: usize = 512;
 
 /// Values by position, added at the end only.
-pub(super) struct Arena<V> {
+pub(crate) struct Arena<V> {
     /// All full but the last.
     chunks: Vec<Vec<V>>,
 }
 
 impl<V> Arena<V> {
     /// An empty arena owns no memory.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { chunks: Vec::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
     /// Returns the position of the value.
-    pub(super) fn push(&mut self, value: V) -> usize {
+    pub(crate) fn push(&mut self, value: V) -> usize {
         let is_full = self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK);
         if is_full {
             let capacity = if self.chunks.is_empty() { 1 } else { CHUNK };
@@ -38,11 +38,15 @@ impl<V> Arena<V> {
         last * CHUNK + chunk.len() - 1
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn get(&self, index: usize) -> Option<&V> {
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
         self.chunks.iter().flatten()
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         let values: usize = self.chunks.iter().map(Vec::capacity).sum();
         values * size_of::<V>() + self.chunks.capacity() * size_of::<Vec<V>>()
     }

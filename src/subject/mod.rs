@@ -13,11 +13,11 @@
 
 #![forbid(unsafe_code)]
 
-mod arena;
+pub(crate) mod arena;
 mod index;
 mod matched;
 mod pattern_map;
-mod table;
+pub(crate) mod table;
 mod targets;
 mod trie;
 

@@ -25,13 +25,13 @@ const SEGMENT_SHIFT: u32 = 48;
 const _: () = assert!(SEGMENTS.is_power_of_two() && SEGMENTS <= 1 << (64 - 7 - SEGMENT_SHIFT));
 
 /// A value that knows the hash of its key.
-pub(super) trait Hashed {
+pub(crate) trait Hashed {
     /// The hash under which the value is stored. It never changes while the value is in a table.
     fn hash(&self) -> u64;
 }
 
 /// A set of values found by hash and an equality given by the caller.
-pub(super) struct Table<V> {
+pub(crate) struct Table<V> {
     /// One part, or [`SEGMENTS`].
     segments: Vec<HashTable<V>>,
     len: usize,
@@ -39,35 +39,35 @@ pub(super) struct Table<V> {
 
 impl<V: Hashed> Table<V> {
     /// An empty table owns no memory.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { segments: Vec::new(), len: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
         self.segments.iter().flatten()
     }
 
     /// Bytes allocated for the parts.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         let parts: usize = self.segments.iter().map(HashTable::allocation_size).sum();
         parts + self.segments.capacity() * size_of::<HashTable<V>>()
     }
 
-    pub(super) fn find(&self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<&V> {
+    pub(crate) fn find(&self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<&V> {
         self.segments.get(segment_of(hash, self.segments.len()))?.find(hash, eq)
     }
 
-    pub(super) fn find_mut(&mut self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<&mut V> {
+    pub(crate) fn find_mut(&mut self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<&mut V> {
         let segment = segment_of(hash, self.segments.len());
         self.segments.get_mut(segment)?.find_mut(hash, eq)
     }
 
     /// Finds the value, or stores what `make` returns, whose hash must be `hash`.
-    pub(super) fn find_or_insert(&mut self, hash: u64, eq: impl FnMut(&V) -> bool, make: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn find_or_insert(&mut self, hash: u64, eq: impl FnMut(&V) -> bool, make: impl FnOnce() -> V) -> &mut V {
         if self.segments.is_empty() {
             self.segments = vec![HashTable::new()];
         } else if self.len >= SPREAD_AT && self.segments.len() == 1 {
@@ -81,7 +81,7 @@ impl<V: Hashed> Table<V> {
         entry.or_insert_with(make).into_mut()
     }
 
-    pub(super) fn remove(&mut self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<V> {
+    pub(crate) fn remove(&mut self, hash: u64, eq: impl FnMut(&V) -> bool) -> Option<V> {
         let count = self.segments.len();
         let segment = self.segments.get_mut(segment_of(hash, count))?;
         let (value, _) = segment.find_entry(hash, eq).ok()?.remove();
@@ -109,7 +109,7 @@ impl<V: Hashed> Table<V> {
 }
 
 /// The hash of a key.
-pub(super) fn hash_of(bytes: &[u8], hasher: &RandomState) -> u64 {
+pub(crate) fn hash_of(bytes: &[u8], hasher: &RandomState) -> u64 {
     let mut state = hasher.build_hasher();
     state.write(bytes);
     state.finish()

@@ -8,7 +8,7 @@
 //! Nothing here waits for a fixed time: whatever takes time is awaited by condition with [`wait_until`] or by a read
 //! with a deadline.
 
-#![allow(dead_code, unused_imports, reason = "every test crate uses its own part of the harness")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "every test crate uses its own part of the harness")]
 
 mod client;
 pub(crate) mod config;

@@ -1,0 +1,184 @@
+//! What is to be recorded with the next delta.
+
+use crate::log::Urgency;
+
+// The parts of a record: see `persist.rs`.
+pub(super) const CONFIG: u64 = 1;
+pub(super) const WHOLE: u64 = 1 << 1;
+pub(super) const RESET: u64 = 1 << 2;
+pub(super) const CUT: u64 = 1 << 3;
+pub(super) const EACH: u64 = 1 << 4;
+pub(super) const DELIVERED: u64 = 1 << 5;
+pub(super) const FLOOR: u64 = 1 << 6;
+pub(super) const RESERVED: u64 = 1 << 7;
+pub(super) const ENTRIES: u64 = 1 << 8;
+pub(super) const REPEATED: u64 = 1 << 9;
+pub(super) const EXHAUSTED: u64 = 1 << 10;
+pub(super) const ACKNOWLEDGED: u64 = 1 << 11;
+pub(super) const ALL: u64 = (1 << 12) - 1;
+
+/// First deliveries with consecutive numbers in the stream and of the consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) seq: u64,
+    pub(super) consumer_seq: u64,
+    pub(super) len: u64,
+}
+
+/// What has happened since the last delta. Bounded by what happens in a turn.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// False for what lives in memory only.
+    pub(super) recording: bool,
+    /// Counts resets: what was reserved before does not count.
+    pub(super) epoch: u32,
+    parts: u64,
+    /// What is recorded with the next delta, and not worth one alone.
+    along: u64,
+    urgent: bool,
+    pub(super) reset: u64,
+    pub(super) cut: u64,
+    pub(super) delivered: Vec<Run>,
+    pub(super) repeated: Vec<(u64, u32)>,
+    pub(super) exhausted: Vec<u64>,
+    pub(super) acknowledged: Vec<(u64, u64)>,
+}
+
+impl Changes {
+    /// The parts of the next delta.
+    pub(super) fn parts(&self) -> u64 {
+        self.parts | self.along
+    }
+
+    /// Whether there is to be a delta, and when.
+    pub(super) fn urgency(&self) -> Option<Urgency> {
+        (self.parts != 0).then_some(if self.urgent { Urgency::Now } else { Urgency::RideAlong })
+    }
+
+    /// The delta has been made.
+    pub(super) fn taken(&mut self) {
+        self.forget();
+        self.parts = 0;
+    }
+
+    fn note(&mut self, part: u64) -> bool {
+        if self.recording {
+            self.parts |= part;
+        }
+        self.recording
+    }
+
+    pub(super) fn moved(&mut self) {
+        self.note(DELIVERED);
+    }
+
+    pub(super) fn floor(&mut self) {
+        self.note(FLOOR);
+    }
+
+    /// The floor has changed in a way that is found again when the store is opened, if nothing else happens.
+    pub(super) fn floor_along(&mut self) {
+        self.along |= if self.recording { FLOOR } else { 0 };
+    }
+
+    /// The cursor has passed messages that do not match. Without the record they are looked at again.
+    pub(super) fn moved_along(&mut self) {
+        self.along |= if self.recording { DELIVERED } else { 0 };
+    }
+
+    pub(super) fn config(&mut self) {
+        self.note(CONFIG);
+    }
+
+    pub(super) fn reserve(&mut self) {
+        self.note(RESERVED);
+    }
+
+    /// Deliveries wait for a reservation.
+    pub(super) fn hurry(&mut self) {
+        self.urgent |= self.parts & RESERVED != 0;
+    }
+
+    pub(super) fn delivered(&mut self, seq: u64, consumer_seq: u64) {
+        if !self.note(ENTRIES) {
+            return;
+        }
+        match self.delivered.last_mut() {
+            Some(run) if run.seq + run.len == seq && run.consumer_seq + run.len == consumer_seq => run.len += 1,
+            _ => self.delivered.push(Run { seq, consumer_seq, len: 1 }),
+        }
+    }
+
+    pub(super) fn again(&mut self, seq: u64, deliveries: u32) {
+        if self.note(REPEATED) {
+            self.repeated.push((seq, deliveries));
+        }
+    }
+
+    pub(super) fn exhausted(&mut self, seq: u64) {
+        if self.note(EXHAUSTED) {
+            self.exhausted.push(seq);
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, seq: u64) {
+        self.acknowledged_range(seq, seq);
+    }
+
+    /// Only messages that have been delivered may be in such a range.
+    pub(super) fn acknowledged_range(&mut self, first: u64, last: u64) {
+        if !self.note(ACKNOWLEDGED) {
+            return;
+        }
+        match self.acknowledged.last_mut() {
+            Some((_, before)) if *before + 1 == first => *before = last,
+            _ => self.acknowledged.push((first, last)),
+        }
+    }
+
+    /// Nothing that has happened before counts, except a change of the configuration.
+    pub(super) fn reset(&mut self, seq: u64) {
+        self.forget();
+        self.epoch += 1;
+        self.reset = seq;
+        self.note(RESET | DELIVERED | FLOOR);
+    }
+
+    /// What is not recorded yet of messages behind `last` is not to be: others with their numbers may come.
+    pub(super) fn cut(&mut self, last: u64) {
+        self.cut = last;
+        self.note(CUT | DELIVERED | FLOOR);
+        self.delivered.retain_mut(|run| {
+            run.len = run.len.min((last + 1).saturating_sub(run.seq));
+            run.len > 0
+        });
+        self.repeated.retain(|(seq, _)| *seq <= last);
+        self.exhausted.retain(|seq| *seq <= last);
+        self.acknowledged.retain_mut(|range| {
+            range.1 = range.1.min(last);
+            range.0 <= range.1
+        });
+    }
+
+    fn forget(&mut self) {
+        let config = self.parts & CONFIG;
+        self.delivered.clear();
+        self.repeated.clear();
+        self.exhausted.clear();
+        self.acknowledged.clear();
+        (self.parts, self.along, self.urgent) = (config, 0, false);
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.delivered.shrink_to_fit();
+        self.repeated.shrink_to_fit();
+        self.exhausted.shrink_to_fit();
+        self.acknowledged.shrink_to_fit();
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.delivered.capacity() * size_of::<Run>()
+            + (self.repeated.capacity() + self.acknowledged.capacity()) * size_of::<(u64, u64)>()
+            + self.exhausted.capacity() * size_of::<u64>()
+    }
+}

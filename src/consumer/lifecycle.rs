@@ -1,0 +1,188 @@
+//! Members come and go, pull requests come, the configuration changes.
+
+use super::config::{Config, Invalid, OnReturn, Sharing};
+use super::event::Event;
+use super::ledger::NOBODY;
+use super::members::{MemberId, Presence};
+use super::pace::Bucket;
+use super::requests::{NotAccepted, PullRequest, RequestId};
+use super::state::Consumer;
+use crate::log::Time;
+
+/// There is a member already where only one may be, or there are 65,535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupied;
+
+/// What a member leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Others, who get so many messages that it did not acknowledge.
+    Others(usize),
+    /// Nobody; the consumer waits for the next member.
+    Offline,
+    /// Nobody, and such a consumer ends with its last member.
+    Ended,
+}
+
+impl Consumer {
+    /// A member joins that may hold `credit` unacknowledged messages. The first one gets all that are unacknowledged.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn join(&mut self, now: Time, credit: u32) -> Result<MemberId, Occupied> {
+        let is_first = self.members.is_empty();
+        let id = self.admit(now, credit)?;
+        if is_first && !self.ledger.is_empty() {
+            self.distribute(&[id], |entry_owner| entry_owner == NOBODY, None);
+            if self.config.on_return == OnReturn::ResendAll {
+                self.redeliver_all();
+            }
+        }
+        Ok(id)
+    }
+
+    /// Members that have outlived a restart of the store join, all in one call. Unacknowledged messages are spread over
+    /// them and keep their deadlines.
+    ///
+    /// # Errors
+    /// There is no place for one of them; those before it have joined.
+    pub fn rejoin(&mut self, now: Time, credits: &[u32]) -> Result<Vec<MemberId>, Occupied> {
+        let ids = credits.iter().map(|credit| self.admit(now, *credit)).collect::<Result<Vec<_>, _>>();
+        let all: Vec<_> = self.members.ids().collect();
+        self.distribute(&all, |owner| owner == NOBODY, None);
+        ids
+    }
+
+    /// A member leaves; what it did not acknowledge goes to the others in turn when the hand-over delay is over. An
+    /// acknowledgement that it has sent before still counts. `None` if it had left.
+    pub fn leave(&mut self, now: Time, id: MemberId) -> Option<Left> {
+        if !self.members.leave(id) {
+            return None;
+        }
+        let all: Vec<_> = self.members.ids().collect();
+        let wanted = |id: &MemberId| self.members.get(*id).is_some_and(|member| member.presence == Presence::Ready);
+        let mut heirs: Vec<_> = all.iter().copied().filter(wanted).collect();
+        if heirs.is_empty() {
+            heirs = all;
+        }
+        let due = (!heirs.is_empty()).then(|| now.saturating_add(self.config.handover_delay_ns));
+        let handed_over = self.distribute(&heirs, |owner| owner == id.index, due);
+        self.idle_since = Some(now);
+        Some(match (heirs.is_empty(), self.config.ends_with_last_member) {
+            (false, _) => Left::Others(handed_over),
+            (true, true) => Left::Ended,
+            (true, false) => Left::Offline,
+        })
+    }
+
+    /// Says what a member can take. Returns false if it has left.
+    pub fn set_presence(&mut self, id: MemberId, presence: Presence) -> bool {
+        let Some(member) = self.members.get_mut(id) else { return false };
+        member.presence = presence;
+        if presence == Presence::Draining && member.pending == 0 {
+            self.events.push(Event::Drained(id));
+        }
+        true
+    }
+
+    /// Changes how many unacknowledged messages a member may hold. Returns false if it has left.
+    pub fn set_credit(&mut self, id: MemberId, credit: u32) -> bool {
+        self.members.get_mut(id).map(|member| member.credit = credit).is_some()
+    }
+
+    /// How many unacknowledged messages a member holds, and how many it may. `None` if it has left.
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<(u32, u32)> {
+        self.members.get(id).map(|member| (member.pending, member.credit))
+    }
+
+    /// A pull request comes. Only served while there are no members.
+    ///
+    /// # Errors
+    /// It exceeds a limit of the configuration, or would not wait and would have to.
+    pub fn request(&mut self, now: Time, ask: PullRequest) -> Result<RequestId, NotAccepted> {
+        self.expire(now);
+        let config = &self.config;
+        if let Some(most) = config.max_batch.filter(|most| ask.batch > *most) {
+            return Err(NotAccepted::Batch(most.get()));
+        }
+        let lives_too_long = |most: &i64| ask.expires.is_none_or(|expires| expires.saturating_sub(now) > *most);
+        if let Some(most) = config.max_expires_ns.filter(lives_too_long) {
+            return Err(NotAccepted::Expires(most));
+        }
+        let takes_too_much = |most: &std::num::NonZeroU64| ask.max_bytes.is_none_or(|bytes| bytes > *most);
+        if let Some(most) = config.max_request_bytes.filter(takes_too_much) {
+            return Err(NotAccepted::Bytes(most.get()));
+        }
+        if self.requests.len() >= config.max_waiting.get() as usize {
+            return Err(NotAccepted::Waiting(config.max_waiting.get()));
+        }
+        if ask.no_wait {
+            let available = self.num_pending + self.ledger.queued() as u64;
+            if available == 0 && ask.expires.is_none() {
+                return Err(NotAccepted::NoMessages);
+            }
+            if available > 0 && available < self.requests.wanted() {
+                return Err(NotAccepted::RequestsPending);
+            }
+        }
+        self.idle_since = Some(now);
+        self.inactive_told = false;
+        Ok(self.requests.push(ask))
+    }
+
+    /// A pull request is not wanted any longer. Returns false if it was over.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        self.requests.cancel(id)
+    }
+
+    /// The consumer is being deleted: ends all pull requests.
+    pub fn close(&mut self) {
+        self.requests.close(&mut self.events);
+    }
+
+    /// Changes the configuration. Deadlines that are running stay. If filters have changed the caller counts anew what
+    /// is pending: [`Consumer::set_num_pending`].
+    ///
+    /// # Errors
+    /// The new one is not valid, or a field differs that cannot change. Then nothing has changed.
+    pub fn update(&mut self, now: Time, config: Config) -> Result<(), Invalid> {
+        self.config.validate_change(&config)?;
+        if self.config.rate != config.rate {
+            self.bucket = config.rate.map(|rate| Box::new(Bucket::new(rate, now)));
+        }
+        self.paused_until = config.pause_until;
+        self.config = config;
+        self.changes.config();
+        Ok(())
+    }
+
+    fn admit(&mut self, now: Time, credit: u32) -> Result<MemberId, Occupied> {
+        if self.config.sharing == Sharing::Single && !self.members.is_empty() {
+            return Err(Occupied);
+        }
+        self.idle_since = Some(now);
+        self.inactive_told = false;
+        self.members.join(credit).ok_or(Occupied)
+    }
+
+    /// Gives messages of some owners to `heirs` in turn, to be sent to them at `due`. Without heirs to nobody.
+    fn distribute(&mut self, heirs: &[MemberId], of: impl Fn(u16) -> bool, due: Option<Time>) -> usize {
+        let mut turn = heirs.iter().cycle();
+        let mut count = 0;
+        let members = &mut self.members;
+        self.ledger.rewrite(|entry| {
+            if !of(entry.owner) {
+                return None;
+            }
+            entry.owner = turn.next().map_or(NOBODY, |id| id.index);
+            entry.assigned = due.is_some();
+            if let Some(member) = members.owner(entry.owner) {
+                member.pending += 1;
+            }
+            count += 1;
+            due
+        });
+        count
+    }
+}

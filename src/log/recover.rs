@@ -1,0 +1,928 @@
+//! Opening a log: from the bytes of its files to what they mean, and a list of what had to be repaired.
+//!
+//! 1. Every file's first block tells which segment it holds. Blank files are spare. Files that cannot be understood are
+//!    named and left alone, for ever.
+//! 2. The newest segment with a batch in it is walked to find where the log ends. What a crash has torn is cut.
+//! 3. The last batch names the latest checkpoint. Its snapshots are read; if any is damaged, those of the checkpoint
+//!    before it; if there is none, all there is in the log is replayed from its beginning.
+//! 4. From where the checkpoint says, all batches are walked in order and their runs told to the [`Visitor`]. Damage is
+//!    told with what is known of it: nothing ends there, and no number is given twice.
+//!
+//! 5. The last segment is flushed, as what is read back may never have been.
+//!
+//! Nothing is written. Opening the same bytes again finds the same.
+
+pub mod survey;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::aligned::AlignedBuf;
+use super::batch::{Batch, Expect, Next, Run, parse, parse_directory};
+use super::checkpoint::{Checkpoint, CheckpointEnd, Checkpoints, parse_chunk};
+use super::entry::Transaction;
+use super::flaw::{Defect, Flaw};
+use super::footer::Footer;
+use super::fragment::Assembler;
+use super::ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot};
+use super::log::{Beginnings, Log, Options};
+use super::message::Message;
+use super::request::DiskFault;
+use super::run::{Kind, PlacedRun};
+use super::scan::{Damage, Depth, Plan, Proven, Scan, Step, Tail};
+use super::segment::{SegmentHead, StoreId};
+use super::segments::{Segment, Segments, Spare};
+
+/// Reads files while a log is opened. Unlike afterwards, whoever asks waits.
+pub trait Files {
+    /// The files there are, in order, and their sizes in bytes.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn slots(&mut self) -> Result<Vec<(Slot, u64)>, DiskFault>;
+
+    /// Up to `bytes` from `offset` on, fewer at the end of the file. Both are multiples of [`BLOCK_BYTES`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault>;
+
+    /// Flushes a file: that a batch can be read does not prove that it survives the next power cut.
+    ///
+    /// # Errors
+    /// When nothing is known about it.
+    fn flush(&mut self, slot: Slot) -> Result<(), DiskFault>;
+}
+
+/// How a run counts that is found behind the beginning of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Wholly: it was appended after the snapshot of its stream, or there is none.
+    Whole,
+    /// The snapshot knows what it did, but not where it is.
+    PlaceOnly,
+}
+
+/// Is told what is in a log, in order.
+pub trait Visitor {
+    /// The snapshot of an incarnation, before anything else of it.
+    ///
+    /// # Errors
+    /// When it makes no sense; the checkpoint before it is tried then, after [`Visitor::reset`].
+    fn snapshot(&mut self, of: Incarnation, snapshot: &[u8]) -> Result<(), &'static str>;
+
+    /// Everything told so far is void.
+    fn reset(&mut self);
+
+    /// Messages of a stream with the bytes of each record. A transaction's are told when it is complete; a large message
+    /// is told whole.
+    fn messages<'a>(
+        &mut self,
+        run: &PlacedRun,
+        effect: Effect,
+        messages: &mut dyn Iterator<Item = Result<(Message<'a>, u32), Flaw>>,
+    );
+
+    /// A further part of a message that was told with its first: it occupies this place too.
+    fn piece(&mut self, run: &PlacedRun);
+
+    /// A record of another kind.
+    fn control(&mut self, run: &PlacedRun, effect: Effect, record: &[u8]);
+
+    /// A run that was flushed and whose content is damaged.
+    fn damaged(&mut self, run: &PlacedRun, effect: Effect, flaw: Flaw);
+}
+
+/// Something that is not as it should be, and what was made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The log's last batch did not reach the disk wholly: the log ends before it, as no acknowledgement was given for it.
+    TornTail {
+        /// Its file.
+        slot: Slot,
+        /// Where the log ends now.
+        offset: u32,
+    },
+    /// Batches that had been flushed cannot be read; what they held is lost.
+    LostBatches {
+        /// Their file.
+        slot: Slot,
+        /// First damaged byte.
+        offset: u32,
+        /// Where sound batches go on.
+        end: u32,
+        /// First and last of them.
+        batches: (BatchNo, BatchNo),
+    },
+    /// A run that had been flushed is damaged; its messages, if it held any, are lost.
+    DamagedRun {
+        /// Its file.
+        slot: Slot,
+        /// What it held.
+        run: PlacedRun,
+        /// What is wrong, and where.
+        flaw: Flaw,
+    },
+    /// The head of a segment is damaged; its batches told what it had said.
+    DamagedHead {
+        /// The file.
+        slot: Slot,
+        /// The segment.
+        segment: SegmentNo,
+        /// What is wrong.
+        flaw: Flaw,
+    },
+    /// A checkpoint could not be used.
+    DamagedCheckpoint {
+        /// The batch that cannot be used: that of its end, or of one of its snapshots.
+        at: Position,
+        /// The file of that; `None` if it is not there.
+        slot: Option<Slot>,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is no usable checkpoint where there should be: messages that had been removed may be there again.
+    NoCheckpoint,
+    /// Segments are missing.
+    MissingSegments {
+        /// The first one.
+        first: SegmentNo,
+        /// The last one.
+        last: SegmentNo,
+    },
+    /// A file that is no segment of this log, or one whose first commit a crash has torn. It is left alone. (If it was a
+    /// segment that had been flushed, that one is missed elsewhere.)
+    ForeignFile {
+        /// The file.
+        slot: Slot,
+        /// What is wrong with its first block.
+        flaw: Flaw,
+    },
+    /// A file that cannot be read. It is left alone.
+    UnreadableFile {
+        /// The file.
+        slot: Slot,
+        /// Why.
+        fault: DiskFault,
+    },
+    /// A transaction that was never completed; it does not count, as no acknowledgement was given for it.
+    OpenTransaction {
+        /// Whose it was.
+        stream: Incarnation,
+        /// Its lowest sequence number.
+        first_seq: u64,
+    },
+}
+
+impl Repair {
+    /// Whether something that had been acknowledged is lost or cannot be reached.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::TornTail { .. } | Self::OpenTransaction { .. } | Self::ForeignFile { .. })
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = |slot: &Slot| format!("{:08}.segment", slot.0);
+        match self {
+            Self::TornTail { slot, offset } => write!(f, "{}: cut at {offset}, behind the last flush", file(slot)),
+            Self::LostBatches { slot, offset, end, batches } => {
+                write!(
+                    f,
+                    "{}: bytes {offset} to {end} are damaged, batches {} to {} are lost",
+                    file(slot),
+                    batches.0.0,
+                    batches.1.0
+                )
+            }
+            Self::DamagedRun { slot, run, flaw } => write!(
+                f,
+                "{}: {:?} of stream {} are damaged, sequence numbers {} to {}: {flaw}",
+                file(slot),
+                run.kind,
+                run.stream.get(),
+                run.first_seq,
+                run.last_seq
+            ),
+            Self::DamagedHead { slot, segment, flaw } => {
+                write!(f, "{}: the head of segment {} is damaged: {flaw}", file(slot), segment.0)
+            }
+            Self::DamagedCheckpoint { at, slot: Some(slot), reason } => {
+                write!(f, "{} at {}: a checkpoint cannot be used: {reason}", file(slot), at.offset())
+            }
+            Self::DamagedCheckpoint { at, slot: None, reason } => {
+                write!(f, "segment {}: a checkpoint cannot be used: {reason}", at.segment().0)
+            }
+            Self::NoCheckpoint => f.write_str("no checkpoint can be used, removed messages may be there again"),
+            Self::MissingSegments { first, last } => write!(f, "segments {} to {} are missing", first.0, last.0),
+            Self::ForeignFile { slot, flaw } => write!(f, "{}: not a segment of this log: {flaw}", file(slot)),
+            Self::UnreadableFile { slot, fault } => write!(f, "{}: {fault}", file(slot)),
+            Self::OpenTransaction { stream, first_seq } => {
+                write!(f, "stream {}: an incomplete transaction from {first_seq} on does not count", stream.get())
+            }
+        }
+    }
+}
+
+/// Why a log cannot be opened at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The files cannot be listed.
+    Unlistable(DiskFault),
+    /// A file is of a later version.
+    LaterVersion {
+        /// The file.
+        slot: Slot,
+        /// What is not known.
+        flaw: Flaw,
+    },
+    /// The end of the log cannot be flushed.
+    Unflushable {
+        /// The file.
+        slot: Slot,
+        /// Why not.
+        fault: DiskFault,
+    },
+    /// A block at the end of the log cannot be read: whether the log goes on there is not known.
+    UnreadableEnd {
+        /// The file.
+        slot: Slot,
+        /// The block.
+        offset: u32,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlistable(fault) => write!(f, "the files of the log cannot be listed: {fault}"),
+            Self::LaterVersion { slot, flaw } => {
+                write!(f, "{:08}.segment was written by a later version: {flaw}", slot.0)
+            }
+            Self::Unflushable { slot, fault } => write!(f, "{:08}.segment cannot be flushed: {fault}", slot.0),
+            Self::UnreadableEnd { slot, offset } => {
+                write!(f, "{:08}.segment cannot be read at {offset}, where the log ends or goes on", slot.0)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// An opened log.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The log, to be appended to.
+    pub log: Log,
+    /// What had to be repaired.
+    pub repairs: Vec<Repair>,
+    /// Batches that were walked.
+    pub batches: u64,
+}
+
+/// A segment on disk.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    slot: Slot,
+    file_bytes: u32,
+    head: SegmentHead,
+    /// What is wrong with the head on disk; `head` is then what the first batch tells.
+    flaw: Option<Flaw>,
+}
+
+struct Opening<'a, F, V> {
+    files: &'a mut F,
+    visitor: &'a mut V,
+    log: LogId,
+    store: StoreId,
+    segments: BTreeMap<SegmentNo, Found>,
+    spare: Vec<Spare>,
+    /// Files that are left alone.
+    aside: Vec<Slot>,
+    repairs: Vec<Repair>,
+    batches: u64,
+}
+
+/// Where the log ends.
+struct End {
+    segment: SegmentNo,
+    offset: u32,
+    next: Next,
+    sealed: bool,
+    checkpoint: Option<Position>,
+    footer: Footer,
+}
+
+/// Opens the log `id` of a store.
+///
+/// # Errors
+/// A [`Refusal`] when nothing sensible can be said about its content.
+pub fn recover<F: Files, V: Visitor>(
+    files: &mut F,
+    id: LogId,
+    store: StoreId,
+    options: Options,
+    visitor: &mut V,
+) -> Result<Recovered, Refusal> {
+    let mut opening = Opening {
+        files,
+        visitor,
+        log: id,
+        store,
+        segments: BTreeMap::new(),
+        spare: Vec::new(),
+        aside: Vec::new(),
+        repairs: Vec::new(),
+        batches: 0,
+    };
+    opening.list()?;
+    let mut table = Segments::new(options.sizes, options.bytes_max);
+    let Some(end) = opening.find_end()? else {
+        opening.fill(&mut table, None);
+        let log = Log::begin(id, store, options, Beginnings::empty(table));
+        return Ok(Recovered { log, repairs: opening.repairs, batches: 0 });
+    };
+    let (content, checkpoints, mut next_incarnation) = opening.restore(&end);
+    let walked = opening.walk(content.as_ref(), &end);
+    next_incarnation = next_incarnation.max(walked.greatest_incarnation + 1);
+    opening.flush(&end)?;
+    opening.fill(&mut table, Some(&end));
+    let known = content.iter().flat_map(|content| &content.segments).copied();
+    for (no, records) in known.chain(walked.records) {
+        if let Some(segment) = table.in_use.get_mut(&no) {
+            segment.records = segment.records.max(records);
+        }
+    }
+    for segment in table.in_use.values_mut() {
+        // Whoever opens the streams says what is needed of it.
+        segment.dead = segment.records;
+    }
+    let beginnings = Beginnings {
+        segments: table,
+        segment: end.segment,
+        between_segments: end.sealed,
+        end: end.offset,
+        next: Next { epoch: end.next.epoch + 1, ..end.next },
+        footer: end.footer,
+        checkpoints: Checkpoints::recovered(checkpoints, walked.bytes),
+        next_incarnation,
+    };
+    let log = Log::begin(id, store, options, beginnings);
+    Ok(Recovered { log, repairs: opening.repairs, batches: opening.batches })
+}
+
+/// The latest checkpoint, the one before it, and the bytes of the latest's snapshots.
+type KnownCheckpoints = (Checkpoint, Option<Checkpoint>, u64);
+
+/// What a walk has counted.
+#[derive(Default)]
+struct Walked {
+    greatest_incarnation: u64,
+    bytes: u64,
+    /// Bytes of records of messages by segment.
+    records: BTreeMap<SegmentNo, u64>,
+}
+
+impl<F: Files, V: Visitor> Opening<'_, F, V> {
+    /// Finds out what each file holds.
+    fn list(&mut self) -> Result<(), Refusal> {
+        let slots = self.files.slots().map_err(Refusal::Unlistable)?;
+        for (slot, bytes) in slots {
+            let file_bytes = u32::try_from(bytes).unwrap_or(u32::MAX) / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
+            let block = match self.files.read(slot, 0, 2 * BLOCK_BYTES) {
+                Ok(block) => block,
+                Err(fault) => {
+                    self.repairs.push(Repair::UnreadableFile { slot, fault });
+                    self.aside.push(slot);
+                    continue;
+                }
+            };
+            match SegmentHead::parse(&block) {
+                Ok(head) if head.log == self.log && head.store == self.store => {
+                    self.found(slot, file_bytes, head, None)
+                }
+                Ok(head) => {
+                    let whose = if head.store == self.store { Defect::Log(head.log) } else { Defect::Store };
+                    self.repairs.push(Repair::ForeignFile { slot, flaw: Flaw { offset: 0, defect: whose } });
+                    self.aside.push(slot);
+                }
+                Err(flaw) => self.without_head(slot, file_bytes, &block, flaw)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, slot: Slot, file_bytes: u32, head: SegmentHead, flaw: Option<Flaw>) {
+        let found = Found { slot, file_bytes, head, flaw };
+        let age = |found: &Found| (found.head.first.epoch, found.head.created);
+        let Some(other) = self.segments.insert(head.segment, found) else { return };
+        let (kept, other) = if age(&other) > age(&found) { (other, found) } else { (found, other) };
+        self.segments.insert(head.segment, kept);
+        if age(&kept) > age(&other) {
+            // An earlier opening has begun it, and a crash has cut it off.
+            self.spare.push(Spare { slot: other.slot, bytes: other.file_bytes });
+        } else {
+            // One is a copy; neither is known to be the right one, and both say the same.
+            self.aside.push(other.slot);
+        }
+    }
+
+    /// A file whose first block is not the head of a segment: spare, damaged, or not ours.
+    fn without_head(&mut self, slot: Slot, file_bytes: u32, block: &[u8], flaw: Flaw) -> Result<(), Refusal> {
+        if let Defect::Version(_) | Defect::Flags(_) = flaw.defect {
+            return Err(Refusal::LaterVersion { slot, flaw });
+        }
+        if let Some(head) = self.head_from_batch(block, file_bytes) {
+            self.found(slot, file_bytes, head, Some(flaw));
+        } else if matches!(flaw.defect, Defect::Blank | Defect::Short { .. }) {
+            self.spare.push(Spare { slot, bytes: file_bytes });
+        } else {
+            self.repairs.push(Repair::ForeignFile { slot, flaw });
+            self.aside.push(slot);
+        }
+        Ok(())
+    }
+
+    /// What the head of a segment must have said, by its first batch.
+    fn head_from_batch(&mut self, block: &[u8], file_bytes: u32) -> Option<SegmentHead> {
+        let batch = block.get(BLOCK_BYTES..).filter(|batch| batch.len() >= 24)?;
+        let segment = SegmentNo(super::field::u32_at(batch, 16));
+        let position = Position::new(segment, BLOCK_BYTES as u32);
+        let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next: None };
+        let batch = parse_directory(batch, &expect).ok().filter(|_| segment.0 != 0)?;
+        let head = batch.head();
+        Some(SegmentHead {
+            log: self.log,
+            store: self.store,
+            segment,
+            bytes: file_bytes.into(),
+            first: Next { batch: head.batch, chain: head.chain, epoch: head.epoch },
+            previous: None,
+            created: head.time,
+        })
+    }
+
+    /// Walks the newest segment that holds anything. `None` if no segment does.
+    fn find_end(&mut self) -> Result<Option<End>, Refusal> {
+        loop {
+            let Some((&segment, &found)) = self.segments.last_key_value() else { return Ok(None) };
+            let plan = Plan {
+                log: self.log,
+                store_tag: self.store.tag(),
+                segment,
+                from: BLOCK_BYTES as u32,
+                next: found.head.first,
+                end: found.file_bytes,
+                proven: Proven::AtLeast(BatchNo(found.head.first.batch.0 - 1)),
+                depth: Depth::Directories,
+            };
+            let (mut any, mut sealed, mut checkpoint) = (false, false, None);
+            let mut footer = Footer::default();
+            let (end, proven) = scan(self.files, found.slot, &plan, |step| match step {
+                Step::Batch(batch) => {
+                    any = true;
+                    checkpoint = batch.head().checkpoint.or(checkpoint);
+                    sealed = batch.runs().any(|run| run.entry.kind == Kind::Seal);
+                    for run in batch.runs() {
+                        if let Some(placed) = run.entry.placed(batch.head().position) {
+                            footer.add(&placed);
+                        }
+                    }
+                }
+                // The walk tells of it.
+                Step::Damaged(_) => (any, sealed) = (true, false),
+                Step::Read { .. } | Step::End(_) => {}
+            });
+            // A head that did not reach the disk is no damage: then neither was anything behind it flushed.
+            any &= found.flaw.is_none() || proven >= found.head.first.batch;
+            if any {
+                match end.tail {
+                    Tail::Unknown(flaw) => return Err(Refusal::LaterVersion { slot: found.slot, flaw }),
+                    Tail::Unreadable => return Err(Refusal::UnreadableEnd { slot: found.slot, offset: end.offset }),
+                    Tail::Torn(_) => self.repairs.push(Repair::TornTail { slot: found.slot, offset: end.offset }),
+                    _ => {}
+                }
+                self.drop_abandoned();
+                self.tell_heads();
+                return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
+            }
+            // It was begun, and nothing in it was ever flushed.
+            self.segments.remove(&segment);
+            self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+        }
+    }
+
+    /// Segments whose first commit failed: the next one does not follow them, and has their batches again.
+    fn drop_abandoned(&mut self) {
+        let heads = self.segments.iter().map(|(no, found)| (*no, found.head.previous)).collect::<Vec<_>>();
+        for (no, previous) in heads {
+            let Some((previous, _)) = previous else { continue };
+            let between = self.segments.range(SegmentNo(previous.0 + 1)..no).map(|(no, _)| *no).collect::<Vec<_>>();
+            for abandoned in between {
+                if let Some(found) = self.segments.remove(&abandoned) {
+                    self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+                }
+            }
+        }
+    }
+
+    /// Tells of damaged heads of segments that were flushed.
+    fn tell_heads(&mut self) {
+        for (segment, found) in &self.segments {
+            if let Some(flaw) = found.flaw {
+                self.repairs.push(Repair::DamagedHead { slot: found.slot, segment: *segment, flaw });
+            }
+        }
+    }
+
+    /// Reads the latest checkpoint that can be used and tells its snapshots.
+    fn restore(&mut self, end: &End) -> (Option<CheckpointEnd>, Option<KnownCheckpoints>, u64) {
+        let Some(mut position) = end.checkpoint else { return (None, None, 1) };
+        loop {
+            match self.try_checkpoint(position) {
+                Ok((content, bytes)) => {
+                    let checkpoint = Checkpoint { end: position, floor: content.floor.unwrap_or(position) };
+                    let previous = content.previous.and_then(|previous| {
+                        let content = self.checkpoint_at(previous).ok()?;
+                        Some(Checkpoint { end: previous, floor: content.floor? })
+                    });
+                    let next_incarnation = content.next_incarnation;
+                    return (Some(content), Some((checkpoint, previous, bytes)), next_incarnation);
+                }
+                Err((at, reason)) => {
+                    let slot = self.segments.get(&at.segment()).map(|found| found.slot);
+                    self.repairs.push(Repair::DamagedCheckpoint { at, slot, reason });
+                    self.visitor.reset();
+                    let Some(previous) = self.checkpoint_before(position) else {
+                        self.repairs.push(Repair::NoCheckpoint);
+                        return (None, None, 1);
+                    };
+                    position = previous;
+                }
+            }
+        }
+    }
+
+    /// The checkpoint that was the latest when the one at `position` was written.
+    fn checkpoint_before(&mut self, position: Position) -> Option<Position> {
+        let found = *self.segments.get(&position.segment())?;
+        let plan = self.plan(position.segment(), &found, found.head.first, BLOCK_BYTES as u32, Depth::Directories);
+        let mut before = None;
+        scan(self.files, found.slot, &plan, |step| {
+            if let Step::Batch(batch) = step
+                && batch.head().position <= position
+            {
+                before = batch.head().checkpoint.filter(|checkpoint| *checkpoint < position);
+            }
+        });
+        before
+    }
+
+    fn checkpoint_at(&mut self, position: Position) -> Result<CheckpointEnd, &'static str> {
+        let bytes = self.batch_at(position)?;
+        let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next: None };
+        let batch = parse(&bytes, &expect).map_err(|_| "its end is damaged")?;
+        let run = batch.runs().find(|run| run.entry.kind == Kind::CheckpointEnd).ok_or("its end is not there")?;
+        let record = run.control_records().ok().and_then(|mut records| records.next()?.ok());
+        record.and_then(CheckpointEnd::decode).ok_or("its end is damaged")
+    }
+
+    /// Reads a checkpoint and tells its snapshots. If that fails: in which batch, and why.
+    fn try_checkpoint(&mut self, position: Position) -> Result<(CheckpointEnd, u64), (Position, &'static str)> {
+        let content = self.checkpoint_at(position).map_err(|reason| (position, reason))?;
+        let mut total = 0;
+        for (stream, chunks) in &content.snapshots {
+            let mut parts = Chunks { data: Vec::new(), found: 0, expected: 1 };
+            for chunk in chunks {
+                self.read_chunks(*stream, *chunk, &mut parts).map_err(|reason| (*chunk, reason))?;
+            }
+            if parts.found != parts.expected {
+                return Err((position, "a part of a snapshot is missing"));
+            }
+            total += parts.data.len() as u64;
+            self.visitor.snapshot(*stream, &parts.data).map_err(|reason| (position, reason))?;
+        }
+        Ok((content, total))
+    }
+
+    /// Reads the chunks of a stream's snapshot that lie in one batch.
+    fn read_chunks(&mut self, stream: Incarnation, at: Position, parts: &mut Chunks) -> Result<(), &'static str> {
+        const DAMAGED: &str = "a snapshot is damaged";
+        let bytes = self.batch_at(at)?;
+        let expect = Expect { log: self.log, store_tag: self.store.tag(), position: at, next: None };
+        let batch = parse(&bytes, &expect).map_err(|_| DAMAGED)?;
+        let is_of = |run: &Run<'_>| run.entry.kind == Kind::Snapshot && run.entry.stream == Some(stream);
+        for run in batch.runs().filter(is_of) {
+            for record in run.control_records().map_err(|_| DAMAGED)? {
+                let (index, count, share) = record.ok().and_then(parse_chunk).ok_or(DAMAGED)?;
+                // A batch may hold the end of an earlier checkpoint's snapshot too.
+                if index == 0 {
+                    *parts = Chunks { data: Vec::new(), found: 0, expected: count };
+                }
+                if index != parts.found || count != parts.expected {
+                    return Err("a part of a snapshot is missing");
+                }
+                parts.found += 1;
+                parts.data.extend_from_slice(share);
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch at `position`, whole.
+    fn batch_at(&mut self, position: Position) -> Result<AlignedBuf, &'static str> {
+        const MISSING: &str = "a segment is missing";
+        const UNREADABLE: &str = "a file cannot be read";
+        let found = *self.segments.get(&position.segment()).ok_or(MISSING)?;
+        let first = self.files.read(found.slot, position.offset(), SNAPSHOT_READ_BYTES).map_err(|_| UNREADABLE)?;
+        let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next: None };
+        let bytes = match parse_directory(&first, &expect) {
+            Ok(batch) => batch.bytes() as usize,
+            Err(Flaw { defect: Defect::Short { needed, .. }, .. }) => needed as usize,
+            Err(_) => return Err("a batch is damaged"),
+        };
+        if bytes <= first.len() {
+            return Ok(first);
+        }
+        self.files.read(found.slot, position.offset(), bytes).map_err(|_| UNREADABLE)
+    }
+
+    fn plan(&self, segment: SegmentNo, found: &Found, next: Next, from: u32, depth: Depth) -> Plan {
+        let successor = self.segments.range(SegmentNo(segment.0 + 1)..).next().map(|(_, found)| found.head);
+        let end = successor.and_then(|head| head.previous).filter(|(previous, _)| *previous == segment);
+        let proven = match (successor, end) {
+            (Some(head), Some(_)) => Proven::All(BatchNo(head.first.batch.0 - 1)),
+            (Some(head), None) => Proven::AtLeast(BatchNo(head.first.batch.0 - 1)),
+            (None, _) => Proven::AtLeast(BatchNo(next.batch.0.saturating_sub(1))),
+        };
+        Plan {
+            log: self.log,
+            store_tag: self.store.tag(),
+            segment,
+            from,
+            next,
+            end: end.map_or(found.file_bytes, |(_, offset)| offset),
+            proven,
+            depth,
+        }
+    }
+
+    /// Tells the visitor everything from where the checkpoint says, or from the beginning.
+    fn walk(&mut self, content: Option<&CheckpointEnd>, end: &End) -> Walked {
+        let floor = content.and_then(|content| Some((content.floor?, content.next?)));
+        let snapshots = content.map(|content| &content.snapshots[..]).unwrap_or_default();
+        let mut teller = Teller {
+            snapshots: snapshots.iter().filter_map(|(stream, chunks)| Some((*stream, *chunks.first()?))).collect(),
+            open: HashMap::new(),
+            walked: Walked::default(),
+            repairs: Vec::new(),
+            slot: Slot(0),
+        };
+        let first = floor.map_or(SegmentNo(0), |(floor, _)| floor.segment());
+        let mut expected: Option<SegmentNo> = None;
+        let numbers = self.segments.range(first..).map(|(no, _)| *no).collect::<Vec<_>>();
+        for no in numbers {
+            let Some(&found) = self.segments.get(&no) else { continue };
+            let before = found.head.previous.map(|(previous, _)| previous);
+            if let (Some(last), Some(before)) = (expected, before)
+                && before > last
+            {
+                teller.repairs.push(Repair::MissingSegments { first: SegmentNo(last.0 + 1), last: before });
+            }
+            expected = Some(no);
+            let (from, next) = match floor {
+                Some((floor, next)) if floor.segment() == no => (floor.offset(), next),
+                _ => (BLOCK_BYTES as u32, found.head.first),
+            };
+            let mut plan = self.plan(no, &found, next, from, Depth::Contents);
+            if no == end.segment {
+                plan.end = end.offset;
+            }
+            if from >= plan.end {
+                continue;
+            }
+            teller.slot = found.slot;
+            let visitor = &mut *self.visitor;
+            scan(self.files, found.slot, &plan, |step| match step {
+                Step::Batch(batch) => {
+                    self.batches += 1;
+                    teller.walked.bytes += u64::from(batch.bytes());
+                    teller.tell_batch(&batch, visitor);
+                }
+                Step::Damaged(Damage { offset, end, batches, .. }) => teller.repairs.push(Repair::LostBatches {
+                    slot: found.slot,
+                    offset,
+                    end,
+                    batches: (*batches.start(), *batches.end()),
+                }),
+                Step::Read { .. } | Step::End(_) => {}
+            });
+        }
+        for open in teller.open.into_values() {
+            if let Some((run, ..)) = open.first() {
+                teller.repairs.push(Repair::OpenTransaction { stream: run.stream, first_seq: run.first_seq });
+            }
+        }
+        self.repairs.append(&mut teller.repairs);
+        teller.walked
+    }
+
+    fn flush(&mut self, end: &End) -> Result<(), Refusal> {
+        let Some(found) = self.segments.get(&end.segment) else { return Ok(()) };
+        self.files.flush(found.slot).map_err(|fault| Refusal::Unflushable { slot: found.slot, fault })
+    }
+
+    /// Hands the files to the log.
+    fn fill(&mut self, table: &mut Segments, end: Option<&End>) {
+        let numbers = self.segments.keys().copied().collect::<Vec<_>>();
+        for no in numbers {
+            let found = self.segments[&no];
+            let last = end.filter(|end| end.segment == no);
+            let bytes = u32::try_from(found.head.bytes).unwrap_or(u32::MAX).min(found.file_bytes);
+            let plan = self.plan(no, &found, found.head.first, BLOCK_BYTES as u32, Depth::Directories);
+            table.found(
+                no,
+                Segment {
+                    slot: found.slot,
+                    bytes,
+                    end: last.map_or(plan.end, |end| end.offset),
+                    sealed: last.is_none_or(|end| end.sealed),
+                    records: 0,
+                    dead: 0,
+                    spared_at: None,
+                },
+            );
+        }
+        for spare in self.spare.drain(..) {
+            // Whether it is zero-filled to its end is not known.
+            table.found_spare(spare, false);
+        }
+        for slot in &self.aside {
+            table.leave_alone(*slot);
+        }
+    }
+}
+
+/// What is read at first of a batch that holds a snapshot.
+const SNAPSHOT_READ_BYTES: usize = 1 << 20;
+
+/// What was found of a snapshot: the chunks so far, and how many there are.
+struct Chunks {
+    data: Vec<u8>,
+    found: u64,
+    expected: u64,
+}
+
+/// A run of a transaction that is not complete.
+type OpenRun = (PlacedRun, Effect, bool, super::entry::RunEntry, Bytes);
+
+/// Tells runs to a visitor, transactions when they are complete.
+struct Teller {
+    /// Where the snapshot of each incarnation begins that has not been met yet.
+    snapshots: HashMap<Incarnation, Position>,
+    open: HashMap<Transaction, Vec<OpenRun>>,
+    walked: Walked,
+    repairs: Vec<Repair>,
+    slot: Slot,
+}
+
+impl Teller {
+    /// Removals before messages: they tell after which message they came.
+    fn tell_batch(&mut self, batch: &Batch<'_>, visitor: &mut impl Visitor) {
+        let position = batch.head().position;
+        let mut runs = Vec::new();
+        for run in batch.runs() {
+            let Some(placed) = run.entry.placed(position) else { continue };
+            let stream = placed.stream;
+            self.walked.greatest_incarnation = self.walked.greatest_incarnation.max(stream.get());
+            if placed.kind == Kind::Snapshot {
+                // From here on everything counts.
+                if self.snapshots.get(&stream) == Some(&position) {
+                    self.snapshots.remove(&stream);
+                }
+                continue;
+            }
+            let effect = if self.snapshots.contains_key(&stream) { Effect::PlaceOnly } else { Effect::Whole };
+            runs.push((run, placed, effect));
+        }
+        // A stream may have been created in this batch: whatever precedes its messages comes first too.
+        let mut with_messages = HashSet::new();
+        let (early, late): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, placed, _)| {
+            if placed.kind == Kind::Messages {
+                with_messages.insert(placed.stream);
+            }
+            placed.kind == Kind::Removal || placed.kind == Kind::StreamMeta && !with_messages.contains(&placed.stream)
+        });
+        for (run, placed, effect) in early.into_iter().chain(late) {
+            self.tell(&run, &placed, effect, visitor);
+        }
+    }
+
+    fn tell(&mut self, run: &Run<'_>, placed: &PlacedRun, effect: Effect, visitor: &mut impl Visitor) {
+        let placed = *placed;
+        if placed.kind == Kind::Messages {
+            *self.walked.records.entry(placed.position.segment()).or_default() += u64::from(placed.content_bytes);
+        }
+        let content = match run.content() {
+            Ok(content) => content,
+            Err(flaw) => {
+                self.repairs.push(Repair::DamagedRun { slot: self.slot, run: placed, flaw });
+                if let Some(part) = run.entry.part {
+                    self.open.remove(&part.transaction);
+                }
+                return visitor.damaged(&placed, effect, flaw);
+            }
+        };
+        match run.entry.part {
+            Some(part) => {
+                let content = Bytes::copy_from_slice(content);
+                let open = self.open.entry(part.transaction).or_default();
+                open.push((placed, effect, run.entry.fragment, run.entry, content));
+                if part.commits
+                    && let Some(runs) = self.open.remove(&part.transaction)
+                {
+                    self.tell_transaction(&runs, visitor);
+                }
+            }
+            None if placed.kind == Kind::Messages => tell_messages(&placed, effect, &run.entry, content, visitor),
+            None => {
+                for record in super::record::control_records(content, &run.entry).flatten() {
+                    visitor.control(&placed, effect, record);
+                }
+            }
+        }
+    }
+
+    fn tell_transaction(&mut self, runs: &[OpenRun], visitor: &mut impl Visitor) {
+        let Some((first, effect, fragment, ..)) = runs.first() else { return };
+        if !fragment {
+            for (placed, effect, _, entry, content) in runs {
+                tell_messages(placed, *effect, entry, content, visitor);
+            }
+            return;
+        }
+        if first.piece > 0 {
+            // It began before the walk did: the snapshot knows it, and where its beginning is.
+            return runs.iter().for_each(|(piece, ..)| visitor.piece(piece));
+        }
+        let mut assembler = Assembler::new(usize::MAX);
+        let mut record_bytes = 0;
+        for (placed, _, _, entry, content) in runs {
+            for record in super::record::records(content, entry) {
+                let added = record.and_then(|record| {
+                    record_bytes += record.bytes;
+                    assembler.add(entry, &record)
+                });
+                match added {
+                    Ok(None) => {}
+                    Ok(Some(message)) => {
+                        // The message is where its first part is.
+                        let whole = *first;
+                        visitor.messages(&whole, *effect, &mut std::iter::once(Ok((message, record_bytes))));
+                        runs[1..].iter().for_each(|(piece, ..)| visitor.piece(piece));
+                    }
+                    Err(flaw) => {
+                        self.repairs.push(Repair::DamagedRun { slot: self.slot, run: *placed, flaw });
+                        return visitor.damaged(first, *effect, flaw);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell_messages(
+    placed: &PlacedRun,
+    effect: Effect,
+    entry: &super::entry::RunEntry,
+    content: &[u8],
+    visitor: &mut impl Visitor,
+) {
+    let records = super::record::records(content, entry);
+    visitor.messages(placed, effect, &mut records.map(|record| record.map(|record| (record.message, record.bytes))));
+}
+
+/// Scans a segment; what cannot be read is passed over.
+///
+/// Returns where it ends and the last batch that is known to have been flushed.
+fn scan(
+    files: &mut impl Files,
+    slot: Slot,
+    plan: &Plan,
+    mut each: impl FnMut(Step<'_>),
+) -> (super::scan::End, BatchNo) {
+    let mut scan = Scan::new(plan);
+    loop {
+        match scan.step() {
+            Step::Read { offset, bytes } => match files.read(slot, offset, bytes as usize) {
+                Ok(bytes) => scan.supply(Bytes::from_owner(bytes)),
+                Err(_) => scan.unreadable(),
+            },
+            Step::End(end) => return (end, scan.proven()),
+            found => each(found),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a log asks of its files, and what it is told about them.
+//!
+//! A driver (`io::files`) or the simulator carries requests out, in any order and any number at a time, and answers
+//! each with one [`Outcome`]. The log asks for nothing that depends on an answer that it has not seen.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::aligned::AlignedBuf;
+use super::ids::Slot;
+
+/// Names a request in its answer; never used twice while a log is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Work for whoever has the files.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Bring the file of a slot into being, or make an old one new: zero-filled to its size, flushed, and its name flushed
+    /// with its directory. Done in the background; nothing waits for it if it was asked for in time.
+    Prepare {
+        /// Comes back with the outcome.
+        id: RequestId,
+        /// The file.
+        slot: Slot,
+        /// Its size.
+        bytes: u32,
+    },
+    /// Write the buffers one behind the other, then flush the file. [`Outcome::Done`] only if both have succeeded.
+    Commit {
+        /// Comes back with the outcome.
+        id: RequestId,
+        /// The file.
+        slot: Slot,
+        /// Where the first one goes: bytes from the beginning of the file, a multiple of
+        /// [`BLOCK_BYTES`](super::BLOCK_BYTES).
+        offset: u32,
+        /// Whole blocks each; at most 1024 of them, as the kernel takes no more at once.
+        data: Vec<Arc<AlignedBuf>>,
+    },
+    /// Read a range.
+    Read {
+        /// Comes back with the outcome.
+        id: RequestId,
+        /// The file.
+        slot: Slot,
+        /// A multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES).
+        offset: u32,
+        /// A multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES). All of them are there; fewer are a failure.
+        bytes: u32,
+    },
+    /// Remove the file of a slot.
+    Remove {
+        /// Comes back with the outcome.
+        id: RequestId,
+        /// The file.
+        slot: Slot,
+    },
+}
+
+impl Request {
+    /// What comes back with its outcome.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        match self {
+            Self::Prepare { id, .. } | Self::Commit { id, .. } | Self::Read { id, .. } | Self::Remove { id, .. } => *id,
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// What was read.
+    Read(Bytes),
+    /// Not as asked. Nothing is known about what was to be written.
+    Failed(DiskFault),
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// There is no space left, or no quota.
+    Full,
+    /// The system's error number.
+    Io(i32),
+    /// Fewer bytes were written or read than asked for.
+    Short,
+    /// The file is not there.
+    Missing,
+}
+
+impl DiskFault {
+    /// The fault that an error of the system stands for.
+    #[must_use]
+    pub fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ENOSPC | libc::EDQUOT => Self::Full,
+            libc::ENOENT => Self::Missing,
+            _ => Self::Io(errno),
+        }
+    }
+}
+
+impl fmt::Display for DiskFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("no space left on the device"),
+            Self::Io(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+            Self::Short => f.write_str("fewer bytes than asked for"),
+            Self::Missing => f.write_str("the file is not there"),
+        }
+    }
+}

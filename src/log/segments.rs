@@ -1,0 +1,217 @@
+//! Which files a log has: segments in use, spare ones made ready ahead of need, and how large the next is to be.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::ids::{BLOCK_BYTES, SegmentNo, Slot};
+use super::request::RequestId;
+
+/// Segments kept ready for what must go on when the disk is full: one for cleaning, one for deletes, acknowledgements
+/// and metadata.
+pub const RESERVED_SEGMENTS: usize = 2;
+
+/// Sizes of segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The first one; each later one is twice as large, up to `max`.
+    pub min: u32,
+    /// The largest.
+    pub max: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { min: 1 << 20, max: 64 << 20 }
+    }
+}
+
+/// A segment that holds batches.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) slot: Slot,
+    /// Size of its file.
+    pub(super) bytes: u32,
+    /// Where its batches end.
+    pub(super) end: u32,
+    /// Nothing more will be written to it.
+    pub(super) sealed: bool,
+    /// Bytes of records of messages written to it.
+    pub(super) records: u64,
+    /// Of those, bytes of messages that have been removed or moved since. A hint for cleaning: recycling looks exactly.
+    pub(super) dead: u64,
+    /// `dead` when cleaning found that there was too little to gain; see [`super::clean`].
+    pub(super) spared_at: Option<u64>,
+}
+
+impl Segment {
+    /// Written bytes that are no records of live messages. What was never written because the next batch did not fit is
+    /// no reason to clean: the same would come of it again.
+    pub(super) fn reclaimable(&self) -> u64 {
+        let written = u64::from(self.end).saturating_sub(BLOCK_BYTES as u64);
+        written.saturating_sub(self.records.saturating_sub(self.dead))
+    }
+}
+
+/// A file without batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spare {
+    pub(super) slot: Slot,
+    pub(super) bytes: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Segments {
+    sizes: Sizes,
+    pub(super) in_use: BTreeMap<SegmentNo, Segment>,
+    /// Ready for use.
+    spare: VecDeque<Spare>,
+    /// Being made ready.
+    preparing: Option<(RequestId, Spare)>,
+    /// Files of recycled segments whose old content is to be overwritten before they are used again.
+    tainted: VecDeque<Spare>,
+    next_slot: u32,
+    next_no: u32,
+    next_bytes: u32,
+    /// Free bytes of the file system, as last told.
+    free: Option<u64>,
+    /// Most bytes that all files of the log may have.
+    limit: u64,
+    /// The last attempt at making a file ready failed for want of space.
+    pub(super) out_of_space: bool,
+}
+
+impl Segments {
+    pub(super) fn new(sizes: Sizes, limit: u64) -> Self {
+        Self {
+            sizes,
+            in_use: BTreeMap::new(),
+            spare: VecDeque::new(),
+            preparing: None,
+            tainted: VecDeque::new(),
+            next_slot: 0,
+            next_no: 1,
+            next_bytes: sizes.min,
+            free: None,
+            limit,
+            out_of_space: false,
+        }
+    }
+
+    /// Takes over a segment that recovery has found.
+    pub(super) fn found(&mut self, no: SegmentNo, segment: Segment) {
+        self.next_slot = self.next_slot.max(segment.slot.0 + 1);
+        self.next_no = self.next_no.max(no.0 + 1);
+        self.next_bytes = self.next_bytes.max(segment.bytes.saturating_mul(2)).min(self.sizes.max);
+        self.in_use.insert(no, segment);
+    }
+
+    /// Takes over a file without batches. `clean` if it is zero-filled to its size and flushed.
+    pub(super) fn found_spare(&mut self, spare: Spare, clean: bool) {
+        self.next_slot = self.next_slot.max(spare.slot.0 + 1);
+        // One that a crash has left short gets a sensible size.
+        let bytes = spare.bytes.clamp(self.sizes.min, self.sizes.max);
+        if clean { self.spare.push_back(spare) } else { self.tainted.push_back(Spare { bytes, ..spare }) }
+    }
+
+    /// A file that is not to be touched: its slot is never used.
+    pub(super) fn leave_alone(&mut self, slot: Slot) {
+        self.next_slot = self.next_slot.max(slot.0 + 1);
+    }
+
+    pub(super) fn set_free(&mut self, bytes: u64) {
+        self.free = Some(bytes);
+    }
+
+    pub(super) fn spares(&self) -> usize {
+        self.spare.len()
+    }
+
+    pub(super) fn is_preparing(&self) -> bool {
+        self.preparing.is_some()
+    }
+
+    /// Bytes of all files.
+    pub(super) fn total_bytes(&self) -> u64 {
+        let used = self.in_use.values().map(|segment| u64::from(segment.bytes)).sum::<u64>();
+        let spare = self.spare.iter().chain(&self.tainted).chain(self.preparing.as_ref().map(|(_, spare)| spare));
+        used + spare.map(|spare| u64::from(spare.bytes)).sum::<u64>()
+    }
+
+    /// The file to be made ready next. `None` if the log's own limit does not allow another one.
+    pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<Spare> {
+        debug_assert!(self.preparing.is_none(), "one file at a time");
+        let spare = match self.tainted.pop_front() {
+            Some(spare) => spare,
+            None => {
+                let bytes = self.adapted_bytes();
+                if self.total_bytes() + u64::from(bytes) > self.limit {
+                    self.out_of_space = true;
+                    return None;
+                }
+                let slot = Slot(self.next_slot);
+                self.next_slot += 1;
+                Spare { slot, bytes }
+            }
+        };
+        self.preparing = Some((id, spare));
+        Some(spare)
+    }
+
+    /// The next size, made smaller where little space is left: at least eight more should fit.
+    fn adapted_bytes(&self) -> u32 {
+        let room = self.free.unwrap_or(u64::MAX).min(self.limit.saturating_sub(self.total_bytes()));
+        let mut bytes = self.next_bytes;
+        while bytes > self.sizes.min && u64::from(bytes) * 8 > room {
+            bytes /= 2;
+        }
+        bytes
+    }
+
+    /// The file of that request is ready, or is not to be had.
+    pub(super) fn prepared(&mut self, id: RequestId, ready: bool) -> Option<Spare> {
+        let (_, spare) = self.preparing.take_if(|(asked, _)| *asked == id)?;
+        if ready {
+            self.out_of_space = false;
+            self.next_bytes = spare.bytes.saturating_mul(2).clamp(self.sizes.min, self.sizes.max);
+            self.spare.push_back(spare);
+        } else {
+            // It may exist in part; the next attempt begins with it, at the smallest size.
+            self.tainted.push_front(Spare { bytes: self.sizes.min, ..spare });
+        }
+        Some(spare)
+    }
+
+    /// Puts a spare file to use as the next segment.
+    pub(super) fn begin(&mut self) -> Option<(SegmentNo, Spare)> {
+        let spare = self.spare.pop_front()?;
+        let no = SegmentNo(self.next_no);
+        self.next_no += 1;
+        let segment = Segment {
+            slot: spare.slot,
+            bytes: spare.bytes,
+            end: BLOCK_BYTES as u32,
+            sealed: false,
+            records: 0,
+            dead: 0,
+            spared_at: None,
+        };
+        self.in_use.insert(no, segment);
+        Some((no, spare))
+    }
+
+    /// Ends the use of a segment. Its file is used again: at once, or overwritten first if it held what had to be erased.
+    pub(super) fn recycle(&mut self, no: SegmentNo, erase: bool) {
+        let Some(segment) = self.in_use.remove(&no) else { return };
+        let spare = Spare { slot: segment.slot, bytes: segment.bytes };
+        if erase {
+            self.tainted.push_back(spare)
+        } else {
+            self.spare.push_back(spare)
+        }
+        self.out_of_space = false;
+    }
+
+    /// A spare file more than the log is going to need soon; its space goes back to the file system.
+    pub(super) fn take_surplus(&mut self, keep: usize) -> Option<Spare> {
+        if self.spare.len() > keep { self.spare.pop_back() } else { None }
+    }
+}

@@ -1,0 +1,506 @@
+//! What has been read from a log or written to it lately, in memory and bounded.
+//!
+//! Two layers. *Chunks* are stretches of a segment as they are on disk: each batch that was flushed, and each read, which
+//! takes many batches at once. *Runs* are decoded: the verified content of one run with the place of each record in it.
+//! All readers of a stream share both, so that ten consumers that replay it side by side read the disk about once.
+//!
+//! Both are bounded in bytes together; what was not used for the longest time goes first. A reader that holds a run keeps
+//! its memory, and no more than that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::log::{
+    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX,
+    Run, RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
+};
+
+/// A message in a decoded run: where its parts are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    seq: u64,
+    time: Time,
+    subject: (u32, u32),
+    reply: (u32, u32),
+    headers: (u32, u32),
+    payload: (u32, u32),
+    expires: Option<Time>,
+    record_bytes: u32,
+}
+
+/// The messages of a run.
+#[derive(Debug)]
+pub(super) struct DecodedRun {
+    /// The batch it lies in.
+    pub(super) position: Position,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    bytes: Bytes,
+    places: Box<[Place]>,
+    /// Of a message in parts: where each part was first.
+    births: Option<Box<[Position]>>,
+}
+
+impl DecodedRun {
+    /// Where the parts of its one message were first, if it is in parts.
+    pub(super) fn births(&self) -> Option<&[Position]> {
+        self.births.as_deref()
+    }
+
+    /// The index of the first message whose number is not below `seq`.
+    pub(super) fn index_of(&self, seq: u64) -> usize {
+        self.places.partition_point(|place| place.seq < seq)
+    }
+
+    /// The message at an index, and the bytes of its record.
+    pub(super) fn get(&self, index: usize) -> Option<(Message<'_>, u32)> {
+        let place = self.places.get(index)?;
+        let part = |(start, end): (u32, u32)| &self.bytes[start as usize..end as usize];
+        let message = Message {
+            seq: place.seq,
+            time: place.time,
+            subject: part(place.subject),
+            reply: part(place.reply),
+            headers: part(place.headers),
+            payload: part(place.payload),
+            expires: place.expires,
+            id: None,
+        };
+        Some((message, place.record_bytes))
+    }
+
+    /// The message with that number.
+    pub(super) fn find(&self, seq: u64) -> Option<(Message<'_>, u32)> {
+        self.get(self.index_of(seq)).filter(|(message, _)| message.seq == seq)
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.places)
+    }
+
+    fn decode(run: &Run<'_>, position: Position, chunk: &Bytes) -> Result<Self, Flaw> {
+        let content = run.content()?;
+        let bytes = chunk.slice_ref(content);
+        let base = content.as_ptr().addr();
+        let span = |part: &[u8]| {
+            if part.is_empty() {
+                return (0, 0);
+            }
+            let start = (part.as_ptr().addr() - base) as u32;
+            (start, start + part.len() as u32)
+        };
+        let mut places = Vec::with_capacity(run.entry.count as usize);
+        for record in run.records()? {
+            let record = record?;
+            let message = record.message;
+            places.push(Place {
+                seq: message.seq,
+                time: message.time,
+                subject: span(message.subject),
+                reply: span(message.reply),
+                headers: span(message.headers),
+                payload: span(message.payload),
+                expires: message.expires,
+                record_bytes: record.bytes,
+            });
+        }
+        let (first_seq, last_seq) = (run.entry.first_seq, run.entry.last_seq);
+        Ok(Self { position, first_seq, last_seq, bytes, places: places.into(), births: None })
+    }
+
+    /// A run without messages.
+    fn nothing(position: Position) -> Self {
+        Self { position, first_seq: 1, last_seq: 0, bytes: Bytes::new(), places: Box::default(), births: None }
+    }
+
+    /// A message that is kept in memory.
+    pub(super) fn in_memory(message: &Message<'_>) -> Self {
+        Self::whole(message, Position::new(SegmentNo(0), 0), 0, None)
+    }
+
+    fn whole(message: &Message<'_>, position: Position, record_bytes: u32, births: Option<Box<[Position]>>) -> Self {
+        let mut bytes = Vec::new();
+        let mut add = |part: &[u8]| {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(part);
+            (start, bytes.len() as u32)
+        };
+        let place = Place {
+            seq: message.seq,
+            time: message.time,
+            subject: add(message.subject),
+            reply: add(message.reply),
+            headers: add(message.headers),
+            payload: add(message.payload),
+            expires: message.expires,
+            record_bytes,
+        };
+        let (first_seq, last_seq) = (message.seq, message.seq);
+        Self { position, first_seq, last_seq, bytes: bytes.into(), places: Box::new([place]), births }
+    }
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    used: u64,
+}
+
+#[derive(Debug)]
+struct CachedRun {
+    run: Arc<DecodedRun>,
+    used: u64,
+}
+
+/// The outcome of a look for a message.
+#[derive(Debug)]
+pub(super) enum Looked {
+    /// The run that holds it, by its numbers.
+    Run(Arc<DecodedRun>),
+    /// There is none before the end of the segment.
+    End,
+    /// So many bytes are missing at that place.
+    Missing(Position, u32),
+    /// What is there is damaged: where, up to which number of the stream (if that is known), and how.
+    Damaged { position: Position, upto: Option<u64>, flaw: Flaw },
+}
+
+/// A look for one message: forward from a batch to the first run of its stream that has it. (Runs that cleaning has moved
+/// lie between the others, so that a run with greater numbers means nothing.)
+///
+/// It keeps how far it has come, and the parts of a message that it has met: whatever the cache has let go of when the
+/// bytes come that were missing, it goes on from there.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) stream: Incarnation,
+    pub(super) seq: u64,
+    /// The batch where the index says to begin.
+    pub(super) from: Position,
+    /// The batch it has come to, and the first of its runs that was not looked at.
+    at: Position,
+    run: usize,
+    candidate: Option<Candidate>,
+    /// It began behind `from`, where the message usually is.
+    short_cut: bool,
+    /// The first damaged batch that it passed.
+    damage: Option<(Position, Flaw)>,
+}
+
+impl Search {
+    pub(super) fn new(stream: Incarnation, seq: u64, from: Position, near: Option<Position>) -> Self {
+        let (at, short_cut) = (near.unwrap_or(from), near.is_some());
+        Self { stream, seq, from, at, run: 0, candidate: None, short_cut, damage: None }
+    }
+}
+
+/// What may be the message, if its transaction was completed: a crash may have left only its beginning.
+#[derive(Debug)]
+struct Candidate {
+    transaction: Transaction,
+    /// The next batch to be looked at for more of the transaction.
+    at: Position,
+    what: Found,
+}
+
+#[derive(Debug)]
+enum Found {
+    Whole(DecodedRun),
+    Parts { assembler: Box<Assembler>, position: Position, record_bytes: u32, births: Vec<Position> },
+}
+
+/// The cache of one log.
+#[derive(Debug)]
+pub(super) struct Cache {
+    log: LogId,
+    store_tag: u64,
+    chunks: BTreeMap<Position, Chunk>,
+    /// By stream and last number.
+    runs: BTreeMap<(Incarnation, u64), CachedRun>,
+    bytes: usize,
+    bytes_max: usize,
+    clock: u64,
+}
+
+/// Runs in memory that one look-up tries.
+const RUNS_LOOKED_AT: usize = 8;
+
+/// Bytes of a read: enough for the disk to be at full speed with a few of them.
+pub(super) const READ_BYTES: u32 = 512 << 10;
+
+impl Cache {
+    pub(super) fn new(log: LogId, store_tag: u64, bytes_max: usize) -> Self {
+        Self { log, store_tag, chunks: BTreeMap::new(), runs: BTreeMap::new(), bytes: 0, bytes_max, clock: 0 }
+    }
+
+    /// Takes over whole batches that lie at `position`.
+    pub(super) fn insert(&mut self, position: Position, bytes: Bytes) {
+        self.clock += 1;
+        self.bytes += bytes.len();
+        if let Some(old) = self.chunks.insert(position, Chunk { bytes, used: self.clock }) {
+            self.bytes -= old.bytes.len();
+        }
+        self.make_room();
+    }
+
+    /// Forgets a segment that is going to be used again.
+    pub(super) fn forget(&mut self, segment: SegmentNo) {
+        let range = Position::new(segment, 0)..=Position::new(segment, u32::MAX);
+        let chunks = self.chunks.range(range).map(|(position, _)| *position).collect::<Vec<_>>();
+        for position in chunks {
+            if let Some(chunk) = self.chunks.remove(&position) {
+                self.bytes -= chunk.bytes.len();
+            }
+        }
+        self.runs.retain(|_, cached| {
+            let keep = cached.run.position.segment() != segment;
+            if !keep {
+                self.bytes -= cached.run.memory();
+            }
+            keep
+        });
+    }
+
+    /// The decoded run that holds a number of a stream, if it is in memory.
+    pub(super) fn run(&mut self, stream: Incarnation, seq: u64) -> Option<Arc<DecodedRun>> {
+        self.clock += 1;
+        // Ranges of runs that were moved overlap others; one that holds the number is usually the first.
+        let mut behind = self.runs.range_mut((stream, seq)..=(stream, u64::MAX)).take(RUNS_LOOKED_AT);
+        let (_, cached) = behind.find(|(_, cached)| cached.run.find(seq).is_some())?;
+        cached.used = self.clock;
+        Some(Arc::clone(&cached.run))
+    }
+
+    /// Goes on with a search until something is missing or its outcome is known.
+    pub(super) fn look(&mut self, log: &Log, search: &mut Search) -> Looked {
+        self.find(log, search).unwrap_or_else(|looked| looked)
+    }
+
+    fn find(&mut self, log: &Log, search: &mut Search) -> Result<Looked, Looked> {
+        loop {
+            if let Some(candidate) = &mut search.candidate {
+                match self.complete(log, search.stream, search.seq, candidate)? {
+                    Some(run) => return Ok(Looked::Run(self.keep(search.stream, run))),
+                    None => search.candidate = None,
+                }
+            }
+            let end = log.segment_end(search.at.segment()).unwrap_or(0);
+            if search.at.offset() >= end {
+                if search.short_cut {
+                    *search = Search::new(search.stream, search.seq, search.from, None);
+                    continue;
+                }
+                let Some((position, flaw)) = search.damage else { return Ok(Looked::End) };
+                return Ok(Looked::Damaged { position, upto: None, flaw });
+            }
+            if let Some(run) = self.find_in_batch(search, end)? {
+                return Ok(Looked::Run(self.keep(search.stream, run)));
+            }
+        }
+    }
+
+    /// Looks at the batch that a search has come to. Ends behind it, or with a candidate.
+    fn find_in_batch(&mut self, search: &mut Search, end: u32) -> Result<Option<DecodedRun>, Looked> {
+        let Search { stream, seq, at, .. } = *search;
+        let bytes = match self.batch(at, end) {
+            Ok(bytes) => bytes,
+            Err(Looked::Damaged { flaw, .. }) => {
+                search.damage.get_or_insert((at, flaw));
+                (search.at, search.run) = (Position::new(at.segment(), at.offset() + BLOCK_BYTES as u32), 0);
+                return Ok(None);
+            }
+            Err(looked) => return Err(looked),
+        };
+        let damaged = |upto, flaw| Looked::Damaged { position: at, upto, flaw };
+        let batch = parse(&bytes, &self.expect(at)).map_err(|flaw| damaged(None, flaw))?;
+        for (index, run) in batch.runs().enumerate().skip(search.run) {
+            let RunEntry { kind, stream: of, first_seq, last_seq, fragment, piece, part, birth, .. } = run.entry;
+            if kind != Kind::Messages || of != Some(stream) {
+                continue;
+            }
+            if let Some((position, flaw)) = search.damage
+                && birth.is_none()
+                && first_seq > seq
+            {
+                // What is not moved lies in order: what would come before is what was damaged.
+                return Err(Looked::Damaged { position, upto: Some(first_seq - 1), flaw });
+            }
+            if !(first_seq..=last_seq).contains(&seq) || fragment && piece > 0 {
+                continue;
+            }
+            search.run = index + 1;
+            let uncertain = part.filter(|part| fragment || !part.commits);
+            if let Some(transaction) = uncertain.map(|part| part.transaction).filter(|_| fragment) {
+                let assembler = Box::new(Assembler::new(usize::MAX));
+                let what = Found::Parts { assembler, position: at, record_bytes: 0, births: Vec::new() };
+                search.candidate = Some(Candidate { transaction, at, what });
+                return Ok(None);
+            }
+            let decoded = DecodedRun::decode(&run, at, &bytes).map_err(|flaw| damaged(Some(last_seq), flaw))?;
+            // A run that was moved may have left out what lies between its messages.
+            if decoded.find(seq).is_none() {
+                continue;
+            }
+            let Some(part) = uncertain else { return Ok(Some(decoded)) };
+            let what = Found::Whole(decoded);
+            search.candidate = Some(Candidate { transaction: part.transaction, at, what });
+            return Ok(None);
+        }
+        (search.at, search.run) = (Position::new(at.segment(), at.offset() + batch.bytes()), 0);
+        Ok(None)
+    }
+
+    /// Follows a transaction to its end. `None` if it was never completed.
+    fn complete(
+        &mut self,
+        log: &Log,
+        stream: Incarnation,
+        seq: u64,
+        candidate: &mut Candidate,
+    ) -> Result<Option<DecodedRun>, Looked> {
+        loop {
+            let Candidate { transaction, at, what } = candidate;
+            let end = log.segment_end(at.segment()).unwrap_or(0);
+            if at.offset() >= end {
+                let Some((segment, _)) = log.segment_after(at.segment()) else { return Ok(None) };
+                *at = Position::new(segment, BLOCK_BYTES as u32);
+                continue;
+            }
+            let damaged = |flaw| Looked::Damaged { position: *at, upto: Some(seq), flaw };
+            let bytes = self.batch(*at, end).map_err(|looked| match looked {
+                Looked::Damaged { flaw, .. } => damaged(flaw),
+                looked => looked,
+            })?;
+            let batch = parse(&bytes, &self.expect(*at)).map_err(damaged)?;
+            let (mut is_in_it, mut is_strange) = (false, false);
+            for run in batch.runs() {
+                if run.entry.part.is_none_or(|part| part.transaction != *transaction) {
+                    is_strange |= run.entry.stream.is_some();
+                    continue;
+                }
+                is_in_it = true;
+                match what {
+                    Found::Whole(decoded) => {
+                        if run.entry.part.is_some_and(|part| part.commits) {
+                            let nothing = DecodedRun::nothing(decoded.position);
+                            return Ok(Some(std::mem::replace(decoded, nothing)));
+                        }
+                    }
+                    Found::Parts { assembler, position, record_bytes, births } => {
+                        debug_assert_eq!((run.entry.stream, run.entry.first_seq), (Some(stream), seq));
+                        for record in run.records().map_err(damaged)? {
+                            let record = record.map_err(damaged)?;
+                            *record_bytes += record.bytes;
+                            births.push(run.entry.birth.unwrap_or(*at));
+                            if let Some(message) = assembler.add(&run.entry, &record).map_err(damaged)? {
+                                let births = std::mem::take(births).into();
+                                return Ok(Some(DecodedRun::whole(&message, *position, *record_bytes, Some(births))));
+                            }
+                        }
+                    }
+                }
+            }
+            // Its runs lie in neighbouring batches; between them there is only what ends segments.
+            if !is_in_it && is_strange {
+                return Ok(None);
+            }
+            *at = Position::new(at.segment(), at.offset() + batch.bytes());
+        }
+    }
+
+    /// The bytes of the batch at `position`, whole, in a segment whose batches end at `end`.
+    pub(super) fn batch(&mut self, position: Position, end: u32) -> Result<Bytes, Looked> {
+        let left = end.saturating_sub(position.offset());
+        let Some(bytes) = self.at(position) else {
+            return Err(Looked::Missing(position, READ_BYTES.min(left)));
+        };
+        match parse_directory(&bytes, &self.expect(position)) {
+            Ok(batch) if batch.bytes() as usize <= bytes.len() => Ok(bytes.slice(..batch.bytes() as usize)),
+            // The chunk ends within the batch.
+            Ok(batch) => Err(Looked::Missing(position, batch.bytes().max(READ_BYTES).min(left))),
+            Err(Flaw { defect: Defect::Short { needed, .. }, .. }) if needed <= left => {
+                Err(Looked::Missing(position, needed.next_multiple_of(BLOCK_BYTES as u32).max(READ_BYTES).min(left)))
+            }
+            Err(flaw) => Err(Looked::Damaged { position, upto: None, flaw }),
+        }
+    }
+
+    /// Decodes the run of messages at an index of a batch's directory, for cleaning. `None` if there are no more; an error
+    /// for one that holds no messages, cannot be read, or is not the first part of its message.
+    pub(super) fn run_of(
+        &mut self,
+        batch: &Bytes,
+        position: Position,
+        index: usize,
+    ) -> Option<Result<(Incarnation, Arc<DecodedRun>), NotMessages>> {
+        let batch_of = parse(batch, &self.expect(position)).ok()?;
+        let run = batch_of.runs().nth(index)?;
+        let (Kind::Messages, Some(stream), false) = (run.entry.kind, run.entry.stream, run.entry.fragment) else {
+            return Some(Err(NotMessages {
+                fragment: run.entry.stream.filter(|_| run.entry.fragment),
+                seq: run.entry.first_seq,
+            }));
+        };
+        let decoded = DecodedRun::decode(&run, position, batch);
+        Some(decoded.map(|run| (stream, Arc::new(run))).map_err(|_| NotMessages { fragment: None, seq: 0 }))
+    }
+
+    fn expect(&self, position: Position) -> Expect {
+        Expect { log: self.log, store_tag: self.store_tag, position, next: None }
+    }
+
+    fn keep(&mut self, stream: Incarnation, run: DecodedRun) -> Arc<DecodedRun> {
+        self.clock += 1;
+        let run = Arc::new(run);
+        self.bytes += run.memory();
+        let cached = CachedRun { run: Arc::clone(&run), used: self.clock };
+        if let Some(old) = self.runs.insert((stream, run.last_seq), cached) {
+            self.bytes -= old.run.memory();
+        }
+        self.make_room();
+        run
+    }
+
+    /// The bytes in memory from `position` on.
+    fn at(&mut self, position: Position) -> Option<Bytes> {
+        self.clock += 1;
+        let (start, chunk) = self.chunks.range_mut(..=position).next_back()?;
+        if start.segment() != position.segment() {
+            return None;
+        }
+        let within = (position.offset() - start.offset()) as usize;
+        if within >= chunk.bytes.len() {
+            return None;
+        }
+        chunk.used = self.clock;
+        Some(chunk.bytes.slice(within..))
+    }
+
+    /// Lets go of the older half of everything when there is too much.
+    fn make_room(&mut self) {
+        if self.bytes <= self.bytes_max {
+            return;
+        }
+        let mut uses = self.chunks.values().map(|chunk| chunk.used).collect::<Vec<_>>();
+        uses.extend(self.runs.values().map(|cached| cached.used));
+        let middle = uses.len() / 2;
+        let (_, oldest_kept, _) = uses.select_nth_unstable(middle);
+        let oldest_kept = *oldest_kept;
+        self.chunks.retain(|_, chunk| chunk.used >= oldest_kept);
+        self.runs.retain(|_, cached| cached.used >= oldest_kept);
+        self.bytes = self.chunks.values().map(|chunk| chunk.bytes.len()).sum::<usize>()
+            + self.runs.values().map(|cached| cached.run.memory()).sum::<usize>();
+    }
+}
+
+/// A run that cleaning does not move as such.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotMessages {
+    /// The stream, if it is a part of a message.
+    pub(super) fragment: Option<Incarnation>,
+    /// The number of that message.
+    pub(super) seq: u64,
+}
+
+const _: () = assert!(RECORD_BYTES_MAX <= READ_BYTES as usize);

@@ -1,0 +1,297 @@
+//! Finding messages: in memory, or by a read that wakes whoever wants it.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::cache::{DecodedRun, Looked, Search};
+use super::{Notice, Store, StreamSlot, Wake, file_of};
+use crate::log::{BLOCK_BYTES, Defect, Detail, DiskFault, Flaw, Incarnation, Position, RequestId, SegmentNo, Time};
+use crate::stream::{Block, Settled};
+
+/// After a read that failed it is tried again so much later.
+const READ_RETRY_NS: i64 = 1_000_000_000;
+/// Searches that wait for a read and are kept; whoever else waits begins again.
+const SEARCHES_MAX: usize = 64;
+
+/// A read that is under way.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// As it was wanted.
+    Whole { position: Position, bytes: u32 },
+    /// One block of what could not be read in one go.
+    Block(Box<Salvage>),
+    /// The head of a segment none of whose wanted blocks can be read.
+    Head(Box<Salvage>),
+}
+
+/// Reading block by block, as one bad sector must not spoil what lies around it.
+#[derive(Debug)]
+pub(super) struct Salvage {
+    position: Position,
+    /// Bytes still to be read.
+    left: u32,
+    /// What was read; zeros where it could not be.
+    read: BytesMut,
+    /// Blocks that could not be read.
+    bad: usize,
+    /// How the read failed.
+    fault: DiskFault,
+}
+
+/// The outcome of a fetch.
+pub(super) enum Fetched {
+    /// The run that holds the message.
+    Run(Arc<DecodedRun>),
+    /// It is being read.
+    Wait,
+    /// It is damaged, and so is everything up to this number if that is known.
+    Lost(Option<u64>),
+}
+
+impl Store {
+    /// The run with a message that the index has at `position` or behind it. `near` is the run that the caller has read
+    /// before, from which it is usually a step.
+    pub(super) fn fetch(
+        &mut self,
+        of: Incarnation,
+        seq: u64,
+        position: Option<Position>,
+        near: Option<&Arc<DecodedRun>>,
+        waiter: Wake,
+    ) -> Fetched {
+        let Some(position) = position else {
+            let memory = self.streams.get(&of).and_then(|slot| slot.memory.range(seq..).next());
+            return memory.map_or(Fetched::Lost(None), |(_, run)| Fetched::Run(Arc::clone(run)));
+        };
+        if let Some(run) = self.cache.run(of, seq) {
+            return Fetched::Run(run);
+        }
+        let begun =
+            self.searches.iter().position(|search| (search.stream, search.seq, search.from) == (of, seq, position));
+        let mut search = begun.and_then(|index| self.searches.remove(index)).unwrap_or_else(|| {
+            // The run behind the one at hand usually lies behind it, if it lies in the same segment at all; but one
+            // that cleaning has moved may lie behind those that come after it.
+            let near = near.map(|run| run.position);
+            let near = near.filter(|near| near.segment() == position.segment() && *near > position);
+            Search::new(of, seq, position, near)
+        });
+        match self.cache.look(&self.log, &mut search) {
+            Looked::Run(run) => Fetched::Run(run),
+            Looked::Missing(position, bytes) => {
+                if self.searches.len() >= SEARCHES_MAX {
+                    self.searches.pop_front();
+                }
+                self.searches.push_back(search);
+                self.read(position, bytes, waiter);
+                Fetched::Wait
+            }
+            Looked::End => {
+                self.damaged(of, position, Flaw { offset: position.offset(), defect: Defect::Absent });
+                Fetched::Lost(None)
+            }
+            Looked::Damaged { position, upto, flaw } => {
+                self.damaged(of, position, flaw);
+                Fetched::Lost(upto)
+            }
+        }
+    }
+
+    fn damaged(&mut self, stream: Incarnation, position: Position, flaw: Flaw) {
+        let notice = Notice::Damaged { stream, file: file_of(&self.log, position.segment()), flaw };
+        if self.notices.last() != Some(&notice) {
+            self.notices.push(notice);
+        }
+    }
+
+    /// Asks for a read, unless it is under way, and wakes `waiter` when it has ended.
+    pub(super) fn read(&mut self, position: Position, bytes: u32, waiter: Wake) {
+        let waiters = self.waiters.entry(position).or_default();
+        if !waiters.contains(&waiter) {
+            waiters.push(waiter);
+        }
+        if waiters.len() > 1 {
+            return;
+        }
+        match self.log.read(position, bytes, &mut self.requests) {
+            Some(id) => drop(self.reads.insert(id, Reading::Whole { position, bytes })),
+            // The segment has gone: whoever looks again finds the new place.
+            None => self.wake_waiters(position),
+        }
+    }
+
+    fn wake_waiters(&mut self, position: Position) {
+        for waiter in self.waiters.remove(&position).into_iter().flatten() {
+            self.wake(waiter);
+        }
+    }
+
+    pub(super) fn read_ended(&mut self, now: Time, id: RequestId, outcome: Result<Bytes, DiskFault>) {
+        let Some(reading) = self.reads.remove(&id) else { return };
+        match reading {
+            Reading::Whole { position, bytes } => match outcome {
+                Ok(read) if !read.is_empty() => self.read_done(position, read),
+                outcome => {
+                    // If the head of the segment cannot be read either, it is the whole device that does not answer.
+                    let fault = outcome.err().unwrap_or(DiskFault::Short);
+                    let salvage = Box::new(Salvage { position, left: bytes, read: BytesMut::new(), bad: 0, fault });
+                    self.read_block(now, Position::new(position.segment(), 0), salvage, Reading::Head);
+                }
+            },
+            Reading::Head(salvage) => match outcome {
+                Ok(_) => self.read_block(now, salvage.position, salvage, Reading::Block),
+                Err(fault) => self.read_failed(now, salvage.position, fault),
+            },
+            Reading::Block(mut salvage) => {
+                match outcome {
+                    Ok(read) if read.len() == BLOCK_BYTES => salvage.read.extend_from_slice(&read),
+                    _ => {
+                        salvage.bad += 1;
+                        salvage.read.put_bytes(0, BLOCK_BYTES);
+                    }
+                }
+                salvage.left = salvage.left.saturating_sub(BLOCK_BYTES as u32);
+                if salvage.left == 0 {
+                    return self.salvaged(*salvage);
+                }
+                let offset = salvage.position.offset() + salvage.read.len() as u32;
+                self.read_block(now, Position::new(salvage.position.segment(), offset), salvage, Reading::Block);
+            }
+        }
+    }
+
+    fn read_done(&mut self, position: Position, bytes: Bytes) {
+        self.cache.insert(position, bytes);
+        self.wake_waiters(position);
+    }
+
+    fn read_block(&mut self, now: Time, at: Position, salvage: Box<Salvage>, then: fn(Box<Salvage>) -> Reading) {
+        match self.log.read(at, BLOCK_BYTES as u32, &mut self.requests) {
+            Some(id) => drop(self.reads.insert(id, then(salvage))),
+            None => self.read_failed(now, salvage.position, salvage.fault),
+        }
+    }
+
+    /// Blocks that cannot be read count as damaged, so that what is around them can be read.
+    fn salvaged(&mut self, salvage: Salvage) {
+        let Salvage { position, read, bad, fault, .. } = salvage;
+        if bad > 0 {
+            self.notices.push(Notice::ReadFailed { file: file_of(&self.log, position.segment()), fault });
+        }
+        self.read_done(position, read.freeze());
+    }
+
+    fn read_failed(&mut self, now: Time, position: Position, fault: DiskFault) {
+        self.notices.push(Notice::ReadFailed { file: file_of(&self.log, position.segment()), fault });
+        for waiter in self.waiters.remove(&position).into_iter().flatten() {
+            match waiter {
+                Wake::Cleaner => {
+                    self.cleaner.awake = true;
+                    self.cleaner.pause(now + READ_RETRY_NS);
+                }
+                waiter => self.arm(waiter, Some(now + READ_RETRY_NS)),
+            }
+        }
+    }
+
+    /// Lets a stream do what its limits demand.
+    pub(super) fn settle(&mut self, now: Time, of: Incarnation) {
+        if let Some(slot) = self.streams.get_mut(&of) {
+            slot.dirty = false;
+        }
+        // Each round has read one block; what is not in memory ends it.
+        for _ in 0..SETTLE_ROUNDS {
+            let Some((slot, mut sink)) = self.parts_of(now, of) else { return };
+            let settled = slot.stream.settle(now, &mut sink);
+            let removed = sink.finish(slot.consumers);
+            if removed {
+                self.wake_consumers(of);
+            }
+            match settled {
+                Settled::Done | Settled::AfterFlush => {
+                    let due = self.streams.get(&of).and_then(|slot| slot.stream.next_deadline());
+                    return self.arm(Wake::Stream(of), due);
+                }
+                Settled::Again => break,
+                Settled::Needs(block) => match self.details(of, &block) {
+                    None => return,
+                    Some(details) => {
+                        let Some((slot, mut sink)) = self.parts_of(now, of) else { return };
+                        slot.stream.supply(details, &mut sink);
+                        if sink.finish(slot.consumers) {
+                            self.wake_consumers(of);
+                        }
+                    }
+                },
+            }
+        }
+        self.wake(Wake::Stream(of));
+    }
+
+    /// Details of the needed messages of a block; `None` if they are being read. What was read before that is kept.
+    fn details(&mut self, of: Incarnation, block: &Block) -> Option<Vec<Detail>> {
+        let kept = self.streams.get_mut(&of)?.gathering.take();
+        let mut gathering = kept.filter(|kept| kept.block == *block).unwrap_or_else(|| Gathering::new(*block));
+        let mut near = None;
+        loop {
+            let needed = self.streams.get(&of)?.stream.next_needed(gathering.from);
+            let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering.details) };
+            match self.fetch(of, seq, block.position, near.as_ref(), Wake::Stream(of)) {
+                Fetched::Wait => {
+                    self.streams.get_mut(&of)?.gathering = Some(gathering);
+                    return None;
+                }
+                Fetched::Lost(upto) => gathering.from = upto.unwrap_or(seq).max(seq) + 1,
+                Fetched::Run(run) => {
+                    let stream = &self.streams.get(&of)?.stream;
+                    for index in run.index_of(seq).. {
+                        let Some((message, record_bytes)) = run.get(index) else { break };
+                        if message.seq > block.upto {
+                            break;
+                        }
+                        if stream.is_needed(message.seq) {
+                            gathering.details.push(Detail {
+                                seq: message.seq,
+                                time: message.time,
+                                subject: Bytes::copy_from_slice(message.subject),
+                                headers_bytes: message.headers.len() as u32,
+                                payload_bytes: message.payload.len() as u32,
+                                record_bytes,
+                                position: block.position,
+                            });
+                        }
+                    }
+                    gathering.from = run.last_seq.max(seq) + 1;
+                    near = Some(run);
+                }
+            }
+        }
+    }
+
+    pub(super) fn slot(&self, of: Incarnation) -> Option<&StreamSlot> {
+        self.streams.get(&of)
+    }
+}
+
+/// Blocks that one settle looks at.
+const SETTLE_ROUNDS: usize = 8;
+
+/// Where the batches of a segment begin.
+pub(super) fn first_batch(segment: SegmentNo) -> Position {
+    Position::new(segment, BLOCK_BYTES as u32)
+}
+
+/// Details of a block that is read in several steps.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    block: Block,
+    /// The next message to be looked at.
+    from: u64,
+    details: Vec<Detail>,
+}
+
+impl Gathering {
+    fn new(block: Block) -> Self {
+        Self { block, from: block.from, details: Vec::new() }
+    }
+}
