@@ -83,7 +83,7 @@
 //! share, and a receiver merges its rings by it, up to the time at which it looked.
 //!
 //! One exception to the order of messages is left, and documented: a queue message that is passed on because its member
-//! has just gone (see below) may come later than its successors.
+//! has just gone or may not have it (see below) may come later than its successors.
 //!
 //! # Interest and routes
 //!
@@ -118,8 +118,9 @@
 //!
 //! The publisher's shard chooses among all members of a group on all shards with equal chances. If the choice falls on
 //! a member of its own, it delivers. If it falls on another shard, the message goes there with the name of the group,
-//! and that shard picks one of its members. If its last one left while the message was on its way, it passes the
-//! message on to another shard that has members, once, rather than to drop it.
+//! and that shard picks one of its members. If its last one left while the message was on its way, or none of them may
+//! have the message, it is passed on to another shard that has members, and so on until one takes it. Shards whose
+//! members do not take it are noted in the message ([`shard`], `batch.rs`) and not asked twice.
 //!
 //! A request that nobody takes is answered with status 503, if the client has asked for that. The publisher's shard
 //! knows it from the route. Where everything hangs on one other shard, the message carries a mark, and that shard sends

@@ -14,6 +14,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     permissions_to_publish,
     permissions_to_subscribe,
     denied_subjects_do_not_pass_wildcards,
+    queue_groups_find_the_member_that_may_receive,
     requests_may_be_answered,
     accounts_are_separate,
     accounts_have_limits,
@@ -196,6 +197,31 @@ fn denied_subjects_do_not_pass_wildcards(shards: usize) {
     plain.expect_nothing();
     member.expect("MSG e.f.g 1 1\r\n3\r\n");
     member.expect_nothing();
+}
+
+/// However many members may not receive a message, and on whichever shards they are.
+fn queue_groups_find_the_member_that_may_receive(shards: usize) {
+    const MESSAGES: usize = 200;
+    let config = Config::new(
+        "authorization { users: [ { user: all, password: x }
+            { user: denied, password: x, permissions: { subscribe: { deny: n.y } } } ] }",
+    );
+    let server = config.server().shards(shards).start();
+    let mut publisher = log_in(&server, "all", "x");
+    let mut denied: Vec<Client> = (0..5).map(|_| log_in(&server, "denied", "x")).collect();
+    let mut allowed = log_in(&server, "all", "x");
+    for member in denied.iter_mut().chain([&mut allowed]) {
+        member.send("SUB n.* q 1\r\nPING\r\n");
+        member.expect("PONG\r\n");
+    }
+    publisher.send("PUB n.y 1\r\ny\r\n".repeat(MESSAGES));
+    for _ in 0..MESSAGES {
+        allowed.expect("MSG n.y 1 1\r\ny\r\n");
+    }
+    allowed.expect_nothing();
+    for member in &mut denied {
+        member.expect_nothing();
+    }
 }
 
 fn requests_may_be_answered(shards: usize) {

@@ -10,6 +10,7 @@ use support::{Client, Server, shard_suite};
 shard_suite!(one_shard = 1, three_shards = 3 => {
     streams_are_imported_under_another_name,
     queue_groups_span_accounts,
+    queue_groups_find_the_member_that_may_receive,
     services_answer_across_accounts,
     services_lead_on_to_services,
     a_service_may_see_who_asks,
@@ -86,6 +87,41 @@ fn queue_groups_span_accounts(shards: usize) {
     assert_eq!(counts[0] + counts[1], MESSAGES, "one member gets each: {counts:?}");
     // Fair choice: fewer than a quarter on one side has a probability below 1e-24.
     assert!(counts.iter().all(|count| *count > MESSAGES / 4), "{counts:?}");
+}
+
+/// Members may not receive what comes from another account; a message goes on until it finds one who may.
+fn queue_groups_find_the_member_that_may_receive(shards: usize) {
+    const MESSAGES: usize = 100;
+    let config = Config::new(
+        "accounts {
+          A { users: [ { user: a, password: x }
+                       { user: denied, password: x, permissions: { subscribe: { deny: \"*.y\" } } } ]
+              exports: [ { stream: \"ev.>\" }, { service: \"n.>\" } ] }
+          B { users: [ { user: b, password: x }
+                       { user: deaf, password: x, permissions: { subscribe: { deny: ev.y } } } ]
+              imports: [ { stream: { account: A, subject: \"ev.>\" } }, { service: { account: A, subject: \"n.>\" } } ] }
+        }",
+    );
+    let server = config.server().shards(shards).start();
+    let (mut asks, mut publishes) = (client(&server, "b"), client(&server, "a"));
+    let mut refusing: Vec<Client> = (0..5).flat_map(|_| ["denied", "deaf"].map(|user| client(&server, user))).collect();
+    let (mut answers, mut hears) = (client(&server, "a"), client(&server, "b"));
+    for denied in refusing.iter_mut().step_by(2).chain([&mut answers]) {
+        subscribe(denied, "SUB n.* q 1\r\n");
+    }
+    for deaf in refusing.iter_mut().skip(1).step_by(2).chain([&mut hears]) {
+        subscribe(deaf, "SUB ev.* q 1\r\n");
+    }
+    asks.send("PUB n.y 1\r\ny\r\n".repeat(MESSAGES));
+    publishes.send("PUB n.y 1\r\ny\r\n".repeat(MESSAGES));
+    publishes.send("PUB ev.y 1\r\nz\r\n".repeat(MESSAGES));
+    let subjects =
+        |client: &mut Client, count: usize| -> Vec<String> { (0..count).map(|_| client.next_msg().subject).collect() };
+    assert!(subjects(&mut answers, 2 * MESSAGES).iter().all(|subject| subject == "n.y"));
+    assert!(subjects(&mut hears, MESSAGES).iter().all(|subject| subject == "ev.y"));
+    for client in refusing.iter_mut().chain([&mut answers, &mut hears]) {
+        client.expect_nothing();
+    }
 }
 
 /// The reply subject of a request that has been passed on.

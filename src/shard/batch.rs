@@ -5,7 +5,7 @@
 //! | bytes | message | no responders | stall |
 //! |---|---|---|---|
 //! | 0 | kind 0 | kind 1 | kind 2 |
-//! | 1 | flags, hops from bit 4 | 0 | milliseconds |
+//! | 1 | flags | 0 | milliseconds |
 //! | 2–3 | number of queue groups | 0 | 0 |
 //! | 4–7 | account | account | 0 |
 //! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same |
@@ -14,9 +14,9 @@
 //! | 32–35 | header bytes | 0 | 0 |
 //! | 36–39 | argument bytes | 0 | 0 |
 //! | 40–43 | body bytes | 0 | 0 |
-//! | 44– | per group `u16` length and name; subject; arguments; body unless shared | subject, reply | |
-
-//! A plain message of the same account and origin as the message before it, usual in a batch, has a shorter form: kind
+//! | 44– | 9 bytes of its trail if it was passed on; per group `u16` length and name; subject; arguments; body unless shared | subject, reply | |
+//!
+//! A message for plain subscriptions only, of the same account and origin as the message before it, has a shorter form: kind
 //! 3, flags, and the five lengths of bytes 24–43 as `u16`; then subject, arguments, body.
 
 use bytes::Bytes;
@@ -55,8 +55,39 @@ pub(crate) struct MessageFlags {
     pub(crate) wants_503: bool,
     /// It answers a request that was passed on to another account, and that the receiving shard remembers.
     pub(crate) answer: bool,
-    /// How many shards have passed it on, at most [`HOPS_MAX`].
+    /// Where it has been.
+    pub(crate) trail: Trail,
+}
+
+/// Where a queue message has been before: it is passed on until a member takes it or all shards have been asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trail {
+    /// How many shards have passed it on since their members had left, at most [`HOPS_MAX`].
     pub(crate) hops: u8,
+    /// Shards with members that do not take it, a bit each. It does not come there again.
+    pub(crate) refused: u64,
+}
+
+impl Trail {
+    /// After a shard whose members have left; `None` if there were too many.
+    pub(crate) fn past(self) -> Option<Self> {
+        (self.hops < HOPS_MAX).then(|| Self { hops: self.hops + 1, ..self })
+    }
+
+    /// After `shard`, whose members do not take it.
+    pub(crate) fn refused_by(self, shard: u16) -> Self {
+        Self { refused: self.refused | 1 << shard, ..self }
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        out.push(self.hops);
+        out.extend_from_slice(&self.refused.to_le_bytes());
+    }
+
+    fn read(raw: &[u8]) -> Self {
+        let refused = raw[1..].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Self { hops: raw[0], refused }
+    }
 }
 
 impl MessageFlags {
@@ -65,7 +96,7 @@ impl MessageFlags {
             plain: bits & PLAIN != 0,
             wants_503: bits & WANTS_503 != 0,
             answer: bits & ANSWER != 0,
-            hops: bits >> HOPS_SHIFT,
+            trail: Trail::default(),
         }
     }
 }
@@ -104,9 +135,10 @@ const PLAIN: u8 = 1;
 const WANTS_503: u8 = 2;
 const SHARED: u8 = 4;
 const ANSWER: u8 = 8;
-const HOPS_SHIFT: u32 = 4;
-/// What fits above the flags.
-pub(crate) const HOPS_MAX: u8 = 15;
+const PASSED_ON: u8 = 16;
+const TRAIL_BYTES: usize = 9;
+/// Most shards in a row whose members have left while a message was on its way to them.
+const HOPS_MAX: u8 = 15;
 
 /// Bodies above this are handed over by reference instead of being copied into the batch.
 pub(crate) const INLINE_BODY_MAX: usize = if cfg!(test) { 512 } else { 8 << 10 };
@@ -202,12 +234,14 @@ impl Batch {
         bits |= if flags.plain { PLAIN } else { 0 };
         bits |= if flags.wants_503 { WANTS_503 } else { 0 };
         bits |= if flags.answer { ANSWER } else { 0 };
-        bits |= flags.hops << HOPS_SHIFT;
+        let was_passed_on = flags.trail != Trail::default();
+        bits |= if was_passed_on { PASSED_ON } else { 0 };
         bits |= if shared { SHARED } else { 0 };
         let lengths =
             [message.subject.len(), message.reply_bytes, message.header_bytes, message.argument_bytes, body.len()];
         if let Tail::Joined(tail) = message.tail
             && !shared
+            && !was_passed_on
             && self.last == Some((account, origin))
             && lengths.iter().all(|len| *len <= usize::from(u16::MAX))
             && queues.clone().next().is_none()
@@ -236,6 +270,9 @@ impl Batch {
         self.last = Some((account, origin));
         let header = Header { kind: 0, flags: bits, queues: queues.clone().count() as u16, account, origin, lengths };
         header.write(&mut self.bytes);
+        if was_passed_on {
+            flags.trail.write(&mut self.bytes);
+        }
         for name in queues {
             self.bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
             self.bytes.extend_from_slice(name);
@@ -318,6 +355,10 @@ impl<'a> Iterator for Items<'a> {
         let (account, origin) = (header.account, header.origin);
         Some(match header.kind {
             0 => {
+                let mut flags = MessageFlags::from_bits(header.flags);
+                if header.flags & PASSED_ON != 0 {
+                    flags.trail = Trail::read(self.take(TRAIL_BYTES));
+                }
                 let mut names_bytes = 0;
                 for _ in 0..header.queues {
                     let at = &self.bytes[names_bytes..];
@@ -332,7 +373,6 @@ impl<'a> Iterator for Items<'a> {
                     let body = self.blocks.next().expect("a block was pushed with each shared item");
                     Tail::Shared { arguments, body }
                 };
-                let flags = MessageFlags::from_bits(header.flags);
                 self.last = Some((account, origin));
                 let message = Message { subject, reply_bytes, header_bytes, argument_bytes, tail };
                 Item::Message { account, origin, flags, queues, message }
@@ -396,7 +436,7 @@ mod tests {
     #[test]
     fn items_come_out_as_they_went_in() {
         let origin = Origin { shard: 3, conn: 70_000, cid: u64::MAX - 5 };
-        let flags = MessageFlags { plain: true, wants_503: false, answer: true, hops: 2 };
+        let flags = MessageFlags { plain: true, wants_503: false, answer: true, trail: Trail::default() };
         let tail = b" re.ply 5\r\nhello\r\n";
         let small =
             Message { subject: b"a.b", reply_bytes: 6, header_bytes: 0, argument_bytes: 11, tail: Tail::Joined(tail) };
@@ -414,9 +454,17 @@ mod tests {
         batch.push_no_responders(9, origin, b"nobody", b"_INBOX.1");
         batch.push_message(9, origin, MessageFlags::default(), std::iter::empty(), &large);
         batch.push_message(9, origin, flags, std::iter::empty(), &small);
+        let trail = Trail { hops: 3, refused: 1 << 63 | 5 };
+        batch.push_message(9, origin, MessageFlags { trail, ..flags }, std::iter::empty(), &small);
         batch.push_stall(origin, 5);
         let items: Vec<_> = batch.items().collect();
-        let [first, second, third, short, fourth] = &items[..] else { panic!("five items, not {}", items.len()) };
+        let [first, second, third, short, passed, last] = &items[..] else { panic!("six items, not {}", items.len()) };
+        match passed {
+            Item::Message { flags: MessageFlags { plain: true, answer: true, trail: known, .. }, message, .. } => {
+                assert_eq!((known, message.subject, message.reply()), (&trail, &b"a.b"[..], &b"re.ply"[..]));
+            }
+            other => panic!("{other:?}"),
+        }
         match short {
             Item::Message { account: 9, origin: o, flags: f, queues, message } => {
                 assert_eq!((o, f, queues.count()), (&origin, &flags, 0));
@@ -443,7 +491,7 @@ mod tests {
             Item::Message { message, .. } => assert_eq!((message.size(), message.header_bytes), (100_000, 12)),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(fourth, Item::Stall { millis: 5, .. }));
+        assert!(matches!(last, Item::Stall { millis: 5, .. }));
         assert!(batch.len() > 100_000);
         batch.clear();
         assert!(batch.is_empty() && batch.items().next().is_none());

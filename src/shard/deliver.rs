@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::account::{PeerPos, QueueRoute, Route, SubSlot};
-use super::batch::{Batch, HOPS_MAX, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames};
+use super::batch::{Batch, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames, Trail};
 use super::buffers::Part;
 use super::conn::{Conn, Sid};
 use super::crossing::ANSWER_PREFIX;
@@ -170,6 +170,7 @@ impl Shard {
         groups: Option<&[u16]>,
     ) -> (usize, u64) {
         let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
+        let mut refused_here: SmallVec<[(PeerPos, u16); 2]> = SmallVec::new();
         let mut taken = 0;
         for (n, queue) in route.queues.iter().enumerate() {
             if groups.is_some_and(|groups| !groups.contains(&(n as u16))) {
@@ -178,16 +179,19 @@ impl Shard {
             match self.choose_member(queue, publisher, message) {
                 Choice::Local => taken += 1,
                 Choice::Peer(pos) => assigned.push((pos, n as u16)),
+                Choice::PeerInstead(pos) => refused_here.push((pos, n as u16)),
                 Choice::Nobody => {}
             }
         }
-        let mask = assigned.iter().fold(route.peers, |mask, (pos, _)| mask | 1 << pos);
+        let together = assigned.iter().fold(route.peers, |mask, (pos, _)| mask | 1 << pos);
+        let mask = refused_here.iter().fold(together, |mask, (pos, _)| mask | 1 << pos);
         if mask == 0 {
             return (taken, 0);
         }
-        let wants_503 = wants_503 && taken == 0 && mask.is_power_of_two();
+        let items = together.count_ones() as usize + refused_here.len();
+        let wants_503 = wants_503 && taken == 0 && items == 1;
         self.feed(publisher, mask);
-        let mut rest = mask;
+        let mut rest = together;
         while rest != 0 {
             let pos = rest.trailing_zeros() as PeerPos;
             rest &= rest - 1;
@@ -198,15 +202,22 @@ impl Shard {
                 .map(|(_, n)| &*route.queues[usize::from(*n)].name);
             self.peers.open(pos).push_message(account, publisher.origin, flags, names, message);
         }
-        (taken + mask.count_ones() as usize, mask)
+        // What members here do not take goes by itself, with a note of that.
+        let trail = Trail::default().refused_by(self.peers.shard());
+        for (pos, n) in refused_here {
+            let flags = MessageFlags { wants_503, trail, ..MessageFlags::default() };
+            let name = std::iter::once(&*route.queues[usize::from(n)].name);
+            self.peers.open(pos).push_message(account, publisher.origin, flags, name, message);
+        }
+        (taken + items, mask)
     }
 
     /// Picks one member of a group, uniformly over all members on all shards, and delivers if it is here.
     fn choose_member(&mut self, queue: &QueueRoute, publisher: &Publisher, message: &Message<'_>) -> Choice {
         let local = queue.local.len() as u32;
         let chosen = self.rng.u32(..local + queue.peer_weight);
-        if chosen >= local {
-            return pick_peer(&queue.peers, chosen - local).map_or(Choice::Nobody, Choice::Peer);
+        if let Some(chosen) = chosen.checked_sub(local) {
+            return pick_peer(&queue.peers, chosen).map_or(Choice::Nobody, Choice::Peer);
         }
         if self.local.deliver_to_one(&queue.local, chosen as usize, message, publisher) {
             return Choice::Local;
@@ -215,7 +226,7 @@ impl Shard {
             return Choice::Nobody;
         }
         let other = self.rng.u32(..queue.peer_weight);
-        pick_peer(&queue.peers, other).map_or(Choice::Nobody, Choice::Peer)
+        pick_peer(&queue.peers, other).map_or(Choice::Nobody, Choice::PeerInstead)
     }
 
     /// Handles a batch of another shard.
@@ -264,29 +275,30 @@ impl Shard {
         if flags.plain {
             taken += self.local.deliver_to_all(&route.plain, message, &publisher);
         }
-        let mut left: SmallVec<[&QueueRoute; 2]> = SmallVec::new();
+        let mut left: SmallVec<[(&QueueRoute, Trail); 2]> = SmallVec::new();
         for name in queues {
             let Some(group) = route.queues.iter().find(|group| *group.name == *name) else { continue };
             let members = &group.local;
-            let delivered = !members.is_empty() && {
-                let first = self.rng.usize(..members.len());
-                self.local.deliver_to_one(members, first, message, &publisher)
-            };
-            // Members that do not take it could send it back and forth, so it leaves them only once. Those that have
-            // left cannot: the next shard learns of that before it gets the message.
-            let hops_max = if members.is_empty() && !broken(Rule::PassedOnOnce) { HOPS_MAX } else { 1 };
-            if delivered {
+            if members.is_empty() {
+                // They have left while the message was on its way. The next shard learns of that before it gets the
+                // message, so it does not send it back.
+                left.extend(flags.trail.past().map(|trail| (group, trail)));
+                continue;
+            }
+            let first = self.rng.usize(..members.len());
+            if self.local.deliver_to_one(members, first, message, &publisher) {
                 taken += 1;
-            } else if flags.hops < hops_max && !broken(Rule::NotPassedOn) {
-                left.push(group);
+            } else {
+                left.push((group, flags.trail.refused_by(self.peers.shard())));
             }
         }
-        // The last member left while the message was on its way: it goes on to another shard. That one answers for a
-        // lack of takers only if it is the only one that can still find any.
+        // That goes on to other shards. The next one answers for a lack of takers only if it is the only one that can
+        // still find any.
+        left.retain(|(_, trail)| may_go_on(*trail));
         let is_last_chance = taken == 0 && left.len() == 1;
         let wants_503 = flags.wants_503 && (is_last_chance || broken(Rule::StatusInSpite));
-        let onward = MessageFlags { wants_503, hops: flags.hops + 1, ..MessageFlags::default() };
-        for group in left {
+        for (group, trail) in left {
+            let onward = MessageFlags { wants_503, trail, ..MessageFlags::default() };
             taken += usize::from(self.pass_on(io, account, origin, onward, group, message));
         }
         if taken == 0 && flags.wants_503 {
@@ -317,11 +329,15 @@ impl Shard {
         group: &QueueRoute,
         message: &Message<'_>,
     ) -> bool {
-        if group.peer_weight == 0 {
+        let refused = self.peers.mask(flags.trail.refused);
+        let others: SmallVec<[(PeerPos, u32); 8]> =
+            group.peers.iter().copied().filter(|(pos, _)| refused & 1 << pos == 0).collect();
+        let weight: u32 = others.iter().map(|(_, weight)| weight).sum();
+        if weight == 0 {
             return false;
         }
-        let chosen = self.rng.u32(..group.peer_weight);
-        let Some(pos) = pick_peer(&group.peers, chosen) else { return false };
+        let chosen = self.rng.u32(..weight);
+        let Some(pos) = pick_peer(&others, chosen) else { return false };
         self.peers.open(pos).push_message(account, origin, flags, std::iter::once(&*group.name), message);
         self.commit_large(io, 1 << pos);
         true
@@ -367,9 +383,18 @@ pub(super) fn count_publish(conn: &mut Conn, counters: &mut Counters, size: usiz
     counters.in_bytes += size as u64;
 }
 
+/// Whether a rule keeps a queue message from being passed on.
+fn may_go_on(trail: Trail) -> bool {
+    let is_first = trail.hops + trail.refused.count_ones() as u8 <= 1;
+    let is_refused_again = trail.refused.count_ones() > 1 && broken(Rule::RefusedOnce);
+    !broken(Rule::NotPassedOn) && !is_refused_again && (is_first || !broken(Rule::PassedOnOnce))
+}
+
 enum Choice {
     Local,
     Peer(PeerPos),
+    /// Members here do not take it.
+    PeerInstead(PeerPos),
     Nobody,
 }
 

@@ -192,6 +192,12 @@ impl Peers {
         (if shard < self.shard { shard } else { shard - 1 }) as PeerPos
     }
 
+    /// The peers among `shards`, a bit for each shard, as a bit for each peer.
+    pub(crate) fn mask(&self, shards: u64) -> u64 {
+        let below = (1 << self.shard) - 1;
+        shards & below | shards >> 1 & !below
+    }
+
     /// The batch that goes to `pos` at the end of the turn.
     #[inline]
     pub(crate) fn open(&mut self, pos: PeerPos) -> &mut Batch {

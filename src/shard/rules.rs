@@ -37,6 +37,8 @@ pub(crate) enum Rule {
     NotPassedOn,
     /// It is dropped when it meets the same a second time.
     PassedOnOnce,
+    /// It is dropped when a second shard has members that do not take it.
+    RefusedOnce,
     /// A shard without takers does not tell the shard of the requester.
     NoRemoteStatus,
     /// A shard without takers tells the requester so although another one has a taker.

@@ -101,6 +101,11 @@ impl Age {
         }
     }
 
+    /// Whether the user is denied some of what it may subscribe to.
+    pub(super) fn binds(&self, user: Option<&str>) -> bool {
+        user.and_then(|name| self.user(name)).is_some_and(|user| !user.subscribe.deny.is_empty())
+    }
+
     fn user(&self, name: &str) -> Option<&User> {
         self.users.iter().find(|user| user.name == name)
     }

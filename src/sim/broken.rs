@@ -91,6 +91,11 @@ fn passed_on_once() {
 }
 
 #[test]
+fn refused_once() {
+    is_caught(Rule::RefusedOnce, scenario::refusing_group, 100);
+}
+
+#[test]
 fn no_remote_status() {
     is_caught(Rule::NoRemoteStatus, scenario::leaving_responder, 100);
 }

@@ -7,8 +7,8 @@
 //!
 //! What users may do comes on top of it (`access`).
 //!
-//! Exempt are queue messages that may have been passed on because a member left: they may come late, and to a member
-//! that came later. A member that closes its connection may take a message with it.
+//! Exempt are queue messages that may have been passed on because a member left or may not have them: they may come
+//! late, and to a member that came later. A member that closes its connection may take a message with it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -42,8 +42,8 @@ struct Model<'a> {
     rights: Rights<'a>,
     /// By publish: the subscriptions that got it.
     takers: Vec<Vec<usize>>,
-    /// Queue groups that a member may have left, by name.
-    shrinking: HashSet<&'a str>,
+    /// Queue groups that pass messages on, since a member may have left or may not have all of them, by name.
+    passing: HashSet<&'a str>,
     /// Queue groups of which a member has closed its connection.
     torn: HashSet<&'a str>,
 }
@@ -54,23 +54,24 @@ impl<'a> Model<'a> {
         for delivery in &history.deliveries {
             takers[delivery.publish].push(delivery.sub);
         }
-        let (mut shrinking, mut torn) = (HashSet::new(), HashSet::new());
+        let (mut passing, mut torn) = (HashSet::new(), HashSet::new());
         for sub in &history.subs {
             let Some(queue) = &sub.queue else { continue };
             let closed = history.deeds[sub.client].closed.is_some();
-            if sub.unsub_begun.is_some() || sub.max.is_some() || closed {
-                shrinking.insert(&**queue);
+            let is_bound = history.ages.iter().any(|age| age.binds(history.deeds[sub.client].user));
+            if sub.unsub_begun.is_some() || sub.max.is_some() || closed || is_bound {
+                passing.insert(&**queue);
             }
             if closed {
                 torn.insert(&**queue);
             }
         }
-        Self { history, rights: Rights(history), takers, shrinking, torn }
+        Self { history, rights: Rights(history), takers, passing, torn }
     }
 
     /// Whether one server could deliver `publish` to `sub` before the time `read`.
     fn may(&self, publish: &PublishRecord, sub: &SubRecord, read: When) -> bool {
-        let is_late = sub.queue.as_deref().is_some_and(|queue| self.shrinking.contains(queue));
+        let is_late = sub.queue.as_deref().is_some_and(|queue| self.passing.contains(queue));
         let began = sub.begun.is_some_and(|at| is_late || publish.known.is_none_or(|known| at < known));
         let ended = sub.unsub_confirmed.is_some_and(|at| publish.begun.is_some_and(|begun| at < begun));
         began && !ended && self.listens(publish, sub) && self.rights.may(publish, sub, read)
@@ -119,7 +120,7 @@ impl<'a> Model<'a> {
             for delivery in self.history.deliveries.iter().filter(|delivery| delivery.client == reader) {
                 let (id, publish) = (delivery.publish, &publishes[delivery.publish]);
                 let queue = self.history.subs[delivery.sub].queue.as_deref();
-                if queue.is_none_or(|queue| !self.shrinking.contains(queue)) {
+                if queue.is_none_or(|queue| !self.passing.contains(queue)) {
                     let last = last_of.get(&publish.client).copied().unwrap_or(id);
                     if id < last {
                         return Err(self.tell(&format!("came after {last} of the same client"), id, delivery.sub));

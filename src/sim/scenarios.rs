@@ -1,5 +1,6 @@
 //! Scenarios that each aim at one promise. A seed chooses sizes and the schedule.
 
+use super::access::{self, Age, EXPORTER, Rules, User};
 use super::client::Step::{Ping, Pub, Request, Sub, Sync, Unsub, Wait, WaitMessages};
 use super::client::{Plan, Reaction, Step};
 use super::random::INBOXES;
@@ -12,7 +13,7 @@ pub(super) type Build = fn(u64) -> Scenario;
 pub(super) const PIPE_BYTES: usize = 4096;
 
 /// All of them, by name.
-pub(super) const ALL: [(&str, Build); 13] = [
+pub(super) const ALL: [(&str, Build); 14] = [
     ("random", super::random::scenario),
     ("told_publisher", told_publisher),
     ("third_shard", third_shard),
@@ -21,6 +22,7 @@ pub(super) const ALL: [(&str, Build); 13] = [
     ("shrinking_group", shrinking_group),
     ("flood", flood),
     ("interest_flood", interest_flood),
+    ("refusing_group", refusing_group),
     ("handover", handover),
     ("crowd", crowd),
     ("relay", relay),
@@ -175,6 +177,43 @@ pub(super) fn shrinking_group(seed: u64) -> Scenario {
         clients.push(client(n % shards, steps));
     }
     tiny(shards, clients)
+}
+
+/// Most members of a queue group may not have what is published, on several shards; perhaps there is one who may.
+pub(super) fn refusing_group(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let shards = rng.usize(2..=5);
+    let denies = Rules { allow: &[">"], deny: &["s.y"] };
+    let user = |name, subscribe| User { name, account: EXPORTER, is_hashed: false, publish: access::ALL, subscribe };
+    let ages = vec![Age { users: vec![user("free", access::ALL), user("denied", denies)], imports: false }];
+    let known_member =
+        |user, shard| Plan { user: Some(user), ..client(shard, vec![member(0, "s.*", "g"), Ping, Sync]) };
+    let mut members: Vec<Plan> = (0..shards).map(|shard| known_member("denied", shard)).collect();
+    if rng.bool() {
+        members.push(known_member("free", rng.usize(..shards)));
+    }
+    rng.shuffle(&mut members);
+    let mut clients: Vec<Plan> = Vec::new();
+    for n in 0..2 {
+        let mut steps = vec![sub(9, INBOXES[n])];
+        steps.extend((0..members.len()).map(|member| Wait { client: 2 + member, step: 3 }));
+        for _ in 0..12 {
+            let subject = ["s.y", "s.y", "s.z"][rng.usize(..3)];
+            steps.push(if rng.bool() { Request { subject } } else { publish(subject) });
+            if rng.u8(..4) == 0 {
+                steps.extend([Ping, Sync]);
+            }
+        }
+        steps.push(Ping);
+        clients.push(Plan { user: Some("free"), ..client(rng.usize(..shards), steps) });
+    }
+    clients.extend(members);
+    if rng.bool() {
+        let steps =
+            vec![member(0, "s.*", "g"), Ping, WaitMessages { count: rng.usize(..4) }, Unsub { sid: 0, max: 0 }, Ping];
+        clients.push(Plan { user: Some("free"), ..client(rng.usize(..shards), steps) });
+    }
+    Scenario { ages, ..tiny(shards, clients) }
 }
 
 /// Shards flood each other through the smallest rings.

@@ -75,6 +75,11 @@ fn shrinking_group() {
 }
 
 #[test]
+fn refusing_group() {
+    explore("refusing_group", 1000);
+}
+
+#[test]
 fn handover() {
     explore("handover", 1000);
 }
