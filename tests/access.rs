@@ -15,6 +15,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     permissions_to_subscribe,
     denied_subjects_do_not_pass_wildcards,
     queue_groups_find_the_member_that_may_receive,
+    requests_that_nobody_may_receive_are_refused,
     requests_may_be_answered,
     accounts_are_separate,
     accounts_have_limits,
@@ -221,6 +222,40 @@ fn queue_groups_find_the_member_that_may_receive(shards: usize) {
     allowed.expect_nothing();
     for member in &mut denied {
         member.expect_nothing();
+    }
+}
+
+/// Plain subscriptions and groups, on whichever shards: whoever asks hears that there is nobody.
+fn requests_that_nobody_may_receive_are_refused(shards: usize) {
+    const REQUESTS: usize = 20;
+    let config = Config::new(
+        "authorization { users: [ { user: all, password: x }
+            { user: denied, password: x, permissions: { subscribe: { deny: \"*.y\" } } } ] }",
+    );
+    let server = config.server().shards(shards).start();
+    let mut asking = server.connect().login(&json!({
+        "user": "all", "pass": "x", "verbose": false, "headers": true, "no_responders": true
+    }));
+    asking.send("SUB r.* 1\r\nPING\r\n");
+    asking.expect("PONG\r\n");
+    let mut denied: Vec<Client> = (0..8).map(|_| log_in(&server, "denied", "x")).collect();
+    let subs = ["SUB n.> 1\r\n", "SUB n.* q 1\r\n", "SUB n.> 1\r\nSUB n.* q 2\r\nSUB > p 3\r\n"];
+    for subs in subs {
+        for client in &mut denied {
+            client.send(format!("UNSUB 1\r\nUNSUB 2\r\nUNSUB 3\r\n{subs}PING\r\n"));
+            client.expect("PONG\r\n");
+        }
+        for n in 0..REQUESTS {
+            asking.send(format!("PUB n.y r.{n} 1\r\nx\r\n"));
+            asking.expect(format!("HMSG r.{n} 1 35 35\r\nNATS/1.0 503\r\nNats-Subject: n.y\r\n\r\n\r\n"));
+        }
+        asking.send("PUB n.z r.z 1\r\nx\r\n");
+        asking.expect_nothing();
+        let received: usize = denied.iter_mut().map(|client| client.messages_to_fence().len()).sum();
+        assert!(received > 0, "what they may receive arrives");
+    }
+    for client in &mut denied {
+        client.expect_nothing();
     }
 }
 

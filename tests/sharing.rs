@@ -16,6 +16,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     a_service_may_see_who_asks,
     answers_may_come_in_parts,
     nobody_answers,
+    requests_that_nobody_may_receive_are_refused,
     many_requests_are_answered_by_many,
     mappings_of_the_service_apply,
     two_services_under_one_subject,
@@ -232,6 +233,37 @@ fn nobody_answers(shards: usize) {
 }
 
 /// Each of many requests from many clients gets its one answer, whichever shard asks, answers and remembers.
+/// In the account of the service nobody may receive the requests, or those whom they reach last.
+fn requests_that_nobody_may_receive_are_refused(shards: usize) {
+    const REQUESTS: usize = 20;
+    let config = Config::new(
+        "accounts {
+          A { users: [ { user: denied, password: x, permissions: { subscribe: { deny: \"*.y\" } } } ]
+              exports: [ { service: \"n.>\" } ] }
+          B { imports: [ { service: { account: A, subject: \"n.>\" }, to: \"b.>\" } ], exports: [ { service: \"b.>\" } ] }
+          C { users: [ { user: c, password: x } ]
+              imports: [ { service: { account: B, subject: \"b.>\" }, to: \"c.>\" } ] }
+        }",
+    );
+    let server = config.server().shards(shards).start();
+    let mut asking = client(&server, "c");
+    subscribe(&mut asking, "SUB r.* 9\r\n");
+    let mut denied: Vec<Client> = (0..8).map(|_| client(&server, "denied")).collect();
+    for subs in ["SUB n.> 1\r\n", "SUB n.* q 1\r\n", "SUB n.> 1\r\nSUB n.* q 2\r\nSUB > p 3\r\n"] {
+        for client in &mut denied {
+            subscribe(client, &format!("UNSUB 1\r\nUNSUB 2\r\nUNSUB 3\r\n{subs}"));
+        }
+        for n in 0..REQUESTS {
+            asking.send(format!("PUB c.y r.{n} 1\r\nx\r\n"));
+            asking.expect(format!("HMSG r.{n} 9 35 35\r\nNATS/1.0 503\r\nNats-Subject: c.y\r\n\r\n\r\n"));
+        }
+        asking.send("PUB c.z r.z 1\r\nx\r\n");
+        asking.expect_nothing();
+        let received: usize = denied.iter_mut().map(|client| client.messages_to_fence().len()).sum();
+        assert!(received > 0, "what they may receive arrives");
+    }
+}
+
 fn many_requests_are_answered_by_many(shards: usize) {
     const ASKERS: usize = 6;
     const REQUESTS: usize = 200;

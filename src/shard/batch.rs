@@ -2,19 +2,22 @@
 //!
 //! One ring slot holds one batch; the buffers are reused by whoever fills the slot next. Item layout, little endian:
 //!
-//! | bytes | message | no responders | stall |
-//! |---|---|---|---|
-//! | 0 | kind 0 | kind 1 | kind 2 |
-//! | 1 | flags | 0 | milliseconds |
-//! | 2–3 | number of queue groups | 0 | 0 |
-//! | 4–7 | account | account | 0 |
-//! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same |
-//! | 24–27 | subject bytes | subject bytes | 0 |
-//! | 28–31 | reply bytes | reply bytes | 0 |
-//! | 32–35 | header bytes | 0 | 0 |
-//! | 36–39 | argument bytes | 0 | 0 |
-//! | 40–43 | body bytes | 0 | 0 |
-//! | 44– | 9 bytes of its trail if it was passed on; per group `u16` length and name; subject; arguments; body unless shared | subject, reply | |
+//! | bytes | message | no responders | stall | refusal |
+//! |---|---|---|---|---|
+//! | 0 | kind 0 | kind 1 | kind 2 | kind 4 |
+//! | 1 | flags | 0 | milliseconds | 0 |
+//! | 2–3 | number of queue groups | 0 | 0 | 0 |
+//! | 4–7 | account | account | 0 | 0 |
+//! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same | the same |
+//! | 24–27 | subject bytes | subject bytes | 0 | 0 |
+//! | 28–31 | reply bytes | reply bytes | 0 | 0 |
+//! | 32–35 | header bytes | 0 | 0 | 0 |
+//! | 36–39 | argument bytes | 0 | 0 | 0 |
+//! | 40–43 | body bytes | 0 | 0 | 0 |
+//! | 44– | share, trail, groups, subject, arguments, body | subject, reply | | share |
+//!
+//! A share has 12 bytes and stands in a message that has one; a trail has 9, in a message that was passed on. A group is
+//! `u16` length and name. The body is not here if it is shared.
 //!
 //! A message for plain subscriptions only, of the same account and origin as the message before it, has a shorter form: kind
 //! 3, flags, and the five lengths of bytes 24–43 as `u16`; then subject, arguments, body.
@@ -51,12 +54,49 @@ pub(crate) struct Origin {
 pub(crate) struct MessageFlags {
     /// Deliver to plain subscriptions.
     pub(crate) plain: bool,
-    /// This is the only destination and the publisher wants to hear of a lack of takers.
-    pub(crate) wants_503: bool,
+    /// What a lack of takers means to the publisher.
+    pub(crate) concern: Concern,
     /// It answers a request that was passed on to another account, and that the receiving shard remembers.
     pub(crate) answer: bool,
     /// Where it has been.
     pub(crate) trail: Trail,
+}
+
+/// Whether the publisher wants to hear of it if a message is not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Concern {
+    #[default]
+    None,
+    /// It does, and there is no other destination.
+    All,
+    /// It does if all other destinations of its request refuse it too.
+    Part(Share),
+}
+
+/// The part of a request that one destination answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Number of the request on the shard of its origin.
+    pub(crate) inquiry: u64,
+    /// The weights of all destinations are what the origin waits for. Who passes the message on to several divides it.
+    pub(crate) weight: u32,
+}
+
+impl Share {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.inquiry.to_le_bytes());
+        out.extend_from_slice(&self.weight.to_le_bytes());
+    }
+
+    fn read(raw: &[u8]) -> Self {
+        let (inquiry, weight) = raw.split_at(8);
+        Self { inquiry: number(inquiry), weight: number(weight) as u32 }
+    }
+}
+
+/// Little endian.
+fn number(raw: &[u8]) -> u64 {
+    raw.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// Where a queue message has been before: it is passed on until a member takes it or all shards have been asked.
@@ -85,8 +125,7 @@ impl Trail {
     }
 
     fn read(raw: &[u8]) -> Self {
-        let refused = raw[1..].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        Self { hops: raw[0], refused }
+        Self { hops: raw[0], refused: number(&raw[1..]) }
     }
 }
 
@@ -94,7 +133,7 @@ impl MessageFlags {
     fn from_bits(bits: u8) -> Self {
         Self {
             plain: bits & PLAIN != 0,
-            wants_503: bits & WANTS_503 != 0,
+            concern: if bits & WANTS_503 != 0 { Concern::All } else { Concern::None },
             answer: bits & ANSWER != 0,
             trail: Trail::default(),
         }
@@ -110,6 +149,8 @@ pub(crate) enum Item<'a> {
     NoResponders { account: u32, origin: Origin, subject: &'a [u8], reply: &'a [u8] },
     /// Read this connection more slowly.
     Stall { origin: Origin, millis: u8 },
+    /// One of several destinations of a request has no taker.
+    Refusal { share: Share },
 }
 
 /// Names of queue groups in an item.
@@ -136,7 +177,9 @@ const WANTS_503: u8 = 2;
 const SHARED: u8 = 4;
 const ANSWER: u8 = 8;
 const PASSED_ON: u8 = 16;
+const HAS_SHARE: u8 = 32;
 const TRAIL_BYTES: usize = 9;
+const SHARE_BYTES: usize = 12;
 /// Most shards in a row whose members have left while a message was on its way to them.
 const HOPS_MAX: u8 = 15;
 
@@ -232,7 +275,12 @@ impl Batch {
         let shared = matches!(message.tail, Tail::Shared { .. }) || body.len() > INLINE_BODY_MAX;
         let mut bits = 0;
         bits |= if flags.plain { PLAIN } else { 0 };
-        bits |= if flags.wants_503 { WANTS_503 } else { 0 };
+        let share = match flags.concern {
+            Concern::Part(share) => Some(share),
+            Concern::All | Concern::None => None,
+        };
+        bits |= if flags.concern == Concern::All { WANTS_503 } else { 0 };
+        bits |= if share.is_some() { HAS_SHARE } else { 0 };
         bits |= if flags.answer { ANSWER } else { 0 };
         let was_passed_on = flags.trail != Trail::default();
         bits |= if was_passed_on { PASSED_ON } else { 0 };
@@ -242,6 +290,7 @@ impl Batch {
         if let Tail::Joined(tail) = message.tail
             && !shared
             && !was_passed_on
+            && share.is_none()
             && self.last == Some((account, origin))
             && lengths.iter().all(|len| *len <= usize::from(u16::MAX))
             && queues.clone().next().is_none()
@@ -270,6 +319,9 @@ impl Batch {
         self.last = Some((account, origin));
         let header = Header { kind: 0, flags: bits, queues: queues.clone().count() as u16, account, origin, lengths };
         header.write(&mut self.bytes);
+        if let Some(share) = share {
+            share.write(&mut self.bytes);
+        }
         if was_passed_on {
             flags.trail.write(&mut self.bytes);
         }
@@ -307,6 +359,12 @@ impl Batch {
     /// Adds the wish that a publisher be read more slowly.
     pub(crate) fn push_stall(&mut self, origin: Origin, millis: u8) {
         Header { kind: 2, flags: millis, queues: 0, account: 0, origin, lengths: [0; 5] }.write(&mut self.bytes);
+    }
+
+    /// Adds that a request found no taker here, which may have others elsewhere.
+    pub(crate) fn push_refusal(&mut self, origin: Origin, share: Share) {
+        Header { kind: 4, flags: 0, queues: 0, account: 0, origin, lengths: [0; 5] }.write(&mut self.bytes);
+        share.write(&mut self.bytes);
     }
 
     /// The items in order.
@@ -356,6 +414,9 @@ impl<'a> Iterator for Items<'a> {
         Some(match header.kind {
             0 => {
                 let mut flags = MessageFlags::from_bits(header.flags);
+                if header.flags & HAS_SHARE != 0 {
+                    flags.concern = Concern::Part(Share::read(self.take(SHARE_BYTES)));
+                }
                 if header.flags & PASSED_ON != 0 {
                     flags.trail = Trail::read(self.take(TRAIL_BYTES));
                 }
@@ -380,7 +441,8 @@ impl<'a> Iterator for Items<'a> {
             1 => {
                 Item::NoResponders { account, origin, subject: self.take(subject_bytes), reply: self.take(reply_bytes) }
             }
-            _ => Item::Stall { origin, millis: header.flags },
+            2 => Item::Stall { origin, millis: header.flags },
+            _ => Item::Refusal { share: Share::read(self.take(SHARE_BYTES)) },
         })
     }
 }
@@ -436,7 +498,7 @@ mod tests {
     #[test]
     fn items_come_out_as_they_went_in() {
         let origin = Origin { shard: 3, conn: 70_000, cid: u64::MAX - 5 };
-        let flags = MessageFlags { plain: true, wants_503: false, answer: true, trail: Trail::default() };
+        let flags = MessageFlags { plain: true, answer: true, ..MessageFlags::default() };
         let tail = b" re.ply 5\r\nhello\r\n";
         let small =
             Message { subject: b"a.b", reply_bytes: 6, header_bytes: 0, argument_bytes: 11, tail: Tail::Joined(tail) };
@@ -455,16 +517,22 @@ mod tests {
         batch.push_message(9, origin, MessageFlags::default(), std::iter::empty(), &large);
         batch.push_message(9, origin, flags, std::iter::empty(), &small);
         let trail = Trail { hops: 3, refused: 1 << 63 | 5 };
-        batch.push_message(9, origin, MessageFlags { trail, ..flags }, std::iter::empty(), &small);
+        let share = Share { inquiry: u64::MAX - 1, weight: 1 << 31 | 3 };
+        let flags_passed = MessageFlags { trail, concern: Concern::Part(share), ..flags };
+        batch.push_message(9, origin, flags_passed, std::iter::empty(), &small);
+        batch.push_refusal(origin, share);
         batch.push_stall(origin, 5);
         let items: Vec<_> = batch.items().collect();
-        let [first, second, third, short, passed, last] = &items[..] else { panic!("six items, not {}", items.len()) };
+        let [first, second, third, short, passed, refusal, last] = &items[..] else {
+            panic!("seven items, not {}", items.len())
+        };
         match passed {
-            Item::Message { flags: MessageFlags { plain: true, answer: true, trail: known, .. }, message, .. } => {
-                assert_eq!((known, message.subject, message.reply()), (&trail, &b"a.b"[..], &b"re.ply"[..]));
+            Item::Message { flags: known, message, .. } => {
+                assert_eq!((known, message.subject, message.reply()), (&flags_passed, &b"a.b"[..], &b"re.ply"[..]));
             }
             other => panic!("{other:?}"),
         }
+        assert!(matches!(refusal, Item::Refusal { share: known } if *known == share));
         match short {
             Item::Message { account: 9, origin: o, flags: f, queues, message } => {
                 assert_eq!((o, f, queues.count()), (&origin, &flags, 0));

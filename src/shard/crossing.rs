@@ -19,7 +19,7 @@ use smallvec::{SmallVec, smallvec};
 use super::Shard;
 use super::account::Route;
 use super::batch::{INLINE_BODY_MAX, MessageFlags};
-use super::deliver::Publisher;
+use super::deliver::{Publisher, Spread, Status};
 use super::rules::{Rule, broken};
 use crate::auth::crossings::ServiceCrossing;
 use crate::config::exports::ResponseType;
@@ -166,8 +166,14 @@ impl Shard {
         mappings.map(subject, &mut |below| rng.u32(..below))
     }
 
-    /// Sends a client's message to everybody who wants it, in whichever account. Gives how many have taken it.
-    pub(super) fn publish_across(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
+    /// Sends a client's message to everybody who wants it, in whichever account.
+    pub(super) fn publish_across(
+        &mut self,
+        account: u32,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        status: Status,
+    ) -> Spread {
         let block;
         let mut message = *message;
         if let Tail::Joined(_) = message.tail
@@ -188,13 +194,15 @@ impl Shard {
                 legs.push(self.leg(stream.to, stream.carry(message.subject)));
             }
         }
-        self.publish_on(legs, publisher, &message) + self.ask_services(account, publisher, &message, None, 0)
+        let mut spread = self.publish_on(legs, publisher, &message, status);
+        spread += self.ask_services(account, publisher, &message, status, None, 0);
+        spread
     }
 
     /// Publishes in one account what has come from another one. Its streams do not carry that on.
-    fn publish_in(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>) -> usize {
+    fn publish_in(&mut self, account: u32, publisher: &Publisher, message: &Message<'_>, status: Status) -> Spread {
         let leg = self.leg(account, message.subject.to_vec());
-        self.publish_on(smallvec![leg], publisher, message)
+        self.publish_on(smallvec![leg], publisher, message, status)
     }
 
     fn leg(&mut self, account: u32, subject: Vec<u8>) -> Leg {
@@ -202,17 +210,17 @@ impl Shard {
         Leg { account, subject, route, groups: SmallVec::new() }
     }
 
-    fn publish_on(&mut self, mut legs: Legs, publisher: &Publisher, message: &Message<'_>) -> usize {
+    fn publish_on(&mut self, mut legs: Legs, publisher: &Publisher, message: &Message<'_>, status: Status) -> Spread {
         self.assign_groups(&mut legs);
-        let mut taken = 0;
+        let mut spread = Spread::default();
         for Leg { account, subject, route, groups } in &legs {
             let message = Message { subject, ..*message };
-            taken += self.local.deliver_to_all(&route.plain, &message, publisher);
+            spread.taken += self.local.deliver_to_all(&route.plain, &message, publisher);
             let (others, _) =
-                self.publish_to_groups_and_peers(route, publisher, &message, *account, false, Some(groups));
-            taken += others;
+                self.publish_to_groups_and_peers(route, publisher, &message, *account, status, Some(groups));
+            spread += others;
         }
-        taken
+        spread
     }
 
     /// Members of a queue group in several accounts that share a stream are one group: one of them gets the message.
@@ -251,13 +259,14 @@ impl Shard {
         account: u32,
         publisher: &Publisher,
         message: &Message<'_>,
+        status: Status,
         asker: Option<&Asker>,
         depth: usize,
-    ) -> usize {
+    ) -> Spread {
         let directory = Arc::clone(&self.config.directory);
         let facts = &directory.accounts()[account as usize];
-        let Some(crossings) = facts.crossings.as_ref().filter(|_| depth < CHAIN_MAX) else { return 0 };
-        let mut taken = 0;
+        let mut spread = Spread::default();
+        let Some(crossings) = facts.crossings.as_ref().filter(|_| depth < CHAIN_MAX) else { return spread };
         for service in crossings.services.matching(message.subject) {
             let subject = service.carry(message.subject);
             let subject = self.map(service.to, &subject).unwrap_or(subject);
@@ -268,14 +277,14 @@ impl Shard {
             let (id, reply) = self.await_answer(account, service, message.reply());
             let request = Owned::request(message, reply.as_deref(), &asker);
             let request = request.message(&subject);
-            let mut takers = self.publish_in(service.to, publisher, &request);
-            takers += self.ask_services(service.to, publisher, &request, Some(&asker), depth + 1);
-            if takers == 0 {
+            let mut asked = self.publish_in(service.to, publisher, &request, status);
+            asked += self.ask_services(service.to, publisher, &request, status, Some(&asker), depth + 1);
+            if asked.is_nowhere() {
                 self.awaited.by_id.remove(&id);
             }
-            taken += takers;
+            spread += asked;
         }
-        taken
+        spread
     }
 
     /// The reply subject for a request that is passed on, if it has one.
@@ -358,7 +367,8 @@ impl Shard {
         });
         let answer = Owned::renamed(message, back.as_deref());
         let answer = answer.message(&reply);
-        let mut taken = self.publish_in(asking, publisher, &answer);
+        let spread = self.publish_in(asking, publisher, &answer, Status::Unwanted);
+        let mut taken = spread.taken + spread.sent;
         if answer.subject.starts_with(ANSWER_PREFIX) {
             taken += self.answer(asking, publisher, &answer);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::account::{PeerPos, QueueRoute, Route, SubSlot};
-use super::batch::{Batch, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames, Trail};
+use super::batch::{Batch, Concern, INLINE_BODY_MAX, Item, MessageFlags, Origin, QueueNames, Share, Trail};
 use super::buffers::Part;
 use super::conn::{Conn, Sid};
 use super::crossing::ANSWER_PREFIX;
@@ -35,6 +35,39 @@ const COMMON_SIDS_MAX: usize = 4;
 
 /// One message as it stands in the shard's open run, by sid.
 type Rendered = SmallVec<[(Sid, Part); COMMON_SIDS_MAX]>;
+
+/// Whether a publisher wants a 503 if nobody takes its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Unwanted,
+    /// It does, and everybody who may take the message is in one account.
+    Wanted,
+    /// It does if all that goes out under this number is refused.
+    Inquiry(u64),
+}
+
+/// What has become of a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spread {
+    /// How many have taken it here.
+    pub(super) taken: usize,
+    /// How many times it has gone to another shard, where it may be taken.
+    pub(super) sent: usize,
+}
+
+impl Spread {
+    /// Nobody has it or will get it.
+    pub(super) fn is_nowhere(self) -> bool {
+        self.taken + self.sent == 0
+    }
+}
+
+impl std::ops::AddAssign for Spread {
+    fn add_assign(&mut self, other: Self) {
+        self.taken += other.taken;
+        self.sent += other.sent;
+    }
+}
 
 /// Who published, as deliveries need it.
 #[derive(Clone, Copy)]
@@ -87,20 +120,21 @@ impl Shard {
             message.tail = Tail::Shared { arguments, body: &block };
         }
         let message = &message;
-        let mut taken = match route.plain[..] {
+        let taken = match route.plain[..] {
             [] => 0,
             [only] => usize::from(self.local.deliver(only, message, &publisher, None)),
             ref several => self.local.deliver_to_all(several, message, &publisher),
         };
+        let mut spread = Spread { taken, sent: 0 };
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
             let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
-            let (others, mask) =
-                self.publish_to_groups_and_peers(&route, &publisher, message, account, wants_503, None);
-            taken += others;
+            let status = if wants_503 { Status::Wanted } else { Status::Unwanted };
+            let (others, mask) = self.publish_to_groups_and_peers(&route, &publisher, message, account, status, None);
+            spread += others;
             self.commit_large(io, mask);
         }
-        if taken == 0 && options.no_responders && message.reply_bytes != 0 {
+        if spread.is_nowhere() && options.no_responders && message.reply_bytes != 0 {
             self.no_responders(account, conn_slot, message.subject, message.reply());
         }
         self.after_deliveries();
@@ -121,13 +155,20 @@ impl Shard {
         }
         let conn = &self.local.conns[conn_slot as usize];
         let (account, wants_503) = (conn.account, conn.options.no_responders && message.reply_bytes != 0);
-        let mut taken = self.publish_across(account, publisher, message);
+        let inquiry = wants_503.then(|| self.inquiries.open(publisher.origin, account, message));
+        let mut spread =
+            self.publish_across(account, publisher, message, inquiry.map_or(Status::Unwanted, Status::Inquiry));
         if message.subject.starts_with(ANSWER_PREFIX) {
-            taken += self.answer(account, publisher, message);
+            spread.taken += self.answer(account, publisher, message);
         }
         // Not earlier: whoever gets the message must not be able to speak of it before it is on its way to all others.
         self.commit_large(io, self.peers.all());
-        if taken == 0 && wants_503 {
+        if let Some(inquiry) = inquiry
+            && (spread.taken > 0 || spread.sent == 0)
+        {
+            self.inquiries.close(inquiry);
+        }
+        if spread.is_nowhere() && wants_503 {
             self.no_responders(account, conn_slot, message.subject, message.reply());
         }
         self.after_deliveries();
@@ -157,18 +198,17 @@ impl Shard {
         }
     }
 
-    /// Queue groups, all or those of `groups`, and other shards. Gives the number of takers, destinations on other shards
-    /// included, and these as a mask: the caller commits what has grown large once the message has reached all of its
-    /// batches.
+    /// Queue groups, all or those of `groups`, and other shards. Gives these as a mask too: the caller commits what has
+    /// grown large once the message has reached all of its batches.
     pub(super) fn publish_to_groups_and_peers(
         &mut self,
         route: &Route,
         publisher: &Publisher,
         message: &Message<'_>,
         account: u32,
-        wants_503: bool,
+        status: Status,
         groups: Option<&[u16]>,
-    ) -> (usize, u64) {
+    ) -> (Spread, u64) {
         let mut assigned: SmallVec<[(PeerPos, u16); 4]> = SmallVec::new();
         let mut refused_here: SmallVec<[(PeerPos, u16); 2]> = SmallVec::new();
         let mut taken = 0;
@@ -186,16 +226,26 @@ impl Shard {
         let together = assigned.iter().fold(route.peers, |mask, (pos, _)| mask | 1 << pos);
         let mask = refused_here.iter().fold(together, |mask, (pos, _)| mask | 1 << pos);
         if mask == 0 {
-            return (taken, 0);
+            return (Spread { taken, sent: 0 }, 0);
         }
-        let items = together.count_ones() as usize + refused_here.len();
-        let wants_503 = wants_503 && taken == 0 && items == 1;
+        let sent = together.count_ones() as usize + refused_here.len();
+        let concern = match status {
+            Status::Wanted if taken > 0 => Concern::None,
+            // A single item for one group, or for none, remains one wherever it goes.
+            Status::Wanted if sent == 1 && assigned.len() <= 1 => Concern::All,
+            Status::Wanted => {
+                let inquiry = self.inquiries.open(publisher.origin, account, message);
+                Concern::Part(self.inquiries.share(inquiry, sent))
+            }
+            Status::Inquiry(inquiry) => Concern::Part(self.inquiries.share(inquiry, sent)),
+            Status::Unwanted => Concern::None,
+        };
         self.feed(publisher, mask);
         let mut rest = together;
         while rest != 0 {
             let pos = rest.trailing_zeros() as PeerPos;
             rest &= rest - 1;
-            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, wants_503, ..MessageFlags::default() };
+            let flags = MessageFlags { plain: route.peers & 1 << pos != 0, concern, ..MessageFlags::default() };
             let names = assigned
                 .iter()
                 .filter(|(assigned_pos, _)| *assigned_pos == pos)
@@ -205,11 +255,11 @@ impl Shard {
         // What members here do not take goes by itself, with a note of that.
         let trail = Trail::default().refused_by(self.peers.shard());
         for (pos, n) in refused_here {
-            let flags = MessageFlags { wants_503, trail, ..MessageFlags::default() };
+            let flags = MessageFlags { concern, trail, ..MessageFlags::default() };
             let name = std::iter::once(&*route.queues[usize::from(n)].name);
             self.peers.open(pos).push_message(account, publisher.origin, flags, name, message);
         }
-        (taken + items, mask)
+        (Spread { taken, sent }, mask)
     }
 
     /// Picks one member of a group, uniformly over all members on all shards, and delivers if it is here.
@@ -242,6 +292,7 @@ impl Shard {
                         self.remove_finished();
                     }
                 }
+                Item::Refusal { share } => self.refused(share),
                 Item::Stall { origin, millis } => self.local.stall(origin.conn, origin.cid, millis),
             }
             if !self.local.large.is_empty() {
@@ -292,24 +343,23 @@ impl Shard {
                 left.push((group, flags.trail.refused_by(self.peers.shard())));
             }
         }
-        // That goes on to other shards. The next one answers for a lack of takers only if it is the only one that can
-        // still find any.
-        left.retain(|(_, trail)| may_go_on(*trail));
-        let is_last_chance = taken == 0 && left.len() == 1;
-        let wants_503 = flags.wants_503 && (is_last_chance || broken(Rule::StatusInSpite));
-        for (group, trail) in left {
-            let onward = MessageFlags { wants_503, trail, ..MessageFlags::default() };
-            taken += usize::from(self.pass_on(io, account, origin, onward, group, message));
+        // That goes on to other shards, which answer for a lack of takers in place of this one.
+        let onward: SmallVec<[(&QueueRoute, Trail, PeerPos); 2]> = left
+            .into_iter()
+            .filter(|(_, trail)| may_go_on(*trail))
+            .filter_map(|(group, trail)| Some((group, trail, self.pick_other(group, trail)?)))
+            .collect();
+        let concern = if taken == 0 || broken(Rule::StatusInSpite) { flags.concern } else { Concern::None };
+        let mut concerns = divided(concern, onward.len());
+        for (group, trail, pos) in &onward {
+            let concern = concerns.next().unwrap_or_default();
+            let flags = MessageFlags { concern, trail: *trail, ..MessageFlags::default() };
+            let name = std::iter::once(&*group.name);
+            self.peers.open(*pos).push_message(account, origin, flags, name, message);
+            self.commit_large(io, 1 << pos);
         }
-        if taken == 0 && flags.wants_503 {
-            if origin.shard == self.peers.shard() {
-                if self.local.conns.get(origin.conn as usize).is_some_and(|conn| conn.cid == origin.cid) {
-                    self.no_responders(account, origin.conn, message.subject, message.reply());
-                }
-            } else if !broken(Rule::NoRemoteStatus) {
-                let pos = self.peers.position(origin.shard);
-                self.peers.open(pos).push_no_responders(account, origin, message.subject, message.reply());
-            }
+        if taken == 0 && onward.is_empty() {
+            self.refuse(flags.concern, account, origin, message);
         }
         if !self.local.finished.is_empty() {
             self.remove_finished();
@@ -320,27 +370,51 @@ impl Shard {
         self.local.conns.get(slot as usize).is_none_or(|conn| conn.cid != cid || conn.options.echo)
     }
 
-    fn pass_on<I: Io>(
-        &mut self,
-        io: &mut I,
-        account: u32,
-        origin: Origin,
-        flags: MessageFlags,
-        group: &QueueRoute,
-        message: &Message<'_>,
-    ) -> bool {
-        let refused = self.peers.mask(flags.trail.refused);
+    /// Another shard with members of a group that has not refused the message, if there is one.
+    fn pick_other(&mut self, group: &QueueRoute, trail: Trail) -> Option<PeerPos> {
+        let refused = self.peers.mask(trail.refused);
         let others: SmallVec<[(PeerPos, u32); 8]> =
             group.peers.iter().copied().filter(|(pos, _)| refused & 1 << pos == 0).collect();
         let weight: u32 = others.iter().map(|(_, weight)| weight).sum();
         if weight == 0 {
-            return false;
+            return None;
         }
         let chosen = self.rng.u32(..weight);
-        let Some(pos) = pick_peer(&others, chosen) else { return false };
-        self.peers.open(pos).push_message(account, origin, flags, std::iter::once(&*group.name), message);
-        self.commit_large(io, 1 << pos);
-        true
+        pick_peer(&others, chosen)
+    }
+
+    /// Nobody takes a message that has come here, and it goes nowhere else: the shard of its publisher has to know.
+    fn refuse(&mut self, concern: Concern, account: u32, origin: Origin, message: &Message<'_>) {
+        let is_here = origin.shard == self.peers.shard();
+        match concern {
+            Concern::None => {}
+            Concern::All if is_here => {
+                if self.local.conns.get(origin.conn as usize).is_some_and(|conn| conn.cid == origin.cid) {
+                    self.no_responders(account, origin.conn, message.subject, message.reply());
+                }
+            }
+            Concern::Part(share) if is_here => self.refused(share),
+            _ if broken(Rule::NoRemoteStatus) => {}
+            Concern::All => {
+                let pos = self.peers.position(origin.shard);
+                self.peers.open(pos).push_no_responders(account, origin, message.subject, message.reply());
+            }
+            Concern::Part(share) => {
+                let pos = self.peers.position(origin.shard);
+                self.peers.open(pos).push_refusal(origin, share);
+            }
+        }
+    }
+
+    /// One of the destinations of a request has no taker. The last one brings the 503.
+    fn refused(&mut self, share: Share) {
+        if broken(Rule::RefusalsNotCounted) {
+            return;
+        }
+        let Some(inquiry) = self.inquiries.refuse(share) else { return };
+        if self.local.conns.get(inquiry.conn as usize).is_some_and(|conn| conn.cid == inquiry.cid) {
+            self.no_responders(inquiry.account, inquiry.conn, inquiry.subject(), inquiry.reply());
+        }
     }
 
     /// Answers a request that nobody took, if the requester listens on the reply itself.
@@ -381,6 +455,18 @@ pub(super) fn count_publish(conn: &mut Conn, counters: &mut Counters, size: usiz
     conn.last_activity = now;
     counters.in_msgs += 1;
     counters.in_bytes += size as u64;
+}
+
+/// What each of `parts` answers for that take the place of one who answers for `concern`.
+fn divided(concern: Concern, parts: usize) -> impl Iterator<Item = Concern> {
+    let parts_max = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+    (0..parts as u32).map(move |part| match concern {
+        Concern::Part(share) => {
+            let rest = if part == 0 { share.weight % parts_max } else { 0 };
+            Concern::Part(Share { weight: share.weight / parts_max + rest, ..share })
+        }
+        whole => whole,
+    })
 }
 
 /// Whether a rule keeps a queue message from being passed on.

@@ -17,6 +17,7 @@ mod commands;
 mod conn;
 mod crossing;
 mod deliver;
+mod inquiries;
 pub mod io;
 mod life;
 mod login;
@@ -48,6 +49,7 @@ use self::batch::Origin;
 use self::buffers::Buffers;
 use self::conn::{Conn, Sub};
 use self::crossing::Awaited;
+use self::inquiries::Inquiries;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::{Directory, Grant, Looks};
@@ -253,6 +255,8 @@ pub struct Shard {
     closed: VecDeque<ConnSnapshot>,
     /// Answers that requests to other accounts wait for.
     awaited: Awaited,
+    /// Requests that may still turn out to have no responders.
+    inquiries: Inquiries,
     /// Verdicts about logins, to be carried out: connection, its id, what it may be.
     decided: Vec<(u32, u64, Option<Grant>)>,
     rng: fastrand::Rng,
@@ -309,6 +313,7 @@ impl Shard {
             rebuilt: Vec::new(),
             closed: VecDeque::new(),
             awaited,
+            inquiries: Inquiries::default(),
             decided: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             now: 0,

@@ -41,6 +41,8 @@ pub(crate) enum Rule {
     RefusedOnce,
     /// A shard without takers does not tell the shard of the requester.
     NoRemoteStatus,
+    /// Who has asked several shards in vain is not told.
+    RefusalsNotCounted,
     /// A shard without takers tells the requester so although another one has a taker.
     StatusInSpite,
     /// A verdict that is kept with a route counts for whoever publishes, and after a reload.

@@ -717,6 +717,7 @@ impl Shard {
             self.is_trimmed = true;
             self.local.buffers.trim();
             self.peers.trim();
+            self.inquiries.clear();
             self.read_buffer = Vec::new();
             self.spare_block = None;
             self.spare_partial = Vec::new();

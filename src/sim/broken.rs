@@ -96,6 +96,11 @@ fn refused_once() {
 }
 
 #[test]
+fn refusals_not_counted() {
+    is_caught(Rule::RefusalsNotCounted, scenario::refused_requests, 100);
+}
+
+#[test]
 fn no_remote_status() {
     is_caught(Rule::NoRemoteStatus, scenario::leaving_responder, 100);
 }

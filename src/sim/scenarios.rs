@@ -1,6 +1,6 @@
 //! Scenarios that each aim at one promise. A seed chooses sizes and the schedule.
 
-use super::access::{self, Age, EXPORTER, Rules, User};
+use super::access::{self, Age, EXPORTER, IMPORTER, Rules, User};
 use super::client::Step::{Ping, Pub, Request, Sub, Sync, Unsub, Wait, WaitMessages};
 use super::client::{Plan, Reaction, Step};
 use super::random::INBOXES;
@@ -13,7 +13,7 @@ pub(super) type Build = fn(u64) -> Scenario;
 pub(super) const PIPE_BYTES: usize = 4096;
 
 /// All of them, by name.
-pub(super) const ALL: [(&str, Build); 14] = [
+pub(super) const ALL: [(&str, Build); 15] = [
     ("random", super::random::scenario),
     ("told_publisher", told_publisher),
     ("third_shard", third_shard),
@@ -23,6 +23,7 @@ pub(super) const ALL: [(&str, Build); 14] = [
     ("flood", flood),
     ("interest_flood", interest_flood),
     ("refusing_group", refusing_group),
+    ("refused_requests", refused_requests),
     ("handover", handover),
     ("crowd", crowd),
     ("relay", relay),
@@ -194,8 +195,8 @@ pub(super) fn refusing_group(seed: u64) -> Scenario {
     }
     rng.shuffle(&mut members);
     let mut clients: Vec<Plan> = Vec::new();
-    for n in 0..2 {
-        let mut steps = vec![sub(9, INBOXES[n])];
+    for inbox in &INBOXES[..2] {
+        let mut steps = vec![sub(9, inbox)];
         steps.extend((0..members.len()).map(|member| Wait { client: 2 + member, step: 3 }));
         for _ in 0..12 {
             let subject = ["s.y", "s.y", "s.z"][rng.usize(..3)];
@@ -214,6 +215,53 @@ pub(super) fn refusing_group(seed: u64) -> Scenario {
         clients.push(Plan { user: Some("free"), ..client(rng.usize(..shards), steps) });
     }
     Scenario { ages, ..tiny(shards, clients) }
+}
+
+/// Requests that nobody may receive who wants them: on several shards, by themselves or in groups, in one account or in
+/// one that imports them. Now and then there is a taker.
+pub(super) fn refused_requests(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let shards = rng.usize(2..=4);
+    let denies = Rules { allow: &[">"], deny: &["s.y", "imp.s.y"] };
+    let user = |name, account, subscribe| User { name, account, is_hashed: false, publish: access::ALL, subscribe };
+    let users = vec![
+        user("free", EXPORTER, access::ALL),
+        user("denied", EXPORTER, denies),
+        user("b-free", IMPORTER, access::ALL),
+        user("b-denied", IMPORTER, denies),
+    ];
+    let imports = rng.bool();
+    let mut listeners: Vec<Plan> = Vec::new();
+    for _ in 0..rng.usize(1..6) {
+        let is_free = rng.u8(..8) == 0;
+        // Members of a group are in one account.
+        let (user, pattern, queue) = match (rng.usize(..if imports { 5 } else { 3 }), is_free) {
+            (n @ 0..3, false) => ("denied", "s.*", [None, Some("g"), Some("h")][n]),
+            (n @ 0..3, true) => ("free", "s.*", [None, Some("g"), Some("h")][n]),
+            (n, false) => ("b-denied", "imp.s.*", [None, Some("b")][n - 3]),
+            (n, true) => ("b-free", "imp.s.*", [None, Some("b")][n - 3]),
+        };
+        let mut steps = vec![Sub { sid: 0, pattern, queue }, Ping, Sync];
+        if rng.u8(..4) == 0 {
+            steps.extend([WaitMessages { count: rng.usize(..3) }, Unsub { sid: 0, max: 0 }, Ping]);
+        }
+        listeners.push(Plan { user: Some(user), ..client(rng.usize(..shards), steps) });
+    }
+    let mut clients: Vec<Plan> = Vec::new();
+    for inbox in &INBOXES[..2] {
+        let mut steps = vec![sub(9, inbox)];
+        steps.extend((0..listeners.len()).map(|listener| Wait { client: 2 + listener, step: 3 }));
+        for _ in 0..12 {
+            steps.push(Request { subject: ["s.y", "s.y", "s.z"][rng.usize(..3)] });
+            if rng.u8(..4) == 0 {
+                steps.extend([Ping, Sync]);
+            }
+        }
+        steps.push(Ping);
+        clients.push(Plan { user: Some("free"), ..client(rng.usize(..shards), steps) });
+    }
+    clients.extend(listeners);
+    Scenario { ages: vec![Age { users, imports }], ..tiny(shards, clients) }
 }
 
 /// Shards flood each other through the smallest rings.

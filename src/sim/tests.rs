@@ -80,6 +80,11 @@ fn refusing_group() {
 }
 
 #[test]
+fn refused_requests() {
+    explore("refused_requests", 1000);
+}
+
+#[test]
 fn handover() {
     explore("handover", 1000);
 }
