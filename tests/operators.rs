@@ -604,6 +604,10 @@ fn a_sentinel_lets_in_who_has_no_token(shards: usize) {
     let server = Config::new(&world.text(&accounts, &pinned)).server().shards(shards).start();
     log_in(&server, &world, &world.user_jwt(&json!({}))).fence();
     expect_refused(&server, &user_jwt(&second, &world.user, &json!({})), Some(&world.user), "not pinned");
+    // The system account always is.
+    let system = format!("{pinned}system_account: {}\n", second.public_key());
+    let server = Config::new(&world.text(&accounts, &system)).server().shards(shards).start();
+    log_in_as(&server, &second, &world.user, &json!({})).fence();
 }
 
 /// An operator may sign with other keys than its own, and with those only; accounts may then sign as they do.

@@ -190,9 +190,9 @@ impl Directory {
 
     /// The accounts that operators vouch for now, if there are operators.
     fn add_trust(&mut self, options: &Options) -> Option<Vec<Account>> {
-        let operators = Some(&options.access.operators).filter(|operators| operators.are_asked())?;
+        let access = Some(&options.access).filter(|access| access.operators.are_asked())?;
         let now = unix_seconds(SystemTime::now());
-        let (trust, accounts) = Trust::new(operators, now, |name| self.number(name));
+        let (trust, accounts) = Trust::new(access, now, |name| self.number(name));
         for account in trust.accounts().filter(|account| !account.name.is_empty()) {
             self.accounts[account.number as usize].name_tag = account.name.as_str().into();
         }

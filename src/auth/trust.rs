@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use super::permissions::Permissions;
 use crate::config::Secret;
-use crate::config::accounts::Account;
+use crate::config::accounts::{Access, Account};
 use crate::config::claims::{self, Claimed};
 use crate::config::exports::{self, Export, Places};
-use crate::config::operators::Operators;
 use crate::jwt::Token;
 use crate::jwt::claims::{Account as AccountClaims, Activation, SigningKey, UserRules};
 
@@ -23,7 +22,7 @@ const EVERYBODY: &str = "*";
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     accounts: HashMap<String, TrustedAccount>,
-    /// The only accounts whose users may log in; all if empty.
+    /// The only accounts whose users may log in, the system account among them; all if empty.
     pinned: HashSet<String>,
     /// The user JWT of clients that have none.
     pub(super) sentinel: Option<Secret>,
@@ -54,12 +53,13 @@ pub(super) struct TrustedAccount {
 impl Trust {
     /// The trust of a configuration at `now`, seconds since 1970, and the accounts that it speaks of. `number` gives the
     /// number of an account by its name.
-    pub(super) fn new(operators: &Operators, now: i64, mut number: impl FnMut(&str) -> u32) -> (Self, Vec<Account>) {
-        let mut trust = Self {
-            pinned: operators.pinned_accounts.iter().cloned().collect(),
-            sentinel: operators.default_sentinel.clone(),
-            ..Self::default()
-        };
+    pub(super) fn new(access: &Access, now: i64, mut number: impl FnMut(&str) -> u32) -> (Self, Vec<Account>) {
+        let operators = &access.operators;
+        let mut pinned: HashSet<String> = operators.pinned_accounts.iter().cloned().collect();
+        if !pinned.is_empty() {
+            pinned.extend(access.system_account().map(str::to_owned));
+        }
+        let mut trust = Self { pinned, sentinel: operators.default_sentinel.clone(), ..Self::default() };
         let issuers: HashSet<&str> = operators.keys().collect();
         let mut usable: Vec<(&Token<AccountClaims>, Claimed)> = Vec::new();
         for (key, token) in &operators.preload {
