@@ -151,7 +151,7 @@ impl<C: Claims> Token<C> {
             tags: tags.unwrap_or_default(),
             issued_at: iat,
             not_before: (nbf > 0).then_some(nbf),
-            expires: (exp > 0).then_some(exp),
+            expires: (exp != 0).then_some(exp),
             claims: serde_json::from_value(Value::Object(nats)).map_err(unreadable)?,
         })
     }

@@ -158,7 +158,8 @@ fn time_of_force() {
     for (now, in_force, next) in [(9, false, Some(10)), (10, true, Some(20)), (19, true, Some(20)), (20, false, None)] {
         assert_eq!((short.is_in_force(now), short.next_change(now)), (in_force, next), "{now}");
     }
-    assert!(!token(0, i64::MAX).is_in_force(i64::MAX) && token(i64::MIN, i64::MIN).is_in_force(0));
+    assert!(!token(0, i64::MAX).is_in_force(i64::MAX) && token(i64::MIN, 0).is_in_force(0));
+    assert!(!token(0, -5).is_in_force(0) && !token(0, i64::MIN).is_in_force(0), "before 1970 is over");
     assert!(moment(i64::MIN).is_some() && moment(5) == Some(UNIX_EPOCH + Duration::from_secs(5)));
 }
 
