@@ -527,6 +527,14 @@ fn a_reload_brings_other_claims(shards: usize) {
     let config = Config::new(&first);
     let server = config.server().shards(shards).start();
     let mut user = log_in(&server, &world, &jwt);
+    let expired = world.account_of(&world.account, &json!({}), &json!({"exp": now() - 5}));
+    config.reload(&server, &world.text(&[(&world.account, expired)], ""));
+    user.expect_then_close(denied);
+    expect_refused(&server, &jwt, Some(&world.user), "its account has expired");
+
+    let config = Config::new(&first);
+    let server = config.server().shards(shards).start();
+    let mut user = log_in(&server, &world, &jwt);
     user.send("SUB a 1\r\nSUB b 2\r\nPING\r\n");
     user.expect("PONG\r\n");
     config.reload(&server, &text(&json!({"default_permissions": {"sub": {"deny": ["a"]}}})));

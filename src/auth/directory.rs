@@ -206,6 +206,12 @@ impl Directory {
         self.trust.as_ref()?.next_change().and_then(moment)
     }
 
+    /// When the token of an account expires, seconds since 1970, if it ever does.
+    #[must_use]
+    pub fn account_expires(&self, account: u32) -> Option<i64> {
+        self.trust.as_ref()?.known(&self.accounts.get(account as usize)?.name)?.expires()
+    }
+
     fn add_crossings(&mut self, options: &Options, accounts: &[Account]) {
         let access = &options.access;
         let default =

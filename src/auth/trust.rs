@@ -149,6 +149,11 @@ impl Trust {
         (self.pinned.is_empty() || self.pinned.contains(key)).then_some(account)
     }
 
+    /// The account of this key, whether or not its users may log in.
+    pub(super) fn known(&self, key: &str) -> Option<&TrustedAccount> {
+        self.accounts.get(key)
+    }
+
     /// All accounts.
     pub(super) fn accounts(&self) -> impl Iterator<Item = &TrustedAccount> {
         self.accounts.values()
@@ -183,6 +188,11 @@ impl TrustedAccount {
     /// Whether its users may log in at `now`, seconds since 1970.
     pub(super) fn is_in_force(&self, now: i64) -> bool {
         !self.has_expired(now) && self.not_before.is_none_or(|begin| begin <= now)
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn expires(&self) -> Option<i64> {
+        self.expires
     }
 
     /// Whether its users have to go at `now`, seconds since 1970.

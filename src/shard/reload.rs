@@ -11,15 +11,15 @@ use super::conn::Stage;
 use super::io::Io;
 use super::rules::{Rule, broken};
 use super::timers::Timer;
-use crate::auth::{Grant, Permits, Receives, Review};
+use crate::auth::{Directory, Grant, Permits, Receives, Review};
 use crate::logging;
-use crate::wire::errors::{CloseReason, Quoted, Violation};
+use crate::wire::errors::{CloseReason, Lapse, Quoted, Violation};
 
 impl Shard {
     /// Works by `config` from now on; gives the number of connections that may stay.
     pub fn reload<I: Io>(&mut self, io: &mut I, config: &Config) -> usize {
         self.now = io.now();
-        self.config = config.clone();
+        let before = std::mem::replace(&mut self.config, config.clone()).directory;
         self.local.traces = logging::trace_enabled();
         self.local.drops_at_gate = config.no_fast_producer_stall;
         for (number, facts) in config.directory.accounts().iter().enumerate() {
@@ -39,7 +39,7 @@ impl Shard {
                 }
                 // What these say of themselves is judged by the new directory when it is there, or judged again.
                 Stage::Unauthenticated | Stage::Undecided => {}
-                Stage::Open => self.review(io, slot),
+                Stage::Open => self.review(io, slot, &before),
             }
         }
         self.local.conns.iter().filter(|(_, conn)| conn.closing.is_none()).count()
@@ -80,9 +80,11 @@ impl Shard {
         }
     }
 
-    /// Looks whether a client may stay what it is.
-    fn review<I: Io>(&mut self, io: &mut I, slot: u32) {
+    /// Looks whether a client may stay what it is. `before` is the directory that was in force.
+    fn review<I: Io>(&mut self, io: &mut I, slot: u32, before: &Directory) {
         let conn = &self.local.conns[slot as usize];
+        // Time has not made the account expire if it got a token that had expired before.
+        let had_time = |account| before.account_expires(account) == self.config.directory.account_expires(account);
         match self.config.directory.review(&conn.basis, conn.account, conn.kind()) {
             Review::Stays(grant) => {
                 self.renew(slot, grant);
@@ -92,13 +94,17 @@ impl Shard {
             }
             Review::Gone if broken(Rule::GoneStay) => {}
             Review::Gone => self.close(io, slot, CloseReason::UserGone),
+            Review::Lapsed(Lapse::Account) if !had_time(conn.account) => self.close_denied(io, slot),
             Review::Lapsed(lapse) => self.close(io, slot, CloseReason::Lapsed(lapse)),
-            Review::Denied => {
-                let claim = conn.basis.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
-                tracing::error!("{} - authentication error{claim}", conn.label());
-                self.close(io, slot, CloseReason::AuthorizationViolation);
-            }
+            Review::Denied => self.close_denied(io, slot),
         }
+    }
+
+    fn close_denied<I: Io>(&mut self, io: &mut I, slot: u32) {
+        let conn = &self.local.conns[slot as usize];
+        let claim = conn.basis.claim().map(|claim| format!(" - {claim}")).unwrap_or_default();
+        tracing::error!("{} - authentication error{claim}", conn.label());
+        self.close(io, slot, CloseReason::AuthorizationViolation);
     }
 
     fn renew(&mut self, slot: u32, grant: Grant) {
