@@ -14,6 +14,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     services_answer_across_accounts,
     services_lead_on_to_services,
     a_service_may_see_who_asks,
+    each_import_may_share,
     answers_may_come_in_parts,
     nobody_answers,
     requests_that_nobody_may_receive_are_refused,
@@ -208,6 +209,29 @@ fn a_service_may_see_who_asks(shards: usize) {
         "kind": "Client", "client_type": "nats"
     });
     assert_eq!(info, expected);
+}
+
+/// Of two imports in a row the first decides what is told of the client, any of them whether the server is.
+fn each_import_may_share(shards: usize) {
+    for (first, second) in [(true, false), (false, true), (false, false)] {
+        let config = Config::new(&format!(
+            "server_name: here
+             accounts {{
+               A {{ users: [ {{ user: a, password: x }} ], exports: [ {{ service: n }} ] }}
+               B {{ imports: [ {{ service: {{ account: A, subject: n }}, share: {second} }} ], exports: [ {{ service: n }} ] }}
+               C {{ users: [ {{ user: c, password: x }} ]
+                    imports: [ {{ service: {{ account: B, subject: n }}, share: {first} }} ] }}
+             }}"
+        ));
+        let server = config.server().shards(shards).start();
+        let (mut a, mut c) = (client(&server, "a"), client(&server, "c"));
+        subscribe(&mut a, "SUB n 1\r\n");
+        c.send("PUB n r 2\r\nhi\r\n");
+        let info = asker(&a.next_msg());
+        assert_eq!((&info["acc"], &info["svc"]), (&json!("C"), &json!("B")));
+        assert_eq!(info["user"], if first { json!("c") } else { json!(null) });
+        assert_eq!(info["server"], if first || second { json!("here") } else { json!(null) }, "{first} {second}");
+    }
 }
 
 fn answers_may_come_in_parts(shards: usize) {

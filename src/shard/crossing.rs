@@ -271,7 +271,12 @@ impl Shard {
             let subject = service.carry(message.subject);
             let subject = self.map(service.to, &subject).unwrap_or(subject);
             let asker = match asker {
-                Some(first) => Asker { svc: Some(facts.name.to_string()), ..first.clone() },
+                Some(first) => {
+                    // Where only a later service may see who asks, it is told the server.
+                    let server = service.share.then(|| self.config.info.server_name.clone());
+                    let server = server.or_else(|| first.server.clone());
+                    Asker { svc: Some(facts.name.to_string()), server, ..first.clone() }
+                }
                 None => self.asker(publisher, facts.name.to_string(), service.share),
             };
             let (id, reply) = self.await_answer(account, service, message.reply());
