@@ -200,8 +200,9 @@ impl fmt::Display for Quoted<'_> {
                     '\t' => f.write_str("\\t")?,
                     '\x0b' => f.write_str("\\v")?,
                     c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u32)?,
-                    c if c.is_control() || (c != ' ' && c.is_whitespace()) => write!(f, "\\u{:04x}", c as u32)?,
-                    c => write!(f, "{c}")?,
+                    c if is_printable(c) => write!(f, "{c}")?,
+                    c if c <= '\u{ffff}' => write!(f, "\\u{:04x}", c as u32)?,
+                    c => write!(f, "\\U{:08x}", c as u32)?,
                 }
             }
             for byte in chunk.invalid() {
@@ -212,14 +213,28 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Whether a character is a letter, mark, number, punctuation, symbol or the blank, as Go's `IsPrint` has it.
+fn is_printable(c: char) -> bool {
+    // Rust's own escapes go by the same categories, but for quotes, and for marks that have nothing before them.
+    let mut bytes = [b'x'; 5];
+    let end = 1 + c.encode_utf8(&mut bytes[1..]).len();
+    c == '\'' || std::str::from_utf8(&bytes[..end]).is_ok_and(|text| text.escape_debug().nth(1) != Some('\\'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn quoting_follows_go() {
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 9] = [
             ("\u{85} \u{2028}".as_bytes(), r#""\u0085 \u2028""#),
+            ("\u{200b}\u{feff}\u{378}\u{e000}\u{e0001}".as_bytes(), r#""\u200b\ufeff\u0378\ue000\U000e0001""#),
+            ("\u{ad}\u{a0}\u{3000}\u{10ffff}".as_bytes(), r#""\u00ad\u00a0\u3000\U0010ffff""#),
+            (
+                "e\u{301}\u{308} \u{1f600} \u{4e2d} \u{fffd}'".as_bytes(),
+                "\"e\u{301}\u{308} \u{1f600} \u{4e2d} \u{fffd}'\"",
+            ),
             (b"foo.bar", r#""foo.bar""#),
             (b"a\"b\\c", r#""a\"b\\c""#),
             (b"\x00\x07\x7f", r#""\x00\a\x7f""#),
