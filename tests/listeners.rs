@@ -5,7 +5,7 @@ mod support;
 mod support_tls;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -62,7 +62,19 @@ fn addresses_of_both_families(shards: usize) {
             assert_eq!(client.info()["client_ip"], ip.to_string());
             client.fence();
         }
-        let first = &urls(&server, "nats")[0];
+        let listed = urls(&server, "nats");
+        for ip in [V4, V6] {
+            assert_eq!(listed.contains(&format!("nats://{}", SocketAddr::new(ip, port))), reachable.contains(&ip));
+        }
+        let first = &listed[0];
+        if reachable.len() == 2 {
+            assert_eq!(first, &format!("nats://127.0.0.1:{port}"));
+            for url in listed.iter().chain(&urls(&server, "monitoring")) {
+                let (_, addr) = url.split_once("://").expect("a scheme");
+                let ip = addr.parse::<SocketAddr>().expect("an address").ip();
+                assert!(!ip.is_unspecified(), "{url}");
+            }
+        }
         if reachable == [V6] {
             assert_eq!(first, &format!("nats://[::1]:{port}"));
             assert_eq!(server.client().info()["host"], "::1");
@@ -70,6 +82,10 @@ fn addresses_of_both_families(shards: usize) {
         }
         assert!(server.get_json("/varz")["port"].is_u64());
     }
+    // A name is listed as what it means.
+    let server = file("host: localhost\nport: -1\n").server().shards(shards).own_address().start();
+    let addr = ("localhost", server.addr().port()).to_socket_addrs().expect("a known name").next();
+    assert_eq!(urls(&server, "nats"), [format!("nats://{}", addr.expect("an address"))]);
 }
 
 /// `client_advertise` is what INFO says, in both INFOs, and a port that it leaves out is the one listened on.

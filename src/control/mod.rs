@@ -8,7 +8,7 @@ mod reload;
 pub mod signals;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -81,7 +81,7 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     let options = Arc::new(options);
     let in_force = Arc::new(Mutex::new(InForce::now(&options, &server, server.started())));
     let monitoring_tls = monitoring.as_ref().and_then(|monitoring| monitoring.tls.clone());
-    let monitoring_url = monitoring.as_ref().map(|found| format!("{}://{}", found.scheme, found.address));
+    let monitoring_at = monitoring.as_ref().map(|found| (found.scheme, found.listens_on));
     let addresses = client_addresses(&options, &server);
     let more_addresses = addresses[1..].to_vec();
     let monitor = monitoring.map(|monitoring| monitoring.serve(&server, more_addresses, &in_force)).transpose()?;
@@ -102,15 +102,12 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     }
     let websocket = options.websocket.as_ref().zip(server.websocket_address()).map(|(websocket, address)| {
         let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
-        let url = format!("{scheme}://{}", host_and_port(websocket.host(), address.port()));
-        tracing::info!("Listening for websocket clients on {url}");
-        url
+        let shown = host_and_port(websocket.host(), address.port());
+        tracing::info!("Listening for websocket clients on {scheme}://{shown}");
+        (scheme, address)
     });
-    let urls = Urls {
-        clients: addresses,
-        monitoring: monitoring_url.into_iter().collect(),
-        websocket: websocket.into_iter().collect(),
-    };
+    let clients = std::iter::once(server.address()).chain(server.more_addresses().iter().copied()).collect();
+    let urls = Urls { clients, monitoring: monitoring_at, websocket };
     let ports_file = urls.write(&options)?;
     tracing::info!("Server is ready");
     Ok(Running { server, options, in_force, monitor, monitoring_tls, events, urls, ports_file })
@@ -126,10 +123,10 @@ fn client_addresses(options: &Options, server: &Server) -> Vec<String> {
 
 /// What the ports file says.
 struct Urls {
-    /// `host:port` of each.
-    clients: Vec<String>,
-    monitoring: Vec<String>,
-    websocket: Vec<String>,
+    clients: Vec<SocketAddr>,
+    /// With the scheme.
+    monitoring: Option<(&'static str, SocketAddr)>,
+    websocket: Option<(&'static str, SocketAddr)>,
 }
 
 impl Urls {
@@ -137,8 +134,10 @@ impl Urls {
     fn write(&self, options: &Options) -> Result<Option<PortsFile>, String> {
         let Some(dir) = options.ports_file_dir.as_deref() else { return Ok(None) };
         let scheme = if options.requires_tls() { "tls" } else { "nats" };
-        let nats: Vec<String> = self.clients.iter().map(|address| format!("{scheme}://{address}")).collect();
-        let file = ports::write(dir, std::process::id(), &nats, &self.monitoring, &self.websocket);
+        let nats: Vec<String> = self.clients.iter().flat_map(|address| ports::urls(scheme, *address)).collect();
+        let [monitoring, websocket] = [self.monitoring, self.websocket]
+            .map(|listener| listener.map_or_else(Vec::new, |(scheme, address)| ports::urls(scheme, address)));
+        let file = ports::write(dir, std::process::id(), &nats, &monitoring, &websocket);
         file.map(Some).map_err(|error| format!("could not write ports file in {}: {error}", dir.display()))
     }
 }
@@ -150,7 +149,7 @@ struct Monitoring {
     scheme: &'static str,
     /// `host:port`.
     address: String,
-    port: u16,
+    listens_on: SocketAddr,
 }
 
 impl Monitoring {
@@ -161,13 +160,15 @@ impl Monitoring {
         let (host, port) = (options.http_host(), port.bind_number());
         let bound = listen::resolve(host, port).and_then(|address| {
             let listener = listen::bind_patiently(address, 1)?.pop().ok_or(io::ErrorKind::NotFound)?;
-            let port = listener.local_addr()?.port();
-            Ok((listener, port))
+            let listens_on = listener.local_addr()?;
+            Ok((listener, listens_on))
         });
         let at = host_and_port(host, port);
-        let (listener, port) = bound.map_err(|error| format!("Error listening on monitoring port: {at}, {error}"))?;
+        let (listener, listens_on) =
+            bound.map_err(|error| format!("Error listening on monitoring port: {at}, {error}"))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        Ok(Some(Self { listener, tls, scheme, address: host_and_port(host, port), port }))
+        let address = host_and_port(host, listens_on.port());
+        Ok(Some(Self { listener, tls, scheme, address, listens_on }))
     }
 
     fn serve(
@@ -182,7 +183,7 @@ impl Monitoring {
             in_force: in_force.clone(),
             started: server.started(),
             more_addresses,
-            monitoring_port: self.port,
+            monitoring_port: self.listens_on.port(),
             websocket_port: server.websocket_address().map(|address| address.port()),
         };
         tracing::info!("Starting {} monitor on {}", self.scheme, self.address);

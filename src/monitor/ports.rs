@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -45,6 +46,22 @@ pub fn write(
     Ok(PortsFile { path })
 }
 
+/// The URLs under which a socket that listens on `address` can be reached: one for each address of this machine, by
+/// network interface, if it listens on all of them.
+#[must_use]
+pub fn urls(scheme: &str, address: SocketAddr) -> Vec<String> {
+    let url = |ip: IpAddr| format!("{scheme}://{}", SocketAddr::new(ip, address.port()));
+    if !address.ip().is_unspecified() {
+        return vec![url(address.ip())];
+    }
+    // Whoever reads the file is on this machine.
+    let mut interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.sort_by_key(|interface| interface.index);
+    let ips = interfaces.iter().map(|interface| interface.ip()).filter(|ip| ip.is_ipv4() || address.is_ipv6());
+    let urls: Vec<String> = ips.map(url).collect();
+    if urls.is_empty() { vec![url(Ipv4Addr::LOCALHOST.into())] } else { urls }
+}
+
 impl PortsFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
@@ -62,6 +79,18 @@ impl Drop for PortsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_can_be_connected_to() {
+        let listed = |address: &str| urls("nats", address.parse().expect("an address"));
+        assert_eq!(listed("127.0.0.1:4222"), ["nats://127.0.0.1:4222"]);
+        assert_eq!(listed("[::1]:4222"), ["nats://[::1]:4222"]);
+        let of_both = listed("[::]:4222");
+        assert_eq!(of_both[0], "nats://127.0.0.1:4222");
+        assert!(of_both.iter().all(|url| !url.contains("0.0.0.0") && !url.contains("[::]")), "{of_both:?}");
+        let of_v4 = listed("0.0.0.0:4222");
+        assert!(of_v4.iter().all(|url| of_both.contains(url) && !url.contains('[')), "{of_v4:?}");
+    }
 
     /// The file has the reference's name and content, and is gone with its guard.
     #[test]
