@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::accounts::Account;
+use super::cycles;
 use super::grammar::{Node, Value};
 use super::mappings::{self, Part, Transform, Use};
 use super::read;
@@ -409,7 +410,7 @@ fn entries<T>(
 }
 
 impl Import {
-    fn is_stream(&self) -> bool {
+    pub(super) fn is_stream(&self) -> bool {
         matches!(self.kind, ImportKind::Stream { .. })
     }
 
@@ -502,12 +503,11 @@ pub(crate) fn refusal<'a>(
     admits: impl Fn(usize, &Export) -> bool,
 ) -> Option<Refusal> {
     let Some(exporter) = accounts.get(import.account.as_str()) else { return Some(Refusal::NoAccount) };
-    let (name, is_stream) = (&exporter.name, import.is_stream());
     if !is_authorized(exporter, import, &account.name, admits) {
         Some(Refusal::NotAuthorized)
     } else if !places.0.insert(place(import)) {
         Some(Refusal::Exists)
-    } else if *name != account.name && leads_to(accounts, name, &import.subject, is_stream, &account.name) {
+    } else if exporter.name != account.name && cycles::is_in_cycle(accounts, account, import) {
         Some(Refusal::Cycle)
     } else {
         None
@@ -545,26 +545,4 @@ fn is_authorized(exporter: &Account, import: &Import, importer: &str, admits: im
 fn place(import: &Import) -> (bool, &str, String) {
     let subject = if import.is_stream() { import.subject.clone() } else { import.local_pattern() };
     (import.is_stream(), import.account.as_str(), subject)
-}
-
-/// Whether `account` gets `subject` from `target`, directly or through others.
-fn leads_to(accounts: &HashMap<&str, &Account>, account: &str, subject: &str, stream: bool, target: &str) -> bool {
-    let mut seen = HashSet::new();
-    let mut pending = vec![(account, subject)];
-    while let Some((name, subject)) = pending.pop() {
-        let imports = accounts.get(name).into_iter().flat_map(|account| &account.imports);
-        for import in imports.filter(|import| import.is_stream() == stream && import.account != name) {
-            if !subject::overlaps(import.local_pattern().as_bytes(), subject.as_bytes()) {
-                continue;
-            }
-            if import.account == target {
-                return true;
-            }
-            let next = (import.account.as_str(), import.subject.as_str());
-            if seen.insert(next) {
-                pending.push(next);
-            }
-        }
-    }
-    false
 }

@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod address;
 pub mod authorization;
 pub(crate) mod claims;
+mod cycles;
 pub mod duration;
 pub mod exports;
 pub mod grammar;

@@ -131,6 +131,32 @@ pub fn overlaps(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// The pattern of what both patterns match, if there is anything.
+#[must_use]
+pub fn intersection(a: &[u8], b: &[u8]) -> Option<Vec<u8>> {
+    let mut left = tokens(a);
+    let mut right = tokens(b);
+    let mut both: Vec<&[u8]> = Vec::new();
+    loop {
+        match (left.next(), right.next()) {
+            (None, None) => return Some(both.join(&b'.')),
+            (Some(REST), Some(token)) => {
+                both.push(token);
+                both.extend(right.by_ref());
+                return Some(both.join(&b'.'));
+            }
+            (Some(token), Some(REST)) => {
+                both.push(token);
+                both.extend(left.by_ref());
+                return Some(both.join(&b'.'));
+            }
+            (Some(ONE), Some(token)) | (Some(token), Some(ONE)) => both.push(token),
+            (Some(name), Some(token)) if name == token => both.push(name),
+            _ => return None,
+        }
+    }
+}
+
 /// See [`tokens`].
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {

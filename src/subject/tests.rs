@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{
-    Index, Matches, has_wildcard, is_subset, is_valid_literal, is_valid_subscription, matches, overlaps, tokens,
+    Index, Matches, has_wildcard, intersection, is_subset, is_valid_literal, is_valid_subscription, matches, overlaps,
+    tokens,
 };
 
 /// A pattern, a queue name and a target.
@@ -145,6 +146,12 @@ proptest! {
         let both = universe.iter().any(|subject| matches(&a, subject) && matches(&b, subject));
         let within = universe.iter().all(|subject| !matches(&a, subject) || matches(&b, subject));
         prop_assert_eq!(overlaps(&a, &b), both);
+        let common = intersection(&a, &b);
+        prop_assert_eq!(common.is_some(), both);
+        for subject in universe.iter().filter(|_| both) {
+            let in_common = common.as_ref().is_some_and(|common| matches(common, subject));
+            prop_assert_eq!(in_common, matches(&a, subject) && matches(&b, subject));
+        }
         prop_assert_eq!(is_subset(&a, &b), within);
     }
 
