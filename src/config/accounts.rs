@@ -14,6 +14,7 @@ use super::operators::Operators;
 use super::permissions::{self, Permissions};
 use super::read;
 use super::schema::{Item, Key, Reading, Row, rows};
+use crate::subject;
 
 /// Who may connect and what they may do, beyond one user or token for everybody.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -183,23 +184,38 @@ const LIMITS: &[Key<AccountLimits>] = &[
     limit!(&["max_leafnodes", "max_leafs"], "Leafnode connections", max_leafnodes),
 ];
 
+/// Which of its keys are there.
 #[derive(Default)]
-struct TraceDestination;
+struct TraceDestination {
+    dest: bool,
+    sampling: bool,
+}
 
 const TRACE: &[Key<TraceDestination>] = &[
-    Key::text(&["dest", "destination"], "trace.dest", "Subject", |_, text| {
-        read::subject(text).map(drop).map_err(|_| format!("Trace destination \"{text}\" is not valid"))
+    Key::text(&["dest", "destination"], "trace.dest", "Subject", |trace, text| {
+        trace.dest = true;
+        trace_subject(text)
     }),
-    Key::other(&["sampling"], "integer or \"n%\"", "100", "Share of messages", |_, item, _| {
+    Key::other(&["sampling"], "integer or \"n%\"", "100", "Share of messages", |trace, item, _| {
+        trace.sampling = true;
         exports::percentage(item.node).map(drop)
     }),
 ];
 
+fn trace_subject(text: &str) -> Result<(), String> {
+    let is_valid = subject::is_valid_literal(text.as_bytes());
+    if is_valid { Ok(()) } else { Err(format!("Trace destination \"{text}\" is not valid")) }
+}
+
 fn trace_destination(item: &Item<'_>, reading: &mut Reading) -> Result<(), String> {
     match &item.node.value {
-        Value::Text(text) => read::subject(text).map(drop),
+        Value::Text(text) => trace_subject(text),
         Value::Map(map) => {
-            reading.keys(map, TRACE, &mut TraceDestination);
+            let mut trace = TraceDestination::default();
+            reading.keys(map, TRACE, &mut trace);
+            if trace.sampling && !trace.dest {
+                return Err("Trace destination sampling ignored since no destination was set".to_owned());
+            }
             Ok(())
         }
         other => Err(format!("Expected {} to be a subject or a map, got {}", item.key, other.kind())),

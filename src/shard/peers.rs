@@ -10,7 +10,8 @@
 //!   none of its sockets.
 //!
 //! Bounds: `ring_slots` batches and `ring_bytes` per direction in rings. A spill list holds at most what the
-//! connections read in one turn after it became non-empty (64 KiB each), and answers to ring input.
+//! connections read in one turn after it became non-empty (64 KiB each), and what ring input brings about: answers, and
+//! queue messages that are passed on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
