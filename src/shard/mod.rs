@@ -24,6 +24,7 @@ mod login;
 mod outbound;
 pub mod peers;
 mod permission;
+mod receive;
 mod reload;
 pub(crate) mod rules;
 pub mod secure;
