@@ -183,8 +183,8 @@
 //!    shard 1 is rung if it sleeps; `flush_dirty` writes the subscriber's buffer to its socket
 //!    ([`shard::io::Io::send`]). What the socket does not take waits until it is writable again.
 //! 7. Shard 1 takes a turn, or is in the middle of one and looks before it parses. `look` finds the batch, and
-//!    `receive_message` does what step 4 did, with its own route and its own subscribers. Its turn ends with the write
-//!    to the second subscriber.
+//!    `receive_message` (`shard/receive.rs`) does what step 4 did, with its own route and its own subscribers. Its turn
+//!    ends with the write to the second subscriber.
 //!
 //! Buffers, chunks and batches are reused, so that a steady flow of small messages allocates nothing per message.
 //!
