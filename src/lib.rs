@@ -124,8 +124,9 @@
 //!
 //! A request that nobody takes is answered with status 503, if the client has asked for that. The publisher's shard
 //! knows it from the route. Where everything hangs on one other shard, the message carries a mark, and that shard sends
-//! word back if it finds no taker after all. Where it hangs on several, or on other accounts, each message carries a share
-//! of the request, and shares come back in the same way; when all are back, nobody has taken it (`shard/inquiries.rs`).
+//! word back if it finds no taker after all. Where it hangs on several, or on other accounts, each message carries a
+//! share of the request, and shares come back in the same way; when all are back, nobody has taken it
+//! (`shard/inquiries.rs`).
 //!
 //! # Logins and accounts
 //!

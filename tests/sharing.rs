@@ -101,7 +101,8 @@ fn queue_groups_find_the_member_that_may_receive(shards: usize) {
               exports: [ { stream: \"ev.>\" }, { service: \"n.>\" } ] }
           B { users: [ { user: b, password: x }
                        { user: deaf, password: x, permissions: { subscribe: { deny: ev.y } } } ]
-              imports: [ { stream: { account: A, subject: \"ev.>\" } }, { service: { account: A, subject: \"n.>\" } } ] }
+              imports: [ { stream: { account: A, subject: \"ev.>\" } }
+                         { service: { account: A, subject: \"n.>\" } } ] }
         }",
     );
     let server = config.server().shards(shards).start();
@@ -218,7 +219,8 @@ fn each_import_may_share(shards: usize) {
             "server_name: here
              accounts {{
                A {{ users: [ {{ user: a, password: x }} ], exports: [ {{ service: n }} ] }}
-               B {{ imports: [ {{ service: {{ account: A, subject: n }}, share: {second} }} ], exports: [ {{ service: n }} ] }}
+               B {{ imports: [ {{ service: {{ account: A, subject: n }}, share: {second} }} ]
+                    exports: [ {{ service: n }} ] }}
                C {{ users: [ {{ user: c, password: x }} ]
                     imports: [ {{ service: {{ account: B, subject: n }}, share: {first} }} ] }}
              }}"
@@ -264,7 +266,8 @@ fn requests_that_nobody_may_receive_are_refused(shards: usize) {
         "accounts {
           A { users: [ { user: denied, password: x, permissions: { subscribe: { deny: \"*.y\" } } } ]
               exports: [ { service: \"n.>\" } ] }
-          B { imports: [ { service: { account: A, subject: \"n.>\" }, to: \"b.>\" } ], exports: [ { service: \"b.>\" } ] }
+          B { imports: [ { service: { account: A, subject: \"n.>\" }, to: \"b.>\" } ]
+              exports: [ { service: \"b.>\" } ] }
           C { users: [ { user: c, password: x } ]
               imports: [ { service: { account: B, subject: \"b.>\" }, to: \"c.>\" } ] }
         }",

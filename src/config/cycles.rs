@@ -106,8 +106,10 @@ mod tests {
             "A {exports: [{stream: \">\"}], imports: [{stream: {account: C, subject: x}}]}
              B {exports: [{stream: x}], imports: [{stream: {account: A, subject: \">\"}}]}
              C {exports: [{stream: x}], imports: [{stream: {account: B, subject: x}}]}",
-            "A {exports: [{service: \"a.*.*\"}], imports: [{service: {account: B, subject: \"b.*.*\"}, to: \"a.$2.$1\"}]}
-             B {exports: [{service: \"b.*.*\"}], imports: [{service: {account: A, subject: \"a.*.y\"}, to: \"b.y.*\"}]}",
+            "A {exports: [{service: \"a.*.*\"}]
+                imports: [{service: {account: B, subject: \"b.*.*\"}, to: \"a.$2.$1\"}]}
+             B {exports: [{service: \"b.*.*\"}]
+                imports: [{service: {account: A, subject: \"a.*.y\"}, to: \"b.y.*\"}]}",
         ] {
             assert!(forms_cycle(accounts), "{accounts}");
         }
@@ -128,8 +130,10 @@ mod tests {
              C {exports: [{service: \"x.*\"}], imports: [{service: {account: B, subject: y}, to: x.1}]}",
             "A {exports: [{stream: \">\"}], imports: [{stream: {account: B, subject: \"b.>\"}, prefix: z}]}
              B {exports: [{stream: \"b.>\"}], imports: [{stream: {account: A, subject: \">\"}, prefix: y}]}",
-            "A {exports: [{service: \"a.*.*\"}], imports: [{service: {account: B, subject: \"b.*.*\"}, to: \"c.$2.$1\"}]}
-             B {exports: [{service: \"b.*.*\"}], imports: [{service: {account: A, subject: \"a.*.x\"}, to: \"b.y.*\"}]}",
+            "A {exports: [{service: \"a.*.*\"}]
+                imports: [{service: {account: B, subject: \"b.*.*\"}, to: \"c.$2.$1\"}]}
+             B {exports: [{service: \"b.*.*\"}]
+                imports: [{service: {account: A, subject: \"a.*.x\"}, to: \"b.y.*\"}]}",
         ] {
             assert!(!forms_cycle(accounts), "{accounts}");
         }

@@ -16,11 +16,11 @@
 //! | 40–43 | body bytes | 0 | 0 | 0 |
 //! | 44– | share, trail, groups, subject, arguments, body | subject, reply | | share |
 //!
-//! A share has 12 bytes and stands in a message that has one; a trail has 9, in a message that was passed on. A group is
-//! `u16` length and name. The body is not here if it is shared.
+//! A share has 12 bytes and stands in a message that has one; a trail has 9, in a message that was passed on. A group
+//! is `u16` length and name. The body is not here if it is shared.
 //!
-//! A message for plain subscriptions only, of the same account and origin as the message before it, has a shorter form: kind
-//! 3, flags, and the five lengths of bytes 24–43 as `u16`; then subject, arguments, body.
+//! A message for plain subscriptions only, of the same account and origin as the message before it, has a shorter form:
+//! kind 3, flags, and the five lengths of bytes 24–43 as `u16`; then subject, arguments, body.
 
 use bytes::Bytes;
 

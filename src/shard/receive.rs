@@ -1,5 +1,5 @@
-//! What other shards have sent: their batches, from which messages go to the outbound buffers here or on to another shard,
-//! and what becomes of those that nobody takes.
+//! What other shards have sent: their batches, from which messages go to the outbound buffers here or on to another
+//! shard, and what becomes of those that nobody takes.
 
 use std::rc::Rc;
 

@@ -141,8 +141,8 @@ mod tests {
         out
     }
 
-    /// Random bytes do not become fewer, so that output waits for room inside the compressor at all sizes; and what looks
-    /// like the end of a flush may stand anywhere.
+    /// Random bytes do not become fewer, so that output waits for room inside the compressor at all sizes; and what
+    /// looks like the end of a flush may stand anywhere.
     #[test]
     fn messages_of_all_sizes_are_whole() {
         let mut rng = fastrand::Rng::with_seed(7);
