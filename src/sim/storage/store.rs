@@ -258,11 +258,11 @@ impl World {
             consumer.delivered.insert(seq);
             if self.rng.u8(..4) > 0 {
                 let reply = self.store.with_consumer(key, |consumer| consumer.ack(self.now, seq));
-                if let Some(Reply::Done(_)) = reply {
-                    if self.rng.bool() {
-                        let after = self.store.sync_consumer(self.now, key).unwrap();
-                        consumer.acks.push((seq, after));
-                    }
+                if let Some(Reply::Done(_)) = reply
+                    && self.rng.bool()
+                {
+                    let after = self.store.sync_consumer(self.now, key).unwrap();
+                    consumer.acks.push((seq, after));
                 }
             }
         }
