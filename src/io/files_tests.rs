@@ -67,7 +67,7 @@ impl Rig {
 }
 
 fn prepare(id: u64, slot: u32, bytes: u32) -> Request {
-    Request::Prepare { id: RequestId(id), slot: Slot(slot), bytes }
+    Request::Prepare { id: RequestId(id), slot: Slot(slot), bytes, fill: true }
 }
 
 fn remove(id: u64, slot: u32) -> Request {

@@ -111,14 +111,14 @@ impl LogDirectory {
         options
     }
 
-    /// Creates or overwrites a file with zeros, and flushes it and its name.
-    pub(super) fn prepare(&self, slot: Slot, bytes: u32) -> io::Result<File> {
+    /// Creates or overwrites a file with zeros, or only allocates a new one, and flushes it and its name.
+    pub(super) fn prepare(&self, slot: Slot, bytes: u32, fill: bool) -> io::Result<File> {
         let file = self.options().create(true).open(self.file_of(slot))?;
         file.set_len(u64::from(bytes))?;
         allocate(&file, bytes)?;
         // What is merely allocated costs a change of the file system's own records with each first write.
-        let zeros = AlignedBuf::zeroed(FILL_BYTES);
-        let mut offset = 0;
+        let zeros = AlignedBuf::zeroed(if fill { FILL_BYTES } else { 0 });
+        let mut offset = if fill { 0 } else { bytes as usize };
         while offset < bytes as usize {
             let count = FILL_BYTES.min(bytes as usize - offset);
             file.write_all_at(&zeros[..count], offset as u64)?;

@@ -9,12 +9,18 @@ use super::request::RequestId;
 /// and metadata.
 pub const RESERVED_SEGMENTS: usize = 2;
 
+/// Segments grow quickly up to this size,
+const QUICK_BYTES: u32 = 8 << 20;
+/// and from there on in proportion: the log has at least so many of them.
+const SHARE: u64 = 32;
+
 /// Sizes of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The first one; each later one is twice as large, up to `max`.
+    /// The first one. Each later one is twice as large, up to 8 MiB and then up to a 32nd of the log, so that what is
+    /// kept ready stays in proportion.
     pub min: u32,
-    /// The largest.
+    /// The largest, whatever the size of the log.
     pub max: u32,
 }
 
@@ -136,10 +142,13 @@ impl Segments {
         used + spare.map(|spare| u64::from(spare.bytes)).sum::<u64>()
     }
 
-    /// The file to be made ready next. `None` if the log's own limit does not allow another one.
-    pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<Spare> {
+    /// The file to be made ready next, and whether it exists already. `None` if the log's own limit does not allow
+    /// another one.
+    pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<(Spare, bool)> {
         debug_assert!(self.preparing.is_none(), "one file at a time");
-        let spare = match self.tainted.pop_front() {
+        let old = self.tainted.pop_front();
+        let is_old = old.is_some();
+        let spare = match old {
             Some(spare) => spare,
             None => {
                 let bytes = self.adapted_bytes();
@@ -153,13 +162,14 @@ impl Segments {
             }
         };
         self.preparing = Some((id, spare));
-        Some(spare)
+        Some((spare, is_old))
     }
 
     /// The next size, made smaller where little space is left: at least eight more should fit.
     fn adapted_bytes(&self) -> u32 {
         let room = self.free.unwrap_or(u64::MAX).min(self.limit.saturating_sub(self.total_bytes()));
-        let mut bytes = self.next_bytes;
+        let share = u32::try_from(self.total_bytes() / SHARE).unwrap_or(u32::MAX).max(QUICK_BYTES);
+        let mut bytes = self.next_bytes.min(1 << share.ilog2()).max(self.sizes.min);
         while bytes > self.sizes.min && u64::from(bytes) * 8 > room {
             bytes /= 2;
         }

@@ -213,11 +213,11 @@ impl Store {
                     return self.arm(Wake::Stream(of), due);
                 }
                 Settled::Again => break,
-                Settled::Needs(block) => match self.details(of, &block) {
+                Settled::Needs(block) => match self.gather(of, &block) {
                     None => return,
-                    Some(details) => {
+                    Some(gathering) => {
                         let Some((slot, mut sink)) = self.parts_of(now, of) else { return };
-                        slot.stream.supply(details, &mut sink);
+                        slot.stream.supply(gathering.details(), &mut sink);
                         if sink.finish(slot.consumers) {
                             self.wake_consumers(of);
                         }
@@ -228,41 +228,24 @@ impl Store {
         self.wake(Wake::Stream(of));
     }
 
-    /// Details of the needed messages of a block; `None` if they are being read. What was read before that is kept.
-    fn details(&mut self, of: Incarnation, block: &Block) -> Option<Vec<Detail>> {
+    /// The runs with the needed messages of a block; `None` if they are being read. What was read before that is kept.
+    fn gather(&mut self, of: Incarnation, block: &Block) -> Option<Gathering> {
         let kept = self.streams.get_mut(&of)?.gathering.take();
-        let mut gathering = kept.filter(|kept| kept.block == *block).unwrap_or_else(|| Gathering::new(*block));
-        let mut near = None;
+        let kept = kept.filter(|kept| kept.block == *block);
+        let mut gathering = kept.unwrap_or_else(|| Gathering { block: *block, from: block.from, runs: Vec::new() });
         loop {
             let needed = self.streams.get(&of)?.stream.next_needed(gathering.from);
-            let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering.details) };
-            match self.fetch(of, seq, block.position, near.as_ref(), Wake::Stream(of)) {
+            let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering) };
+            let near = gathering.runs.last().map(|(_, run)| run);
+            match self.fetch(of, seq, block.position, near, Wake::Stream(of)) {
                 Fetched::Wait => {
                     self.streams.get_mut(&of)?.gathering = Some(gathering);
                     return None;
                 }
                 Fetched::Lost(upto) => gathering.from = upto.unwrap_or(seq).max(seq) + 1,
                 Fetched::Run(run) => {
-                    let stream = &self.streams.get(&of)?.stream;
-                    for index in run.index_of(seq).. {
-                        let Some((message, record_bytes)) = run.get(index) else { break };
-                        if message.seq > block.upto {
-                            break;
-                        }
-                        if stream.is_needed(message.seq) {
-                            gathering.details.push(Detail {
-                                seq: message.seq,
-                                time: message.time,
-                                subject: Bytes::copy_from_slice(message.subject),
-                                headers_bytes: message.headers.len() as u32,
-                                payload_bytes: message.payload.len() as u32,
-                                record_bytes,
-                                position: block.position,
-                            });
-                        }
-                    }
                     gathering.from = run.last_seq.max(seq) + 1;
-                    near = Some(run);
+                    gathering.runs.push((seq, run));
                 }
             }
         }
@@ -281,17 +264,29 @@ pub(super) fn first_batch(segment: SegmentNo) -> Position {
     Position::new(segment, BLOCK_BYTES as u32)
 }
 
-/// Details of a block that is read in several steps.
+/// A block that is read for details of its messages.
 #[derive(Debug)]
 pub(super) struct Gathering {
     block: Block,
     /// The next message to be looked at.
     from: u64,
-    details: Vec<Detail>,
+    /// Runs that hold messages of the block, each with the first that counts.
+    runs: Vec<(u64, Arc<DecodedRun>)>,
 }
 
 impl Gathering {
-    fn new(block: Block) -> Self {
-        Self { block, from: block.from, details: Vec::new() }
+    /// Details of all messages in the runs.
+    fn details(&self) -> impl Iterator<Item = Detail<'_>> {
+        self.runs.iter().flat_map(|(first, run)| {
+            let messages = (run.index_of(*first)..).map_while(|index| run.get(index));
+            messages.map(|(message, record_bytes)| Detail {
+                seq: message.seq,
+                time: message.time,
+                subject: message.subject,
+                headers_bytes: message.headers.len() as u32,
+                payload_bytes: message.payload.len() as u32,
+                record_bytes,
+            })
+        })
     }
 }

@@ -123,7 +123,7 @@ impl Disk {
 
     fn carry_out(&mut self, request: Request) -> (RequestId, Outcome) {
         match request {
-            Request::Prepare { id, slot, bytes } => {
+            Request::Prepare { id, slot, bytes, .. } => {
                 let others = self.files.iter().filter(|(other, _)| **other != slot).map(|(_, file)| file.len() as u64);
                 if others.sum::<u64>() + u64::from(bytes) > self.capacity {
                     return (id, Outcome::Failed(DiskFault::Full));
