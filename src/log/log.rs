@@ -255,8 +255,6 @@ pub struct Open {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retired {
     pub(super) segment: SegmentNo,
-    /// Its content has to be overwritten.
-    pub(super) erase: bool,
     /// Everything that was appended before it was retired.
     pub(super) after: Pending,
     /// Where the log was flushed to when that was flushed.
@@ -573,7 +571,7 @@ impl Log {
         if self.segments.is_preparing() {
             return;
         }
-        if self.segments.spares() <= RESERVED_SEGMENTS {
+        if self.segments.spares() <= RESERVED_SEGMENTS || self.segments.has_to_erase() {
             let id = self.request_id();
             if let Some((spare, is_old)) = self.segments.next_to_prepare(id) {
                 let fill = is_old || self.commit_bytes < BULK_BYTES;
@@ -625,6 +623,7 @@ impl Log {
         let Some((slot, size)) = file else { return };
         let id = self.request_id();
         let mut commit = Commit { id, batches: Vec::new(), fresh, seals: false, after };
+        commit.seals = !fresh && self.segments.in_use.get(&after.segment).is_some_and(|segment| segment.erase);
         let mut bytes = 0;
         while let Some(closed) = self.closed.pop_front() {
             let need = closed.bytes();

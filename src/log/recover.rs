@@ -752,6 +752,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                     sealed: last.is_none_or(|end| end.sealed),
                     records: 0,
                     dead: 0,
+                    erase: false,
                     spared_at: None,
                 },
             );

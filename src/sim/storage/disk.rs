@@ -103,6 +103,12 @@ impl Disk {
         self.pending.append(requests);
     }
 
+    /// Whether these bytes are in any file.
+    pub(super) fn contains(&self, wanted: &[u8]) -> bool {
+        let has = |bytes: &[u8]| memchr::memmem::find(bytes, wanted).is_some();
+        self.files.values().any(|file| has(&file.read(0, file.len())))
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
