@@ -28,6 +28,10 @@ pub struct Candidate {
     pub live: u64,
 }
 
+pub(super) fn is_retired(retired: &[Retired], no: SegmentNo) -> bool {
+    retired.iter().any(|retired| retired.segment == no)
+}
+
 impl Candidate {
     fn of(no: SegmentNo, segment: &Segment) -> Self {
         Self { segment: no, end: segment.end, live: segment.records.saturating_sub(segment.dead) }
@@ -41,7 +45,8 @@ impl Log {
         let total = self.segments.total_bytes();
         let retired = self.retired.iter().filter_map(|retired| self.segments.in_use.get(&retired.segment));
         let retired = retired.map(|segment| u64::from(segment.bytes)).sum::<u64>();
-        let erases = || self.segments.in_use.iter().any(|(no, segment)| segment.erase && self.is_retired(*no));
+        let erases =
+            || self.segments.in_use.iter().any(|(no, segment)| segment.erase && is_retired(&self.retired, *no));
         let pressed = retired > 0 && (self.segments.out_of_space || retired >= total / 4 || erases());
         self.checkpoints.due(total / 8) || pressed && self.checkpoints.may_begin()
     }
@@ -136,29 +141,28 @@ impl Log {
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {
         let to_erase = self.segments.in_use.iter().find(|(no, segment)| {
-            segment.erase && segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
+            segment.erase
+                && segment.sealed
+                && segment.spared_at != Some(segment.dead)
+                && !is_retired(&self.retired, **no)
         });
         if let Some((no, segment)) = to_erase {
             return Some(Candidate::of(*no, segment));
         }
         let share = if self.segments.out_of_space { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
         let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
-            segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
+            segment.sealed && segment.spared_at != Some(segment.dead) && !is_retired(&self.retired, **no)
         });
         let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.end));
         let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
         Some(Candidate::of(*no, segment))
     }
 
-    fn is_retired(&self, no: SegmentNo) -> bool {
-        self.retired.iter().any(|retired| retired.segment == no)
-    }
-
     /// Nothing points into this segment any more, and what was moved out of it is flushed. It is recycled when both
     /// checkpoints that recovery may start from are later than everything appended so far: until then, replay may need
     /// to know what was removed.
     pub fn retire(&mut self, segment: SegmentNo) {
-        if !self.is_retired(segment) {
+        if !is_retired(&self.retired, segment) {
             self.retired.push(Retired { segment, after: self.pending(), at: None });
         }
     }

@@ -34,6 +34,7 @@ use super::aligned::AlignedBuf;
 use super::batch::{self, Head, Next};
 use super::builder::BatchBuilder;
 use super::checkpoint::Checkpoints;
+use super::clean::is_retired;
 use super::durable::{Durable, Pending};
 use super::entry::{Part, Transaction};
 use super::footer::Footer;
@@ -822,7 +823,10 @@ impl Log {
         self.commit_bytes = (7 * self.commit_bytes + written) / 8;
         self.checkpoints.flushed(written, &runs);
         self.recycle_retired(events);
-        let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records));
+        let segments = || {
+            let in_use = self.segments.in_use.iter().filter(|(no, _)| !is_retired(&self.retired, **no));
+            in_use.map(|(no, segment)| (*no, segment.records)).collect()
+        };
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
             self.checkpoints.end_appended(pending);
