@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::doorbell::Doorbell;
 use super::super::log_directory::Access;
 use super::super::poller::{Event, Token};
+use bytes::Bytes;
+
 use super::*;
 use crate::log::AlignedBuf;
 
