@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use leat::io::engine::Engine;
+use leat::io::engine::{Engine, now};
 use storage::bare::{Prototype, fio};
 use storage::memory::allocated;
 use storage::work::{Face, Flood, SMALL, create, publish_all, replay};
@@ -82,12 +82,15 @@ impl Bench {
             let Some(path) = self.place(&name) else { continue };
             let (mut engine, _) = Engine::open(&path.join("store"), Default::default()).unwrap();
             let mut face = Face::default();
-            let of = create(&mut engine, Some(200 << 20));
             let mut prototype = Prototype::new(&path.join("prototype"), self.in_small(128 << 20, 4 << 20)).unwrap();
             let round = self.in_small(Duration::from_millis(800), Duration::from_millis(20));
             let (mut ours, mut bare) = (Vec::new(), Vec::new());
             for _ in 0..self.in_small(7, 1) {
+                let of = create(&mut engine, None);
                 ours.push(publish_all(&mut engine, &mut face, of, &SMALL, waiting, round));
+                // Its segments serve the next one, as those of a stream with limits do in the long run.
+                engine.store_mut().delete_stream(now(), of, &mut face).unwrap();
+                engine.run(&mut face, |engine, _| engine.store().log().is_at_rest()).unwrap();
                 bare.push(prototype.run(waiting, round).unwrap());
             }
             let (ours, bare) = (median(ours), median(bare));

@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::log_directory::LogDirectory;
@@ -52,7 +51,10 @@ struct Chore {
 #[derive(Clone, Copy, Debug)]
 enum Task {
     /// With so many bytes.
-    Prepare(u32),
+    Prepare {
+        bytes: u32,
+        fill: bool,
+    },
     Remove,
 }
 
@@ -132,7 +134,9 @@ impl Files {
             return Ok(());
         };
         match request {
-            Request::Prepare { id, slot, bytes } => self.chore(log, id, slot, Task::Prepare(bytes), answers),
+            Request::Prepare { id, slot, bytes, fill } => {
+                self.chore(log, id, slot, Task::Prepare { bytes, fill }, answers);
+            }
             Request::Remove { id, slot } => {
                 files.open.remove(&slot);
                 self.chore(log, id, slot, Task::Remove, answers);
@@ -166,7 +170,7 @@ impl Files {
         while let Some(Finished { tag, ended }) = poller.finished() {
             let outcome = match ended {
                 Ended::Committed => Outcome::Done,
-                Ended::Read(buffer) => Outcome::Read(Bytes::from_owner(buffer)),
+                Ended::Read(bytes) => Outcome::Read(bytes),
                 Ended::Short => Outcome::Failed(DiskFault::Short),
                 Ended::Failed(error) => Outcome::Failed(DiskFault::of(&error)),
             };
@@ -226,7 +230,7 @@ impl Chore {
     fn carry_out(self) -> Done {
         let Self { log, directory, id, slot, task } = self;
         let outcome = match task {
-            Task::Prepare(bytes) => directory.prepare(slot, bytes).map(Some),
+            Task::Prepare { bytes, fill } => directory.prepare(slot, bytes, fill).map(Some),
             Task::Remove => directory.remove(slot).map(|()| None),
         };
         let outcome = outcome.map_err(|error| DiskFault::of(&error));

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::doorbell::Doorbell;
 use super::super::log_directory::Access;
 use super::super::poller::{Event, Token};
+use bytes::Bytes;
+
 use super::*;
 use crate::log::AlignedBuf;
 
@@ -67,7 +69,7 @@ impl Rig {
 }
 
 fn prepare(id: u64, slot: u32, bytes: u32) -> Request {
-    Request::Prepare { id: RequestId(id), slot: Slot(slot), bytes }
+    Request::Prepare { id: RequestId(id), slot: Slot(slot), bytes, fill: true }
 }
 
 fn remove(id: u64, slot: u32) -> Request {

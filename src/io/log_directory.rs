@@ -111,14 +111,18 @@ impl LogDirectory {
         options
     }
 
-    /// Creates or overwrites a file with zeros, and flushes it and its name.
-    pub(super) fn prepare(&self, slot: Slot, bytes: u32) -> io::Result<File> {
+    /// Creates or overwrites a file with zeros, or only allocates a new one, and flushes it and its name.
+    pub(super) fn prepare(&self, slot: Slot, bytes: u32, fill: bool) -> io::Result<File> {
         let file = self.options().create(true).open(self.file_of(slot))?;
+        if !fill {
+            // Whatever it held must not show through.
+            file.set_len(0)?;
+        }
         file.set_len(u64::from(bytes))?;
         allocate(&file, bytes)?;
         // What is merely allocated costs a change of the file system's own records with each first write.
-        let zeros = AlignedBuf::zeroed(FILL_BYTES);
-        let mut offset = 0;
+        let zeros = AlignedBuf::zeroed(if fill { FILL_BYTES } else { 0 });
+        let mut offset = if fill { 0 } else { bytes as usize };
         while offset < bytes as usize {
             let count = FILL_BYTES.min(bytes as usize - offset);
             file.write_all_at(&zeros[..count], offset as u64)?;
@@ -261,13 +265,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut direct = LogDirectory::open(dir.path()).unwrap();
         assert!(!dir.path().join(PROBE).exists());
-        for access in [direct.access(), Access::Buffered] {
+        for (access, fill) in [(direct.access(), true), (Access::Buffered, true), (direct.access(), false)] {
             direct.access = access;
             for (before, bytes) in [(None, 1 << 20), (Some(3 << 20), 1 << 20), (Some(5000), 300 << 10)] {
                 if let Some(before) = before {
                     std::fs::write(direct.file_of(Slot(3)), vec![7; before]).unwrap();
                 }
-                direct.prepare(Slot(3), bytes).unwrap();
+                direct.prepare(Slot(3), bytes, fill).unwrap();
                 let content = std::fs::read(direct.file_of(Slot(3))).unwrap();
                 assert!(content.len() == bytes as usize && content.iter().all(|byte| *byte == 0));
             }

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use io_uring::squeue::Flags;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
@@ -40,7 +41,7 @@ pub(super) enum Ended {
     /// Fewer bytes than asked for were written or read.
     Short,
     /// What was read.
-    Read(AlignedBuf),
+    Read(Bytes),
     /// Not at all, as far as anybody knows.
     Failed(io::Error),
 }
@@ -71,11 +72,47 @@ impl fmt::Debug for Vectors {
     }
 }
 
+/// Buffers of reads that nobody needs any more, for the next ones: clearing memory takes longer than the disk does.
+#[derive(Debug, Default)]
+struct Pool(Mutex<Vec<AlignedBuf>>);
+
+/// Buffers that are kept.
+const POOLED: usize = 16;
+
+impl Pool {
+    fn take(&self) -> AlignedBuf {
+        self.0.lock().ok().and_then(|mut buffers| buffers.pop()).unwrap_or_default()
+    }
+}
+
+/// A buffer that goes back to the pool.
+struct Lent {
+    buffer: AlignedBuf,
+    pool: Arc<Pool>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Ok(mut buffers) = self.pool.0.lock()
+            && buffers.len() < POOLED
+        {
+            buffers.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
 /// Operations in flight and those that have ended.
 #[derive(Debug)]
 pub(super) struct Operations {
     flying: Slab<Operation>,
     finished: VecDeque<Finished>,
+    pool: Arc<Pool>,
     /// A write that succeeds has no completion of its own.
     writes_are_silent: bool,
 }
@@ -83,7 +120,7 @@ pub(super) struct Operations {
 impl Operations {
     /// `writes_are_silent` if the kernel can leave out the completion of a write that succeeds.
     pub(super) fn new(writes_are_silent: bool) -> Self {
-        Self { flying: Slab::new(), finished: VecDeque::new(), writes_are_silent }
+        Self { flying: Slab::new(), finished: VecDeque::new(), pool: Arc::default(), writes_are_silent }
     }
 
     /// The two entries of a commit. They have to be submitted together, or [withdrawn](Operations::withdraw).
@@ -111,7 +148,8 @@ impl Operations {
 
     /// The entry of a read, as [`Operations::commit`].
     pub(super) fn read(&mut self, fd: RawFd, offset: u64, bytes: usize, tag: u64) -> squeue::Entry {
-        let mut buffer = AlignedBuf::zeroed(bytes);
+        let mut buffer = self.pool.take();
+        buffer.set_len(bytes);
         let place = buffer.as_mut_ptr();
         let key = self.flying.insert(Operation::Read { tag, buffer }) as u64;
         opcode::Read::new(Fd(fd), place, bytes as u32).offset(offset).build().user_data(OPERATION | key << 1)
@@ -144,7 +182,7 @@ impl Operations {
             Operation::Commit { tag, bytes, written, flushed, .. } => {
                 (tag, commit_ended(bytes, written.unwrap_or(0), flushed.unwrap_or(-libc::ECANCELED)))
             }
-            Operation::Read { tag, buffer } => (tag, read_ended(buffer, result)),
+            Operation::Read { tag, buffer } => (tag, read_ended(buffer, &self.pool, result)),
         };
         self.finished.push_back(Finished { tag, ended });
     }
@@ -180,11 +218,11 @@ fn commit_ended(bytes: usize, written: i32, flushed: i32) -> Ended {
     }
 }
 
-fn read_ended(buffer: AlignedBuf, read: i32) -> Ended {
+fn read_ended(buffer: AlignedBuf, pool: &Arc<Pool>, read: i32) -> Ended {
     match usize::try_from(read) {
         Err(_) => Ended::Failed(error(read)),
         Ok(read) if read != buffer.len() => Ended::Short,
-        Ok(_) => Ended::Read(buffer),
+        Ok(_) => Ended::Read(Bytes::from_owner(Lent { buffer, pool: Arc::clone(pool) })),
     }
 }
 

@@ -46,6 +46,12 @@ impl AlignedBuf {
         buffer
     }
 
+    /// Makes it `bytes` long. Beyond its former length there is old content, or zeros: for whoever overwrites it.
+    pub(crate) fn set_len(&mut self, bytes: usize) {
+        self.reserve(bytes.saturating_sub(self.len));
+        self.len = bytes;
+    }
+
     /// Bytes in it.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -34,7 +34,7 @@ pub struct CheckpointEnd {
     pub previous: Option<Position>,
     /// No incarnation has this number or a greater one yet, as far as the checkpoint knows.
     pub next_incarnation: u64,
-    /// Segments in use: their numbers, and bytes of records of messages in them.
+    /// Segments that hold something: their numbers, and bytes of records of messages in them.
     pub segments: Vec<(SegmentNo, u64)>,
     /// The chunks of each snapshot: the batches they lie in, in order.
     pub snapshots: Vec<(Incarnation, Vec<Position>)>,
@@ -201,14 +201,14 @@ impl Checkpoints {
         &mut self,
         proof: &Durable,
         next_incarnation: u64,
-        segments: impl Iterator<Item = (SegmentNo, u64)>,
+        segments: impl FnOnce() -> Vec<(SegmentNo, u64)>,
     ) -> Option<Vec<u8>> {
         let writing = self.writing.as_mut()?;
         if writing.end.is_some() || !writing.last.is_some_and(|last| proof.covers(last)) {
             return None;
         }
         writing.content.next_incarnation = next_incarnation;
-        writing.content.segments = segments.collect();
+        writing.content.segments = segments();
         Some(writing.content.encode())
     }
 

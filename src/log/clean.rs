@@ -10,6 +10,7 @@ use super::ids::{Incarnation, Position, SegmentNo, Slot, Time};
 use super::log::{Event, Log, Open, Retired};
 use super::request::{Request, RequestId};
 use super::run::{Kind, Urgency};
+use super::segments::Segment;
 
 /// A sealed segment is worth cleaning when this share of what is written in it is no live message.
 const WORTHWHILE: f64 = 0.5;
@@ -27,6 +28,16 @@ pub struct Candidate {
     pub live: u64,
 }
 
+pub(super) fn is_retired(retired: &[Retired], no: SegmentNo) -> bool {
+    retired.iter().any(|retired| retired.segment == no)
+}
+
+impl Candidate {
+    fn of(no: SegmentNo, segment: &Segment) -> Self {
+        Self { segment: no, end: segment.end, live: segment.records.saturating_sub(segment.dead) }
+    }
+}
+
 impl Log {
     /// Whether it is time for a checkpoint.
     #[must_use]
@@ -34,7 +45,9 @@ impl Log {
         let total = self.segments.total_bytes();
         let retired = self.retired.iter().filter_map(|retired| self.segments.in_use.get(&retired.segment));
         let retired = retired.map(|segment| u64::from(segment.bytes)).sum::<u64>();
-        let pressed = retired > 0 && (self.segments.out_of_space || retired >= total / 4);
+        let erases =
+            || self.segments.in_use.iter().any(|(no, segment)| segment.erase && is_retired(&self.retired, *no));
+        let pressed = retired > 0 && (self.segments.out_of_space || retired >= total / 4 || erases());
         self.checkpoints.due(total / 8) || pressed && self.checkpoints.may_begin()
     }
 
@@ -110,32 +123,47 @@ impl Log {
     /// A log that was just opened: a stream needs so many bytes of records in that segment, beside what others need.
     pub fn occupied(&mut self, segment: SegmentNo, record_bytes: u64) {
         if let Some(segment) = self.segments.in_use.get_mut(&segment) {
+            // Recovery knows of at least so many records; what was written after the checkpoint may be missing.
+            segment.records += record_bytes.saturating_sub(segment.dead);
             segment.dead = segment.dead.saturating_sub(record_bytes);
+        }
+    }
+
+    /// What has been removed from this segment is to be overwritten soon: the commit that follows ends the segment if it
+    /// is the one that is being written, cleaning takes it before others, and its file is filled with zeros.
+    pub fn erase(&mut self, segment: SegmentNo) {
+        if let Some(segment) = self.segments.in_use.get_mut(&segment) {
+            segment.erase = true;
         }
     }
 
     /// The segment whose cleaning gains most, if any is worth it.
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {
+        let to_erase = self.segments.in_use.iter().find(|(no, segment)| {
+            segment.erase
+                && segment.sealed
+                && segment.spared_at != Some(segment.dead)
+                && !is_retired(&self.retired, **no)
+        });
+        if let Some((no, segment)) = to_erase {
+            return Some(Candidate::of(*no, segment));
+        }
         let share = if self.segments.out_of_space { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
         let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
-            segment.sealed && segment.spared_at != Some(segment.dead) && !self.is_retired(**no)
+            segment.sealed && segment.spared_at != Some(segment.dead) && !is_retired(&self.retired, **no)
         });
         let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.end));
         let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
-        Some(Candidate { segment: *no, end: segment.end, live: segment.records.saturating_sub(segment.dead) })
-    }
-
-    fn is_retired(&self, no: SegmentNo) -> bool {
-        self.retired.iter().any(|retired| retired.segment == no)
+        Some(Candidate::of(*no, segment))
     }
 
     /// Nothing points into this segment any more, and what was moved out of it is flushed. It is recycled when both
     /// checkpoints that recovery may start from are later than everything appended so far: until then, replay may need
-    /// to know what was removed. `erase` if its content has to be overwritten rather than merely forgotten.
-    pub fn retire(&mut self, segment: SegmentNo, erase: bool) {
-        if !self.is_retired(segment) {
-            self.retired.push(Retired { segment, erase, after: self.pending(), at: None });
+    /// to know what was removed.
+    pub fn retire(&mut self, segment: SegmentNo) {
+        if !is_retired(&self.retired, segment) {
+            self.retired.push(Retired { segment, after: self.pending(), at: None });
         }
     }
 
@@ -148,10 +176,10 @@ impl Log {
         }
         let Some(floor) = floor else { return };
         let Self { retired, segments, .. } = self;
-        retired.retain(|Retired { segment, erase, at, .. }| {
+        retired.retain(|Retired { segment, at, .. }| {
             let done = at.is_some_and(|at| at <= floor) && *segment < floor.segment();
             if done {
-                segments.recycle(*segment, *erase);
+                segments.recycle(*segment, false);
                 events.push(Event::Recycled(*segment));
             }
             !done

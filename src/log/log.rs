@@ -34,6 +34,7 @@ use super::aligned::AlignedBuf;
 use super::batch::{self, Head, Next};
 use super::builder::BatchBuilder;
 use super::checkpoint::Checkpoints;
+use super::clean::is_retired;
 use super::durable::{Durable, Pending};
 use super::entry::{Part, Transaction};
 use super::footer::Footer;
@@ -73,6 +74,9 @@ const COMMIT_BATCHES: usize = 512;
 /// An idle log tells on disk how far it is flushed after this time, so that later damage to the last batch cannot pass
 /// for a torn tail.
 const MARK_NS: i64 = 100_000_000;
+/// For commits of this size it does not pay to fill files with zeros ahead: that writes everything twice, and what it
+/// saves is not worth it any more.
+const BULK_BYTES: u64 = 256 << 10;
 /// Room for the batch that ends a segment, without its footer.
 const SEAL_ROOM: usize = BLOCK_BYTES;
 /// Builders and buffers kept for the next commits.
@@ -209,6 +213,8 @@ pub struct Log {
     /// Whether a batch on disk says that the last commit was flushed.
     marked: bool,
     last_commit: Time,
+    /// A moving average of commits.
+    commit_bytes: u64,
     pub(super) segments: Segments,
     /// There is no segment to write to, as at the beginning, after a seal and after a fault.
     between_segments: bool,
@@ -250,8 +256,6 @@ pub struct Open {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retired {
     pub(super) segment: SegmentNo,
-    /// Its content has to be overwritten.
-    pub(super) erase: bool,
     /// Everything that was appended before it was retired.
     pub(super) after: Pending,
     /// Where the log was flushed to when that was flushed.
@@ -313,6 +317,7 @@ impl Log {
             // Recovery has found the end by itself; from now on the disk says so.
             marked: from.next.batch == BatchNo(1),
             last_commit: 0,
+            commit_bytes: 0,
             segments: from.segments,
             between_segments: from.between_segments,
             footer: from.footer,
@@ -567,10 +572,11 @@ impl Log {
         if self.segments.is_preparing() {
             return;
         }
-        if self.segments.spares() <= RESERVED_SEGMENTS {
+        if self.segments.spares() <= RESERVED_SEGMENTS || self.segments.has_to_erase() {
             let id = self.request_id();
-            if let Some(spare) = self.segments.next_to_prepare(id) {
-                requests.push(Request::Prepare { id, slot: spare.slot, bytes: spare.bytes });
+            if let Some((spare, is_old)) = self.segments.next_to_prepare(id) {
+                let fill = is_old || self.commit_bytes < BULK_BYTES;
+                requests.push(Request::Prepare { id, slot: spare.slot, bytes: spare.bytes, fill });
             } else {
                 self.retry_at.get_or_insert(now + RETRY_NS);
             }
@@ -618,6 +624,7 @@ impl Log {
         let Some((slot, size)) = file else { return };
         let id = self.request_id();
         let mut commit = Commit { id, batches: Vec::new(), fresh, seals: false, after };
+        commit.seals = !fresh && self.segments.in_use.get(&after.segment).is_some_and(|segment| segment.erase);
         let mut bytes = 0;
         while let Some(closed) = self.closed.pop_front() {
             let need = closed.bytes();
@@ -813,9 +820,13 @@ impl Log {
             segment.end = self.tail.end;
             segment.sealed = commit.seals;
         }
+        self.commit_bytes = (7 * self.commit_bytes + written) / 8;
         self.checkpoints.flushed(written, &runs);
         self.recycle_retired(events);
-        let segments = self.segments.in_use.iter().map(|(no, segment)| (*no, segment.records));
+        let segments = || {
+            let in_use = self.segments.in_use.iter().filter(|(no, _)| !is_retired(&self.retired, **no));
+            in_use.map(|(no, segment)| (*no, segment.records)).collect()
+        };
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
             self.checkpoints.end_appended(pending);

@@ -346,6 +346,8 @@ pub fn recover<F: Files, V: Visitor>(
         return Ok(Recovered { log, repairs: opening.repairs, batches: 0 });
     };
     let (content, checkpoints, mut next_incarnation) = opening.restore(&end);
+    opening.drop_recycled(content.as_ref(), checkpoints.as_ref());
+    opening.tell_heads();
     let walked = opening.walk(content.as_ref(), &end);
     next_incarnation = next_incarnation.max(walked.greatest_incarnation + 1);
     opening.flush(&end)?;
@@ -506,7 +508,6 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                     _ => {}
                 }
                 self.drop_abandoned();
-                self.tell_heads();
                 return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
             }
             // It was begun, and nothing in it was ever flushed.
@@ -525,6 +526,19 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                 if let Some(found) = self.segments.remove(&abandoned) {
                     self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
                 }
+            }
+        }
+    }
+
+    /// Segments that were not in use any more at the latest checkpoint, nor may be needed by the one before it: their
+    /// files serve others, or were about to.
+    fn drop_recycled(&mut self, content: Option<&CheckpointEnd>, checkpoints: Option<&KnownCheckpoints>) {
+        let (Some(content), Some((last, Some(previous), _))) = (content, checkpoints) else { return };
+        let floor = last.floor.min(previous.floor).segment();
+        let numbers = self.segments.range(..floor).map(|(no, _)| *no).collect::<Vec<_>>();
+        for no in numbers.into_iter().filter(|no| content.segments.iter().all(|(listed, _)| listed != no)) {
+            if let Some(found) = self.segments.remove(&no) {
+                self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
             }
         }
     }
@@ -752,6 +766,7 @@ impl<F: Files, V: Visitor> Opening<'_, F, V> {
                     sealed: last.is_none_or(|end| end.sealed),
                     records: 0,
                     dead: 0,
+                    erase: false,
                     spared_at: None,
                 },
             );

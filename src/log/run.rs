@@ -93,20 +93,18 @@ pub struct PlacedRun {
 }
 
 /// What removing a message needs to know about it, and is not kept in memory for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detail {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detail<'a> {
     /// Its sequence number.
     pub seq: u64,
     /// When it was stored.
     pub time: Time,
     /// Its subject.
-    pub subject: bytes::Bytes,
+    pub subject: &'a [u8],
     /// Bytes of the block of headers. The stream's size is counted from these, the subject's and the payload's.
     pub headers_bytes: u32,
     /// Bytes of the payload.
     pub payload_bytes: u32,
     /// Bytes of its record in the log.
     pub record_bytes: u32,
-    /// The batch it lies in; `None` while it is not flushed, and for messages in memory.
-    pub position: Option<Position>,
 }

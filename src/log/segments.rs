@@ -9,12 +9,18 @@ use super::request::RequestId;
 /// and metadata.
 pub const RESERVED_SEGMENTS: usize = 2;
 
+/// Segments grow quickly up to this size,
+const QUICK_BYTES: u32 = 8 << 20;
+/// and from there on in proportion: the log has at least so many of them.
+const SHARE: u64 = 32;
+
 /// Sizes of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The first one; each later one is twice as large, up to `max`.
+    /// The first one. Each later one is twice as large, up to 8 MiB and then up to a 32nd of the log, so that what is
+    /// kept ready stays in proportion.
     pub min: u32,
-    /// The largest.
+    /// The largest, whatever the size of the log.
     pub max: u32,
 }
 
@@ -38,6 +44,8 @@ pub(super) struct Segment {
     pub(super) records: u64,
     /// Of those, bytes of messages that have been removed or moved since. A hint for cleaning: recycling looks exactly.
     pub(super) dead: u64,
+    /// Something that was removed from it is to be overwritten.
+    pub(super) erase: bool,
     /// `dead` when cleaning found that there was too little to gain; see [`super::clean`].
     pub(super) spared_at: Option<u64>,
 }
@@ -66,8 +74,10 @@ pub(super) struct Segments {
     spare: VecDeque<Spare>,
     /// Being made ready.
     preparing: Option<(RequestId, Spare)>,
-    /// Files of recycled segments whose old content is to be overwritten before they are used again.
+    /// Files whose old content is to be overwritten before they are used again.
     tainted: VecDeque<Spare>,
+    /// The same, as soon as possible.
+    erasing: VecDeque<Spare>,
     next_slot: u32,
     next_no: u32,
     next_bytes: u32,
@@ -87,6 +97,7 @@ impl Segments {
             spare: VecDeque::new(),
             preparing: None,
             tainted: VecDeque::new(),
+            erasing: VecDeque::new(),
             next_slot: 0,
             next_no: 1,
             next_bytes: sizes.min,
@@ -125,6 +136,11 @@ impl Segments {
         self.spare.len()
     }
 
+    /// Whether files wait for being overwritten.
+    pub(super) fn has_to_erase(&self) -> bool {
+        !self.erasing.is_empty()
+    }
+
     pub(super) fn is_preparing(&self) -> bool {
         self.preparing.is_some()
     }
@@ -132,14 +148,22 @@ impl Segments {
     /// Bytes of all files.
     pub(super) fn total_bytes(&self) -> u64 {
         let used = self.in_use.values().map(|segment| u64::from(segment.bytes)).sum::<u64>();
-        let spare = self.spare.iter().chain(&self.tainted).chain(self.preparing.as_ref().map(|(_, spare)| spare));
+        let spare = self
+            .spare
+            .iter()
+            .chain(&self.tainted)
+            .chain(&self.erasing)
+            .chain(self.preparing.as_ref().map(|(_, spare)| spare));
         used + spare.map(|spare| u64::from(spare.bytes)).sum::<u64>()
     }
 
-    /// The file to be made ready next. `None` if the log's own limit does not allow another one.
-    pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<Spare> {
+    /// The file to be made ready next, and whether it exists already. `None` if the log's own limit does not allow
+    /// another one.
+    pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<(Spare, bool)> {
         debug_assert!(self.preparing.is_none(), "one file at a time");
-        let spare = match self.tainted.pop_front() {
+        let old = self.erasing.pop_front().or_else(|| self.tainted.pop_front());
+        let is_old = old.is_some();
+        let spare = match old {
             Some(spare) => spare,
             None => {
                 let bytes = self.adapted_bytes();
@@ -153,13 +177,14 @@ impl Segments {
             }
         };
         self.preparing = Some((id, spare));
-        Some(spare)
+        Some((spare, is_old))
     }
 
     /// The next size, made smaller where little space is left: at least eight more should fit.
     fn adapted_bytes(&self) -> u32 {
         let room = self.free.unwrap_or(u64::MAX).min(self.limit.saturating_sub(self.total_bytes()));
-        let mut bytes = self.next_bytes;
+        let share = u32::try_from(self.total_bytes() / SHARE).unwrap_or(u32::MAX).max(QUICK_BYTES);
+        let mut bytes = self.next_bytes.min(1 << share.ilog2()).max(self.sizes.min);
         while bytes > self.sizes.min && u64::from(bytes) * 8 > room {
             bytes /= 2;
         }
@@ -192,20 +217,22 @@ impl Segments {
             sealed: false,
             records: 0,
             dead: 0,
+            erase: false,
             spared_at: None,
         };
         self.in_use.insert(no, segment);
         Some((no, spare))
     }
 
-    /// Ends the use of a segment. Its file is used again: at once, or overwritten first if it held what had to be erased.
-    pub(super) fn recycle(&mut self, no: SegmentNo, erase: bool) {
+    /// Ends the use of a segment. Its file is used again: at once, or overwritten first if it held what had to be erased,
+    /// or if it `failed` to take its first commit.
+    pub(super) fn recycle(&mut self, no: SegmentNo, failed: bool) {
         let Some(segment) = self.in_use.remove(&no) else { return };
         let spare = Spare { slot: segment.slot, bytes: segment.bytes };
-        if erase {
-            self.tainted.push_back(spare)
-        } else {
-            self.spare.push_back(spare)
+        match (segment.erase, failed) {
+            (true, _) => self.erasing.push_back(spare),
+            (false, true) => self.tainted.push_back(spare),
+            (false, false) => self.spare.push_back(spare),
         }
         self.out_of_space = false;
     }

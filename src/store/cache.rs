@@ -1,16 +1,17 @@
 //! What has been read from a log or written to it lately, in memory and bounded.
 //!
-//! Two layers. *Chunks* are stretches of a segment as they are on disk: each batch that was flushed, and each read, which
-//! takes many batches at once. *Runs* are decoded: the verified content of one run with the place of each record in it.
-//! All readers of a stream share both, so that ten consumers that replay it side by side read the disk about once.
+//! Three layers. *Extents* are stretches of a segment as they were read, which may begin and end within batches. *Batches*
+//! are whole: each that was flushed, and each that was put together from two extents. *Runs* are decoded: the verified
+//! content of one run with the place of each record in it. All readers of a stream share them, so that ten consumers that
+//! replay it side by side read the disk about once.
 //!
-//! Both are bounded in bytes together; what was not used for the longest time goes first. A reader that holds a run keeps
+//! They are bounded in bytes together; what was not used for the longest time goes first. A reader that holds a run keeps
 //! its memory, and no more than that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::log::{
     Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX,
@@ -146,6 +147,17 @@ impl DecodedRun {
 struct Chunk {
     bytes: Bytes,
     used: u64,
+    /// Whoever comes here first will want what follows.
+    leads_on: bool,
+}
+
+impl Chunk {
+    /// The bytes from `position` on, if it begins at `start` and holds any.
+    fn from(&self, start: Position, position: Position) -> Option<Bytes> {
+        let within = position.offset().checked_sub(start.offset()).filter(|_| start.segment() == position.segment())?;
+        let within = within as usize;
+        (within < self.bytes.len()).then(|| self.bytes.slice(within..))
+    }
 }
 
 #[derive(Debug)]
@@ -215,7 +227,10 @@ enum Found {
 pub(super) struct Cache {
     log: LogId,
     store_tag: u64,
-    chunks: BTreeMap<Position, Chunk>,
+    extents: BTreeMap<Position, Chunk>,
+    batches: BTreeMap<Position, Chunk>,
+    /// Ends of extents that readers have come to and that lead on.
+    leads: Vec<Position>,
     /// By stream and last number.
     runs: BTreeMap<(Incarnation, u64), CachedRun>,
     bytes: usize,
@@ -226,31 +241,82 @@ pub(super) struct Cache {
 /// Runs in memory that one look-up tries.
 const RUNS_LOOKED_AT: usize = 8;
 
+/// A cache of this size can hold what is read ahead for some readers.
+const ROOMY_BYTES: usize = 4 << 20;
+
 /// Bytes of a read: enough for the disk to be at full speed with a few of them.
 pub(super) const READ_BYTES: u32 = 512 << 10;
 
 impl Cache {
     pub(super) fn new(log: LogId, store_tag: u64, bytes_max: usize) -> Self {
-        Self { log, store_tag, chunks: BTreeMap::new(), runs: BTreeMap::new(), bytes: 0, bytes_max, clock: 0 }
+        Self {
+            log,
+            store_tag,
+            extents: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            leads: Vec::new(),
+            runs: BTreeMap::new(),
+            bytes: 0,
+            bytes_max,
+            clock: 0,
+        }
     }
 
-    /// Takes over whole batches that lie at `position`.
-    pub(super) fn insert(&mut self, position: Position, bytes: Bytes) {
+    /// Takes over a whole batch that lies at `position`.
+    pub(super) fn insert_batch(&mut self, position: Position, bytes: Bytes) {
         self.clock += 1;
         self.bytes += bytes.len();
-        if let Some(old) = self.chunks.insert(position, Chunk { bytes, used: self.clock }) {
+        let chunk = Chunk { bytes, used: self.clock, leads_on: false };
+        if let Some(old) = self.batches.insert(position, chunk) {
             self.bytes -= old.bytes.len();
         }
         self.make_room();
     }
 
+    /// Takes over what was read at `position`. If it `leads_on`, [`Cache::take_leads`] tells when a reader comes to it.
+    pub(super) fn insert_extent(&mut self, position: Position, bytes: Bytes, leads_on: bool) {
+        self.clock += 1;
+        self.bytes += bytes.len();
+        let chunk = Chunk { bytes, used: self.clock, leads_on };
+        if let Some(old) = self.extents.insert(position, chunk) {
+            self.bytes -= old.bytes.len();
+        }
+        self.make_room();
+    }
+
+    /// Where what comes next should be read ahead.
+    pub(super) fn take_leads(&mut self) -> Vec<Position> {
+        std::mem::take(&mut self.leads)
+    }
+
+    /// The end of the extent that holds the byte at `position`.
+    pub(super) fn extent_end(&self, position: Position) -> Option<Position> {
+        let (start, chunk) = self.extents.range(..=position).next_back()?;
+        let end = start.offset() + chunk.bytes.len() as u32;
+        (start.segment() == position.segment() && end > position.offset()).then(|| Position::new(start.segment(), end))
+    }
+
+    /// Bytes from `position` up to the next extent, `most` at most.
+    pub(super) fn gap(&self, position: Position, most: u32) -> u32 {
+        let next = self.extents.range(position..).next().map(|(start, _)| *start);
+        let next = next.filter(|start| start.segment() == position.segment());
+        next.map_or(most, |start| most.min(start.offset() - position.offset()))
+    }
+
+    /// Whether there is room for what is read ahead.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.bytes_max >= ROOMY_BYTES
+    }
+
     /// Forgets a segment that is going to be used again.
     pub(super) fn forget(&mut self, segment: SegmentNo) {
         let range = Position::new(segment, 0)..=Position::new(segment, u32::MAX);
-        let chunks = self.chunks.range(range).map(|(position, _)| *position).collect::<Vec<_>>();
-        for position in chunks {
-            if let Some(chunk) = self.chunks.remove(&position) {
-                self.bytes -= chunk.bytes.len();
+        for chunks in [&mut self.extents, &mut self.batches] {
+            let positions = chunks.range(range.clone()).map(|(position, _)| *position).collect::<Vec<_>>();
+            for position in positions {
+                if let Some(chunk) = chunks.remove(&position) {
+                    self.bytes -= chunk.bytes.len();
+                }
             }
         }
         self.runs.retain(|_, cached| {
@@ -415,15 +481,38 @@ impl Cache {
         let Some(bytes) = self.at(position) else {
             return Err(Looked::Missing(position, READ_BYTES.min(left)));
         };
-        match parse_directory(&bytes, &self.expect(position)) {
-            Ok(batch) if batch.bytes() as usize <= bytes.len() => Ok(bytes.slice(..batch.bytes() as usize)),
-            // The chunk ends within the batch.
-            Ok(batch) => Err(Looked::Missing(position, batch.bytes().max(READ_BYTES).min(left))),
+        let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
+        let needed = match parse_directory(&bytes, &self.expect(position)) {
+            Ok(batch) => batch.bytes(),
             Err(Flaw { defect: Defect::Short { needed, .. }, .. }) if needed <= left => {
-                Err(Looked::Missing(position, needed.next_multiple_of(BLOCK_BYTES as u32).max(READ_BYTES).min(left)))
+                let needed = needed.next_multiple_of(BLOCK_BYTES as u32);
+                let bytes = self.join(position, needed, left)?;
+                parse_directory(&bytes, &self.expect(position)).map_err(damaged)?.bytes()
             }
-            Err(flaw) => Err(Looked::Damaged { position, upto: None, flaw }),
+            Err(flaw) => return Err(damaged(flaw)),
+        };
+        if needed as usize <= bytes.len() {
+            return Ok(bytes.slice(..needed as usize));
         }
+        let bytes = self.join(position, needed, left)?;
+        self.insert_batch(position, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// So many bytes from `position` on, of neighbouring extents.
+    fn join(&mut self, position: Position, needed: u32, left: u32) -> Result<Bytes, Looked> {
+        let mut joined = BytesMut::with_capacity(needed as usize);
+        while joined.len() < needed as usize {
+            let come = joined.len() as u32;
+            let at = Position::new(position.segment(), position.offset() + come);
+            match self.at(at) {
+                Some(bytes) => joined.extend_from_slice(&bytes[..bytes.len().min((needed - come) as usize)]),
+                None if self.is_roomy() => return Err(Looked::Missing(at, READ_BYTES.min(left.saturating_sub(come)))),
+                // What is there would have to give way to what is missing.
+                None => return Err(Looked::Missing(position, needed.max(READ_BYTES).min(left))),
+            }
+        }
+        Ok(joined.freeze())
     }
 
     /// Decodes the run of messages at an index of a batch's directory, for cleaning. `None` if there are no more; an error
@@ -465,16 +554,17 @@ impl Cache {
     /// The bytes in memory from `position` on.
     fn at(&mut self, position: Position) -> Option<Bytes> {
         self.clock += 1;
-        let (start, chunk) = self.chunks.range_mut(..=position).next_back()?;
-        if start.segment() != position.segment() {
-            return None;
+        for chunks in [&mut self.batches, &mut self.extents] {
+            let Some((start, chunk)) = chunks.range_mut(..=position).next_back() else { continue };
+            let Some(bytes) = chunk.from(*start, position) else { continue };
+            chunk.used = self.clock;
+            if std::mem::take(&mut chunk.leads_on) {
+                let end = start.offset() + chunk.bytes.len() as u32;
+                self.leads.push(Position::new(start.segment(), end));
+            }
+            return Some(bytes);
         }
-        let within = (position.offset() - start.offset()) as usize;
-        if within >= chunk.bytes.len() {
-            return None;
-        }
-        chunk.used = self.clock;
-        Some(chunk.bytes.slice(within..))
+        None
     }
 
     /// Lets go of the older half of everything when there is too much.
@@ -482,14 +572,17 @@ impl Cache {
         if self.bytes <= self.bytes_max {
             return;
         }
-        let mut uses = self.chunks.values().map(|chunk| chunk.used).collect::<Vec<_>>();
+        let chunks = self.extents.values().chain(self.batches.values());
+        let mut uses = chunks.map(|chunk| chunk.used).collect::<Vec<_>>();
         uses.extend(self.runs.values().map(|cached| cached.used));
         let middle = uses.len() / 2;
         let (_, oldest_kept, _) = uses.select_nth_unstable(middle);
         let oldest_kept = *oldest_kept;
-        self.chunks.retain(|_, chunk| chunk.used >= oldest_kept);
+        self.extents.retain(|_, chunk| chunk.used >= oldest_kept);
+        self.batches.retain(|_, chunk| chunk.used >= oldest_kept);
         self.runs.retain(|_, cached| cached.used >= oldest_kept);
-        self.bytes = self.chunks.values().map(|chunk| chunk.bytes.len()).sum::<usize>()
+        let chunks = self.extents.values().chain(self.batches.values());
+        self.bytes = chunks.map(|chunk| chunk.bytes.len()).sum::<usize>()
             + self.runs.values().map(|cached| cached.run.memory()).sum::<usize>();
     }
 }

@@ -90,6 +90,7 @@ impl Store {
                 Search::Found(run, seq) => {
                     budget -= 1;
                     self.hand_out(now, key, to, &run, seq, outlet);
+                    self.hand_out_more(now, key, &run, &mut budget, outlet);
                     self.keep_current(key, run);
                 }
             }
@@ -111,6 +112,37 @@ impl Store {
         let found = Found { seq, time: message.time, bytes: bytes as u32 };
         let Some(entry) = self.entry(key) else { return };
         if let Step::Send(delivery) = entry.deliver(now, to, &found) {
+            outlet.deliver(key, to, &message, &delivery);
+        }
+    }
+
+    /// Goes on with new messages that lie one behind the other in the run at hand, which need no search.
+    fn hand_out_more(
+        &mut self,
+        now: Time,
+        key: ConsumerKey,
+        run: &super::cache::DecodedRun,
+        budget: &mut u32,
+        outlet: &mut impl Outlet,
+    ) {
+        let Some(slot) = self.streams.get_mut(&key.stream) else { return };
+        let Some(entry) = slot.consumers.get_mut(&key.number) else { return };
+        let mut index = run.index_of(entry.consumer.next_seq());
+        while *budget > 0
+            && let Some((message, _)) = run.get(index)
+            && let Want::New { from, to } = entry.consumer.next(now)
+            && from == message.seq
+            && slot.stream.is_visible(from)
+        {
+            index += 1;
+            if !entry.wants(message.subject) {
+                entry.consumer.passed(from);
+                continue;
+            }
+            let bytes = message.subject.len() + message.headers.len() + message.payload.len();
+            let found = Found { seq: from, time: message.time, bytes: bytes as u32 };
+            let Step::Send(delivery) = entry.consumer.deliver(now, to, &found) else { return };
+            *budget -= 1;
             outlet.deliver(key, to, &message, &delivery);
         }
     }

@@ -205,7 +205,8 @@ pub struct Store {
     dirty: VecDeque<Wake>,
     timers: BTreeSet<(Time, Wake)>,
     reads: HashMap<RequestId, reads::Reading>,
-    waiters: BTreeMap<Position, Vec<Wake>>,
+    /// Who waits for the read that begins at a position; the end of what it reads.
+    waiters: BTreeMap<Position, (Position, Vec<Wake>)>,
     /// Looks for messages that wait for a read, the latest at the back.
     searches: VecDeque<Search>,
     /// Who waits for a flush, in order.
@@ -396,6 +397,20 @@ impl Store {
         sink.finish(slot.consumers);
         self.removed(of);
         outcome
+    }
+
+    /// Removes one message and sees to it that it is overwritten on disk: in the background, when what else is needed of
+    /// its segments has been moved. A crash before that leaves it to the ordinary cleaning, which may take long.
+    ///
+    /// # Errors
+    /// As [`Store::remove`].
+    pub fn erase(&mut self, now: Time, of: Incarnation, seq: u64) -> Result<Pending, Refused> {
+        let stream = self.streams.get(&of).map(|slot| &slot.stream);
+        let segments = stream.into_iter().flat_map(|stream| stream.segments_of(seq)).collect::<Vec<_>>();
+        let after = self.remove(now, of, seq)?;
+        segments.into_iter().for_each(|segment| self.log.erase(segment));
+        self.cleaner.awake = true;
+        Ok(after)
     }
 
     /// Removes messages. If the answer is not [`Purged::Done`], ask again after the next turn.
@@ -594,7 +609,7 @@ impl Store {
             match event {
                 LogEvent::Flushed { proof, runs, parts, batches } => {
                     for (position, bytes) in batches {
-                        self.cache.insert(position, bytes);
+                        self.cache.insert_batch(position, bytes);
                     }
                     self.placed(now, &runs, &parts);
                     self.proven(&proof);

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::cache::{DecodedRun, Looked, Search};
+use super::cache::{DecodedRun, Looked, READ_BYTES, Search};
 use super::{Notice, Store, StreamSlot, Wake, file_of};
 use crate::log::{BLOCK_BYTES, Defect, Detail, DiskFault, Flaw, Incarnation, Position, RequestId, SegmentNo, Time};
 use crate::stream::{Block, Settled};
 
 /// After a read that failed it is tried again so much later.
 const READ_RETRY_NS: i64 = 1_000_000_000;
+/// Reads that are under way or done ahead of a reader.
+const READ_AHEAD: usize = 4;
 /// Searches that wait for a read and are kept; whoever else waits begins again.
 const SEARCHES_MAX: usize = 64;
 
@@ -18,7 +20,7 @@ const SEARCHES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Reading {
     /// As it was wanted.
-    Whole { position: Position, bytes: u32 },
+    Whole { position: Position, bytes: u32, leads_on: bool },
     /// One block of what could not be read in one go.
     Block(Box<Salvage>),
     /// The head of a segment none of whose wanted blocks can be read.
@@ -76,7 +78,11 @@ impl Store {
             let near = near.filter(|near| near.segment() == position.segment() && *near > position);
             Search::new(of, seq, position, near)
         });
-        match self.cache.look(&self.log, &mut search) {
+        let looked = self.cache.look(&self.log, &mut search);
+        for lead in self.cache.take_leads() {
+            self.read_ahead(lead);
+        }
+        match looked {
             Looked::Run(run) => Fetched::Run(run),
             Looked::Missing(position, bytes) => {
                 if self.searches.len() >= SEARCHES_MAX {
@@ -106,22 +112,74 @@ impl Store {
 
     /// Asks for a read, unless it is under way, and wakes `waiter` when it has ended.
     pub(super) fn read(&mut self, position: Position, bytes: u32, waiter: Wake) {
-        let waiters = self.waiters.entry(position).or_default();
-        if !waiters.contains(&waiter) {
-            waiters.push(waiter);
-        }
-        if waiters.len() > 1 {
+        if let Some((_, waiters)) = self.under_way(position) {
+            if !waiters.contains(&waiter) {
+                waiters.push(waiter);
+            }
             return;
         }
-        match self.log.read(position, bytes, &mut self.requests) {
-            Some(id) => drop(self.reads.insert(id, Reading::Whole { position, bytes })),
+        // A reader that has come here from before goes on.
+        let before = position.offset().checked_sub(BLOCK_BYTES as u32);
+        let before = before.map(|offset| Position::new(position.segment(), offset));
+        let leads_on = self.cache.is_roomy() && before.is_some_and(|before| self.cache.extent_end(before).is_some());
+        match self.ask(position, bytes, leads_on) {
+            Some(end) => {
+                self.waiters.insert(position, (end, vec![waiter]));
+                if leads_on {
+                    self.read_ahead(end);
+                }
+            }
             // The segment has gone: whoever looks again finds the new place.
-            None => self.wake_waiters(position),
+            None => self.wake(waiter),
+        }
+    }
+
+    /// The read that is going to bring the byte at `position`.
+    fn under_way(&mut self, position: Position) -> Option<&mut (Position, Vec<Wake>)> {
+        self.waiters.range_mut(..=position).next_back().map(|(_, read)| read).filter(|(end, _)| *end > position)
+    }
+
+    /// Begins a read; returns where it ends.
+    fn ask(&mut self, position: Position, bytes: u32, leads_on: bool) -> Option<Position> {
+        let id = self.log.read(position, bytes, &mut self.requests)?;
+        self.reads.insert(id, Reading::Whole { position, bytes, leads_on });
+        Some(Position::new(position.segment(), position.offset() + bytes))
+    }
+
+    /// Reads what a reader that comes to `from` is going to want, so that it need not wait.
+    fn read_ahead(&mut self, from: Position) {
+        let mut at = from;
+        for _ in 0..READ_AHEAD {
+            let end = self.log.segment_end(at.segment()).unwrap_or(0);
+            if at.offset() >= end {
+                match self.log.segment_after(at.segment()) {
+                    Some((segment, _)) => at = first_batch(segment),
+                    None => return,
+                }
+                continue;
+            }
+            let there = self.cache.extent_end(at).or_else(|| self.under_way(at).map(|(end, _)| *end));
+            if let Some(there) = there {
+                at = there;
+                continue;
+            }
+            // The end of the log is in memory.
+            if self.log.segment_after(at.segment()).is_none() && end - at.offset() < READ_BYTES {
+                return;
+            }
+            let coming = self.waiters.range(at..).next().map(|(start, _)| *start);
+            let coming =
+                coming.filter(|start| start.segment() == at.segment()).map(|start| start.offset() - at.offset());
+            let most = READ_BYTES.min(end - at.offset()).min(coming.unwrap_or(u32::MAX));
+            let bytes = self.cache.gap(at, most);
+            let Some(end) = self.ask(at, bytes, true) else { return };
+            self.waiters.insert(at, (end, Vec::new()));
+            at = end;
         }
     }
 
     fn wake_waiters(&mut self, position: Position) {
-        for waiter in self.waiters.remove(&position).into_iter().flatten() {
+        for waiter in self.waiters.remove(&position).into_iter().flat_map(|(_, waiters)| waiters) {
             self.wake(waiter);
         }
     }
@@ -129,8 +187,8 @@ impl Store {
     pub(super) fn read_ended(&mut self, now: Time, id: RequestId, outcome: Result<Bytes, DiskFault>) {
         let Some(reading) = self.reads.remove(&id) else { return };
         match reading {
-            Reading::Whole { position, bytes } => match outcome {
-                Ok(read) if !read.is_empty() => self.read_done(position, read),
+            Reading::Whole { position, bytes, leads_on } => match outcome {
+                Ok(read) if !read.is_empty() => self.read_done(position, read, leads_on),
                 outcome => {
                     // If the head of the segment cannot be read either, it is the whole device that does not answer.
                     let fault = outcome.err().unwrap_or(DiskFault::Short);
@@ -160,8 +218,8 @@ impl Store {
         }
     }
 
-    fn read_done(&mut self, position: Position, bytes: Bytes) {
-        self.cache.insert(position, bytes);
+    fn read_done(&mut self, position: Position, bytes: Bytes, leads_on: bool) {
+        self.cache.insert_extent(position, bytes, leads_on);
         self.wake_waiters(position);
     }
 
@@ -178,12 +236,12 @@ impl Store {
         if bad > 0 {
             self.notices.push(Notice::ReadFailed { file: file_of(&self.log, position.segment()), fault });
         }
-        self.read_done(position, read.freeze());
+        self.read_done(position, read.freeze(), false);
     }
 
     fn read_failed(&mut self, now: Time, position: Position, fault: DiskFault) {
         self.notices.push(Notice::ReadFailed { file: file_of(&self.log, position.segment()), fault });
-        for waiter in self.waiters.remove(&position).into_iter().flatten() {
+        for waiter in self.waiters.remove(&position).into_iter().flat_map(|(_, waiters)| waiters) {
             match waiter {
                 Wake::Cleaner => {
                     self.cleaner.awake = true;
@@ -213,11 +271,11 @@ impl Store {
                     return self.arm(Wake::Stream(of), due);
                 }
                 Settled::Again => break,
-                Settled::Needs(block) => match self.details(of, &block) {
+                Settled::Needs(block) => match self.gather(of, &block) {
                     None => return,
-                    Some(details) => {
+                    Some(gathering) => {
                         let Some((slot, mut sink)) = self.parts_of(now, of) else { return };
-                        slot.stream.supply(details, &mut sink);
+                        slot.stream.supply(gathering.details(), &mut sink);
                         if sink.finish(slot.consumers) {
                             self.wake_consumers(of);
                         }
@@ -228,41 +286,24 @@ impl Store {
         self.wake(Wake::Stream(of));
     }
 
-    /// Details of the needed messages of a block; `None` if they are being read. What was read before that is kept.
-    fn details(&mut self, of: Incarnation, block: &Block) -> Option<Vec<Detail>> {
+    /// The runs with the needed messages of a block; `None` if they are being read. What was read before that is kept.
+    fn gather(&mut self, of: Incarnation, block: &Block) -> Option<Gathering> {
         let kept = self.streams.get_mut(&of)?.gathering.take();
-        let mut gathering = kept.filter(|kept| kept.block == *block).unwrap_or_else(|| Gathering::new(*block));
-        let mut near = None;
+        let kept = kept.filter(|kept| kept.block == *block);
+        let mut gathering = kept.unwrap_or_else(|| Gathering { block: *block, from: block.from, runs: Vec::new() });
         loop {
             let needed = self.streams.get(&of)?.stream.next_needed(gathering.from);
-            let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering.details) };
-            match self.fetch(of, seq, block.position, near.as_ref(), Wake::Stream(of)) {
+            let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering) };
+            let near = gathering.runs.last().map(|(_, run)| run);
+            match self.fetch(of, seq, block.position, near, Wake::Stream(of)) {
                 Fetched::Wait => {
                     self.streams.get_mut(&of)?.gathering = Some(gathering);
                     return None;
                 }
                 Fetched::Lost(upto) => gathering.from = upto.unwrap_or(seq).max(seq) + 1,
                 Fetched::Run(run) => {
-                    let stream = &self.streams.get(&of)?.stream;
-                    for index in run.index_of(seq).. {
-                        let Some((message, record_bytes)) = run.get(index) else { break };
-                        if message.seq > block.upto {
-                            break;
-                        }
-                        if stream.is_needed(message.seq) {
-                            gathering.details.push(Detail {
-                                seq: message.seq,
-                                time: message.time,
-                                subject: Bytes::copy_from_slice(message.subject),
-                                headers_bytes: message.headers.len() as u32,
-                                payload_bytes: message.payload.len() as u32,
-                                record_bytes,
-                                position: block.position,
-                            });
-                        }
-                    }
                     gathering.from = run.last_seq.max(seq) + 1;
-                    near = Some(run);
+                    gathering.runs.push((seq, run));
                 }
             }
         }
@@ -281,17 +322,29 @@ pub(super) fn first_batch(segment: SegmentNo) -> Position {
     Position::new(segment, BLOCK_BYTES as u32)
 }
 
-/// Details of a block that is read in several steps.
+/// A block that is read for details of its messages.
 #[derive(Debug)]
 pub(super) struct Gathering {
     block: Block,
     /// The next message to be looked at.
     from: u64,
-    details: Vec<Detail>,
+    /// Runs that hold messages of the block, each with the first that counts.
+    runs: Vec<(u64, Arc<DecodedRun>)>,
 }
 
 impl Gathering {
-    fn new(block: Block) -> Self {
-        Self { block, from: block.from, details: Vec::new() }
+    /// Details of all messages in the runs.
+    fn details(&self) -> impl Iterator<Item = Detail<'_>> {
+        self.runs.iter().flat_map(|(first, run)| {
+            let messages = (run.index_of(*first)..).map_while(|index| run.get(index));
+            messages.map(|(message, record_bytes)| Detail {
+                seq: message.seq,
+                time: message.time,
+                subject: message.subject,
+                headers_bytes: message.headers.len() as u32,
+                payload_bytes: message.payload.len() as u32,
+                record_bytes,
+            })
+        })
     }
 }

@@ -182,7 +182,7 @@ impl Store {
                 false
             }
             None => {
-                self.log.retire(work.segment, false);
+                self.log.retire(work.segment);
                 false
             }
         };
@@ -256,7 +256,8 @@ impl Store {
     /// A message one part of which has been met in a segment.
     fn whole(&mut self, of: Incarnation, seq: u64, segment: SegmentNo) -> Whole {
         let stream = self.streams.get(&of).map(|slot| &slot.stream);
-        let place = stream.filter(|stream| stream.lies_in(seq, segment)).and_then(|stream| stream.place_of(seq));
+        let here = stream.filter(|stream| stream.segments_of(seq).any(|at| at == segment));
+        let place = here.and_then(|stream| stream.place_of(seq));
         let Some(place) = place else { return Whole::Nothing };
         match self.fetch(of, seq, Some(place), None, Wake::Cleaner) {
             Fetched::Run(run) if run.find(seq).is_some() => Whole::Run(run),

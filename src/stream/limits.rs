@@ -106,7 +106,7 @@ impl Stream {
 
     /// Details of the messages of the block that was asked for: of all that [`Stream::is_needed`], ascending. Messages
     /// that are not among them count as [lost](Stream::lost).
-    pub fn supply(&mut self, details: impl IntoIterator<Item = Detail>, sink: &mut impl Sink) {
+    pub fn supply<'a>(&mut self, details: impl IntoIterator<Item = Detail<'a>>, sink: &mut impl Sink) {
         let Some(Search { block, what }) = self.search.take() else { return };
         let head_max = if what == What::Head { self.head.len() + self.grain.head } else { self.head_max() };
         // The known oldest messages may grow if nothing lives between them and the block.
@@ -120,7 +120,7 @@ impl Stream {
             }
             self.lose(at..=detail.seq - 1, sink);
             at = detail.seq + 1;
-            let Some(subject) = self.subjects.find(&detail.subject) else {
+            let Some(subject) = self.subjects.find(detail.subject) else {
                 self.lose(detail.seq..=detail.seq, sink);
                 continue;
             };
@@ -143,7 +143,7 @@ impl Stream {
                 _ => {}
             }
             for gather in &mut self.gathers {
-                gather.look_at(known.seq, &detail.subject);
+                gather.look_at(known.seq, detail.subject);
             }
             if known.seq == self.first {
                 self.first_time = Some(known.time);

@@ -232,14 +232,11 @@ impl Stream {
         self.index.stretch(seq).filter(|stretch| stretch.entry.first_seq <= seq).map(|stretch| stretch.entry.position)
     }
 
-    /// Whether a message that [`Stream::is_needed`], or a part of it, lies in a segment.
-    #[must_use]
-    pub fn lies_in(&self, seq: u64, segment: SegmentNo) -> bool {
-        let pieces = self.pieces.get(&seq).into_iter().flatten();
-        let place = self.place_of(seq);
-        place.is_some_and(|place| {
-            place.segment() == segment || pieces.map(|piece| piece.segment).any(|at| at == segment)
-        })
+    /// The segments in which a message that [`Stream::is_needed`] lies: several if it is in parts.
+    pub fn segments_of(&self, seq: u64) -> impl Iterator<Item = SegmentNo> + '_ {
+        let place = self.place_of(seq).map(Position::segment);
+        let pieces = self.pieces.get(&seq).filter(|_| place.is_some()).into_iter().flatten();
+        place.into_iter().chain(pieces.map(|piece| piece.segment))
     }
 }
 

@@ -9,7 +9,7 @@ use leat::io::engine::{Engine, now};
 use leat::log::segments::Sizes;
 use leat::log::{Durable, Incarnation, Message};
 use leat::store::{ConsumerKey, Got, Notice, Options, Outlet, Report};
-use leat::stream::{self, Inbound, State};
+use leat::stream::{self, Inbound, Refusal, State};
 
 /// Nothing may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +42,11 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn open(path: &Path) -> (Engine, Report) {
-    Engine::open(path, options()).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    open_with(path, options())
+}
+
+pub(crate) fn open_with(path: &Path, options: Options) -> (Engine, Report) {
+    Engine::open(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The streams by their names; those that are not there are created.
@@ -74,13 +78,13 @@ pub(crate) fn message(name: usize, seq: u64) -> (String, Vec<u8>) {
     (format!("s{name}.{}", rng.u8(..10)), payload)
 }
 
-pub(crate) fn publish(engine: &mut Engine, of: Incarnation, name: usize) -> Option<(u64, leat::log::Pending)> {
-    let seq = engine.store().stream(of)?.last_seq() + 1;
+pub(crate) fn publish(engine: &mut Engine, of: Incarnation, name: usize) -> Result<(u64, leat::log::Pending), Refusal> {
+    let seq = engine.store().stream(of).ok_or(Refusal::NotFound)?.last_seq() + 1;
     let (subject, payload) = message(name, seq);
     let message = Inbound { subject: subject.as_bytes(), payload: &payload, ..Default::default() };
-    let admitted = engine.store_mut().publish(now(), of, &message).ok()?;
+    let admitted = engine.store_mut().publish(now(), of, &message).map_err(|refused| refused.why)?;
     assert_eq!(admitted.seq, seq);
-    Some((seq, admitted.after))
+    Ok((seq, admitted.after))
 }
 
 /// Takes turns until there is an answer.

@@ -177,7 +177,7 @@ impl Writer {
 
     fn carry_out(&self, request: Request) -> (leat::log::RequestId, Outcome) {
         match request {
-            Request::Prepare { id, slot, bytes } => {
+            Request::Prepare { id, slot, bytes, .. } => {
                 let file = self.file(slot, true);
                 file.set_len(0).and_then(|()| file.set_len(bytes.into())).expect("a file should be prepared");
                 (id, Outcome::Done)

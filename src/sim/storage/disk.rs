@@ -103,6 +103,12 @@ impl Disk {
         self.pending.append(requests);
     }
 
+    /// Whether these bytes are in any file.
+    pub(super) fn contains(&self, wanted: &[u8]) -> bool {
+        let has = |bytes: &[u8]| memchr::memmem::find(bytes, wanted).is_some();
+        self.files.values().any(|file| has(&file.read(0, file.len())))
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
@@ -123,7 +129,7 @@ impl Disk {
 
     fn carry_out(&mut self, request: Request) -> (RequestId, Outcome) {
         match request {
-            Request::Prepare { id, slot, bytes } => {
+            Request::Prepare { id, slot, bytes, .. } => {
                 let others = self.files.iter().filter(|(other, _)| **other != slot).map(|(_, file)| file.len() as u64);
                 if others.sum::<u64>() + u64::from(bytes) > self.capacity {
                     return (id, Outcome::Failed(DiskFault::Full));

@@ -258,11 +258,11 @@ impl World {
             consumer.delivered.insert(seq);
             if self.rng.u8(..4) > 0 {
                 let reply = self.store.with_consumer(key, |consumer| consumer.ack(self.now, seq));
-                if let Some(Reply::Done(_)) = reply {
-                    if self.rng.bool() {
-                        let after = self.store.sync_consumer(self.now, key).unwrap();
-                        consumer.acks.push((seq, after));
-                    }
+                if let Some(Reply::Done(_)) = reply
+                    && self.rng.bool()
+                {
+                    let after = self.store.sync_consumer(self.now, key).unwrap();
+                    consumer.acks.push((seq, after));
                 }
             }
         }
@@ -432,6 +432,32 @@ fn run(seed: u64, faults: Faults) {
         let clean = world.rng.u8(..4) == 0;
         world.restart(clean);
     }
+}
+
+/// What is erased can be found in no file any more, and what lay beside it is there.
+#[test]
+fn erased_messages_leave_the_disk() {
+    let mut world = World::new(7, Faults::default());
+    let of = world.store.create_stream(world.now, stream::Config::default(), b"").0;
+    let secret = b"the secret that nobody shall find";
+    for index in 0..3000_u32 {
+        let payload = if index == 1500 { secret.to_vec() } else { vec![index as u8; 400] };
+        let message = Inbound { subject: b"s", payload: &payload, ..Default::default() };
+        world.store.publish(world.now, of, &message).unwrap();
+        if index % 100 == 0 {
+            world.settle();
+        }
+    }
+    world.settle();
+    assert!(world.disk.contains(secret));
+    world.store.erase(world.now, of, 1501).unwrap();
+    for _ in 0..200 {
+        world.now += 100_000_000;
+        world.settle();
+    }
+    assert!(!world.disk.contains(secret));
+    let state = world.store.state(of).unwrap().unwrap();
+    assert_eq!((state.messages, state.first_seq, state.last_seq), (2999, 1, 3000));
 }
 
 /// Acknowledged publishes, removals and purges survive crashes; what is there is a state that the stream was in.

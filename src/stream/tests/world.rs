@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -497,19 +496,18 @@ impl World {
     }
 
     fn supply(&mut self, block: Block) {
-        let details: Vec<Detail> = self
-            .read(&block)
-            .into_iter()
+        let records = self.read(&block);
+        let details: Vec<Detail<'_>> = records
+            .iter()
             .filter(|record| self.stream.is_needed(record.seq))
             .filter(|record| self.unreadable.as_ref().is_none_or(|range| !range.contains(&record.seq)))
             .map(|record| Detail {
                 seq: record.seq,
                 time: record.stored.time,
-                subject: Bytes::copy_from_slice(&record.stored.subject),
+                subject: &record.stored.subject,
                 headers_bytes: record.stored.headers as u32,
                 payload_bytes: record.stored.payload as u32,
                 record_bytes: record.bytes(),
-                position: block.position,
             })
             .collect();
         assert!(block.from <= block.upto && block.upto <= self.stream.visible(), "{block:?}");
