@@ -47,7 +47,7 @@ impl Log {
         let retired = retired.map(|segment| u64::from(segment.bytes)).sum::<u64>();
         let erases =
             || self.segments.in_use.iter().any(|(no, segment)| segment.erase && is_retired(&self.retired, *no));
-        let pressed = retired > 0 && (self.segments.out_of_space || retired >= total / 4 || erases());
+        let pressed = retired > 0 && (self.is_full() || retired >= total / 4 || erases());
         self.checkpoints.due(total / 8) || pressed && self.checkpoints.may_begin()
     }
 
@@ -137,7 +137,16 @@ impl Log {
         }
     }
 
-    /// The segment whose cleaning gains most, if any is worth it.
+    /// Bytes of messages that may be moved now, as that takes space before it gives any back: where messages may go, and
+    /// in half of the reserve, which is used for one segment after the other. Its other half is for removals and
+    /// checkpoints.
+    #[must_use]
+    pub fn movable(&self) -> u64 {
+        let reserve = if self.retired.is_empty() { self.segments.usable() / 2 } else { 0 };
+        reserve.max(self.room() as u64).saturating_sub(self.unflushed() as u64)
+    }
+
+    /// The segment whose cleaning gains most, if any is worth it and can be done.
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {
         let to_erase = self.segments.in_use.iter().find(|(no, segment)| {
@@ -149,10 +158,12 @@ impl Log {
         if let Some((no, segment)) = to_erase {
             return Some(Candidate::of(*no, segment));
         }
-        let share = if self.segments.out_of_space { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
+        let share = if self.is_full() { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
         let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
             segment.sealed && segment.spared_at != Some(segment.dead) && !is_retired(&self.retired, **no)
         });
+        let movable = self.movable();
+        let sealed = sealed.filter(|(_, segment)| segment.records.saturating_sub(segment.dead) <= movable);
         let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.end));
         let (no, segment) = worthwhile.max_by_key(|(_, segment)| segment.reclaimable())?;
         Some(Candidate::of(*no, segment))

@@ -19,9 +19,10 @@
 //!
 //! # Space
 //!
-//! Files are made ready ahead of need, one at a time. When the disk is full, messages are refused ([`Refused::Full`])
-//! unless they fit into the segment that is being written; the [`RESERVED_SEGMENTS`] are for everything else. When a
-//! file can be made ready again, because space has come back or a segment was recycled, messages are taken again.
+//! Files are made ready ahead of need, one at a time. Messages are taken only while all that is not flushed finds room in
+//! the segment that is being written, in files that are ready, and in the space known to be free; else they are refused
+//! ([`Refused::Full`]). The [`RESERVED_SEGMENTS`] are for everything else. When a file can be made ready again, because
+//! space has come back or a segment was recycled, messages are taken again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -66,7 +67,7 @@ impl Default for Options {
 }
 
 /// A batch is closed when it has this size, and the next one opened.
-const BATCH_BYTES: usize = 512 << 10;
+pub(super) const BATCH_BYTES: usize = 512 << 10;
 /// One commit takes so many bytes at most: while it is on its way nothing else is acknowledged.
 const COMMIT_BYTES: usize = 8 << 20;
 /// And so many batches: the kernel takes at most 1024 buffers in one write.
@@ -118,11 +119,6 @@ pub enum Event {
     Faulted(DiskFault),
     /// Everything that was appended before the fault is flushed, in another segment.
     Healed,
-    /// Messages are refused for want of space, or no longer.
-    Space {
-        /// Whether there is none.
-        full: bool,
-    },
 }
 
 /// A written batch for readers in memory.
@@ -220,7 +216,12 @@ pub struct Log {
     between_segments: bool,
     footer: Footer,
     fault: Option<DiskFault>,
+    /// After a failure in a fresh segment: the next one is begun then.
     retry_at: Option<Time>,
+    /// After a failure to make a file ready: tried again then.
+    prepare_at: Option<Time>,
+    /// Messages are refused that would make what is not flushed larger than this.
+    room: usize,
     refusing: bool,
     pub(super) checkpoints: Checkpoints,
     /// Segments that nothing points into any more, until both checkpoints know it.
@@ -302,6 +303,7 @@ impl Log {
 
     pub(super) fn begin(id: LogId, store: StoreId, options: Options, from: Beginnings) -> Self {
         let tail = Tail { segment: from.segment, end: from.end, next: from.next };
+        let room = usize::try_from(from.segments.room()).unwrap_or(usize::MAX);
         Self {
             id,
             store,
@@ -323,6 +325,8 @@ impl Log {
             footer: from.footer,
             fault: None,
             retry_at: None,
+            prepare_at: None,
+            room,
             refusing: false,
             checkpoints: from.checkpoints,
             retired: Vec::new(),
@@ -365,7 +369,13 @@ impl Log {
     /// Whether messages are refused for want of space.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.refusing
+        self.segments.wanted || self.segments.out_of_space && self.segments.more_wanted()
+    }
+
+    /// Whether messages are refused, if that has changed since this was asked the last time.
+    pub fn space_changed(&mut self) -> Option<bool> {
+        let full = self.is_full();
+        (full != mem::replace(&mut self.refusing, full)).then_some(full)
     }
 
     /// Whether more may be appended. Whoever feeds the log waits while it says no; what is appended all the same is taken.
@@ -374,13 +384,19 @@ impl Log {
         self.unflushed() < self.options.unflushed_max
     }
 
-    fn unflushed(&self) -> usize {
+    pub(super) fn unflushed(&self) -> usize {
         self.closed_bytes + self.open.bytes()
+    }
+
+    /// What is not flushed may be as large as this before messages are refused.
+    pub(super) fn room(&self) -> usize {
+        self.room
     }
 
     /// Tells how many bytes are free on the file system.
     pub fn set_free_space(&mut self, bytes: u64) {
         self.segments.set_free(bytes);
+        self.measure_room();
     }
 
     /// Bytes of all files of the log.
@@ -504,18 +520,26 @@ impl Log {
         pending
     }
 
-    /// While files cannot be made ready, messages only get what is left of the segment that is being written, and of
-    /// spare ones beyond the reserve.
+    /// Messages do not get what is reserved for everything else.
     fn admit(&mut self, size: usize) -> Result<(), Refused> {
-        if !self.segments.out_of_space || self.segments.spares() > RESERVED_SEGMENTS {
-            return Ok(());
-        }
-        let segment = (!self.between_segments).then(|| self.segments.in_use.get(&self.tail.segment)).flatten();
-        let end = self.commit.as_ref().map_or(self.tail.end, |commit| commit.after.end);
-        let left = segment.map_or(0, |segment| segment.bytes.saturating_sub(end)) as usize;
         // What is appended may be padded, and its directory and the end of the segment take something too.
         let wanted = self.closed_bytes + self.open.bytes_with(size) + 4 * BLOCK_BYTES;
-        if wanted > left { Err(Refused::Full) } else { Ok(()) }
+        if wanted <= self.room {
+            return Ok(());
+        }
+        self.segments.wanted = true;
+        Err(Refused::Full)
+    }
+
+    /// What is not flushed, on its way or not, has the rest of the segment that is being written, and half of other files:
+    /// where the next batch does not fit, a segment ends.
+    fn measure_room(&mut self) {
+        let fresh = self.commit.as_ref().filter(|commit| commit.fresh).map(|commit| commit.after.segment);
+        let (no, end) = fresh.map_or((self.tail.segment, self.tail.end), |no| (no, BLOCK_BYTES as u32));
+        let segment = (!self.between_segments).then(|| self.segments.in_use.get(&no)).flatten();
+        let rest = segment.map_or(0, |segment| segment.bytes.saturating_sub(end));
+        let room = u64::from(rest).saturating_add(self.segments.room() / 2);
+        self.room = usize::try_from(room).unwrap_or(usize::MAX);
     }
 
     fn close_open(&mut self) {
@@ -529,10 +553,12 @@ impl Log {
     /// When [`Log::end_turn`] is to be called at the latest, whatever else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let ready = self.commit.is_none();
+        let ready = self.commit.is_none() && (!self.between_segments || self.segments.spares() > 0);
         let open = self.open_since.filter(|_| ready).map(|since| self.due(since));
         let mark = (ready && !self.marked && self.open_since.is_none()).then_some(self.last_commit + MARK_NS);
-        [open, mark].into_iter().flatten().min().map(|due| due.max(self.retry_at.unwrap_or(due))).or(self.retry_at)
+        let commit = [open, mark].into_iter().flatten().min();
+        let commit = commit.map(|due| due.max(self.retry_at.unwrap_or(due))).or(self.retry_at);
+        commit.into_iter().chain(self.prepare_at).min()
     }
 
     fn due(&self, (since, urgency): (Time, Urgency)) -> Time {
@@ -544,11 +570,16 @@ impl Log {
 
     /// Asks for what is to be done now: the last step of a turn.
     pub fn end_turn(&mut self, now: Time, requests: &mut Vec<Request>) {
+        self.ask(now, requests);
+        self.measure_room();
+    }
+
+    fn ask(&mut self, now: Time, requests: &mut Vec<Request>) {
+        self.prepare_ahead(now, requests);
         if self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.retry_at = None;
-        self.prepare_ahead(now, requests);
         if self.commit.is_some() {
             return;
         }
@@ -567,18 +598,18 @@ impl Log {
         self.start_commit(now, requests);
     }
 
-    /// Whether another file should be made ready: one for the rest of the segment that is being written, and the reserve.
     fn prepare_ahead(&mut self, now: Time, requests: &mut Vec<Request>) {
-        if self.segments.is_preparing() {
+        if self.segments.is_preparing() || self.prepare_at.is_some_and(|at| now < at) {
             return;
         }
-        if self.segments.spares() <= RESERVED_SEGMENTS || self.segments.has_to_erase() {
+        self.prepare_at = None;
+        if self.segments.more_wanted() || self.segments.has_to_erase() {
             let id = self.request_id();
             if let Some((spare, is_old)) = self.segments.next_to_prepare(id) {
                 let fill = is_old || self.commit_bytes < BULK_BYTES;
                 requests.push(Request::Prepare { id, slot: spare.slot, bytes: spare.bytes, fill });
             } else {
-                self.retry_at.get_or_insert(now + RETRY_NS);
+                self.prepare_at = Some(now + RETRY_NS);
             }
         } else if let Some(spare) = self.segments.take_surplus(RESERVED_SEGMENTS + 2) {
             let id = self.request_id();
@@ -757,24 +788,17 @@ impl Log {
                     }
                 }
             }
-            self.tell_space(events);
         }
+        self.measure_room();
     }
 
     fn preparing_failed(&mut self, now: Time, fault: DiskFault, events: &mut Vec<Event>) {
-        self.retry_at = Some(now + RETRY_NS);
+        self.prepare_at = Some(now + RETRY_NS);
         if fault == DiskFault::Full {
             self.segments.out_of_space = true;
         } else if self.between_segments && self.segments.spares() == 0 {
             // There is nowhere to write to.
             self.faulted(fault, events);
-        }
-    }
-
-    fn tell_space(&mut self, events: &mut Vec<Event>) {
-        let full = self.segments.out_of_space && self.segments.spares() <= RESERVED_SEGMENTS;
-        if full != mem::replace(&mut self.refusing, full) {
-            events.push(Event::Space { full });
         }
     }
 

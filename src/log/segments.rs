@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::ids::{BLOCK_BYTES, SegmentNo, Slot};
+use super::log::BATCH_BYTES;
 use super::request::RequestId;
 
 /// Segments kept ready for what must go on when the disk is full: one for cleaning, one for deletes, acknowledgements
@@ -87,6 +88,8 @@ pub(super) struct Segments {
     limit: u64,
     /// The last attempt at making a file ready failed for want of space.
     pub(super) out_of_space: bool,
+    /// A message was refused, and no file has become ready since.
+    pub(super) wanted: bool,
 }
 
 impl Segments {
@@ -104,6 +107,7 @@ impl Segments {
             free: None,
             limit,
             out_of_space: false,
+            wanted: false,
         }
     }
 
@@ -157,6 +161,32 @@ impl Segments {
         used + spare.map(|spare| u64::from(spare.bytes)).sum::<u64>()
     }
 
+    /// Whether another file is to be made ready: one for what follows the segment that is being written, and the reserve.
+    pub(super) fn more_wanted(&self) -> bool {
+        self.wanted || self.spare.len() <= RESERVED_SEGMENTS
+    }
+
+    /// Bytes that surely find room in files that are ready: where the next batch does not fit, a segment ends.
+    pub(super) fn usable(&self) -> u64 {
+        self.spare.iter().map(|spare| u64::from(spare.bytes).saturating_sub(BATCH_BYTES as u64)).sum()
+    }
+
+    /// Bytes that messages may still take in files but the one that is being written: the reserve is not theirs.
+    pub(super) fn room(&self) -> u64 {
+        let preparing = self.preparing.map_or(0, |(_, spare)| u64::from(spare.bytes));
+        let more = match (self.out_of_space, self.limit) {
+            (true, _) => 0,
+            (false, u64::MAX) => self.free.unwrap_or(u64::MAX),
+            (false, limit) => limit.saturating_sub(self.total_bytes()) + preparing,
+        };
+        let more = more.min(self.free.unwrap_or(u64::MAX));
+        // Less than the smallest file is no room.
+        let more = more - more % u64::from(self.sizes.min.max(1));
+        let ready = self.spare.iter().map(|spare| u64::from(spare.bytes)).sum::<u64>();
+        let largest = self.spare.iter().map(|spare| spare.bytes).max().unwrap_or(self.sizes.min);
+        ready.saturating_add(more).saturating_sub(RESERVED_SEGMENTS as u64 * u64::from(largest))
+    }
+
     /// The file to be made ready next, and whether it exists already. `None` if the log's own limit does not allow
     /// another one.
     pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<(Spare, bool)> {
@@ -195,7 +225,7 @@ impl Segments {
     pub(super) fn prepared(&mut self, id: RequestId, ready: bool) -> Option<Spare> {
         let (_, spare) = self.preparing.take_if(|(asked, _)| *asked == id)?;
         if ready {
-            self.out_of_space = false;
+            (self.out_of_space, self.wanted) = (false, false);
             self.next_bytes = spare.bytes.saturating_mul(2).clamp(self.sizes.min, self.sizes.max);
             self.spare.push_back(spare);
         } else {
@@ -234,7 +264,9 @@ impl Segments {
             (false, true) => self.tainted.push_back(spare),
             (false, false) => self.spare.push_back(spare),
         }
-        self.out_of_space = false;
+        // One that the reserve was short of brings no space for anything else.
+        self.out_of_space &= self.spare.len() <= RESERVED_SEGMENTS;
+        self.wanted = false;
     }
 
     /// A spare file more than the log is going to need soon; its space goes back to the file system.

@@ -590,6 +590,11 @@ impl Store {
         self.upkeep(now);
         self.log.end_turn(now, &mut self.requests);
         requests.append(&mut self.requests);
+        if let Some(full) = self.log.space_changed() {
+            self.notices.push(Notice::Space { full });
+            // What is not worth cleaning otherwise may be now.
+            self.cleaner.awake |= full;
+        }
         for notice in self.notices.drain(..) {
             outlet.notice(&notice);
         }
@@ -618,7 +623,6 @@ impl Store {
                 LogEvent::Read { id, outcome } => self.read_ended(now, id, outcome),
                 LogEvent::Faulted(fault) => outlet.notice(&Notice::Faulted(fault)),
                 LogEvent::Healed => outlet.notice(&Notice::Healed),
-                LogEvent::Space { full } => outlet.notice(&Notice::Space { full }),
                 LogEvent::Recycled(segment) => self.cache.forget(segment),
             }
         }

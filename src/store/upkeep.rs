@@ -34,6 +34,8 @@ pub(super) struct Cleaner {
 struct Work {
     segment: SegmentNo,
     end: u32,
+    /// Bytes of messages that were to be moved when it began.
+    live: u64,
     /// The next batch to be looked at, and the first of its runs; `None` when all are.
     at: Option<(Position, usize)>,
     /// That batch, while something that lies elsewhere is read for it.
@@ -162,14 +164,18 @@ impl Store {
         let mut work = match self.cleaner.work.take() {
             Some(work) => work,
             None => {
-                let Some(Candidate { segment, end, .. }) = self.log.cleaning_candidate() else {
+                let Some(Candidate { segment, end, live }) = self.log.cleaning_candidate() else {
                     self.cleaner.awake = false;
                     return;
                 };
                 let at = self.is_occupied(segment).then(|| (reads::first_batch(segment), 0));
-                Work { segment, end, at, batch: None, moved: Pending::NONE, in_parts: BTreeSet::new() }
+                Work { segment, end, live, at, batch: None, moved: Pending::NONE, in_parts: BTreeSet::new() }
             }
         };
+        if work.at.is_some() && self.log.movable() < work.live.min(super::cache::READ_BYTES.into()) {
+            // Another segment may need less, or nothing at all.
+            return;
+        }
         let goes_on = match work.at {
             Some((position, run)) => self.move_on(now, &mut work, position, run),
             None if !work.moved.is_none() && !self.proof.is_some_and(|proof| proof.covers(work.moved)) => {

@@ -94,7 +94,6 @@ fn fill_and_purge(dir: &Path, options: Options) {
 }
 
 #[test]
-#[ignore = "fails: messages and cleaning can use up the reserve of a full log, which then takes nothing more"]
 fn messages_are_refused_until_there_is_space() {
     match disk::mounted() {
         Some(dir) => fill_and_purge(&dir.join("store"), options()),

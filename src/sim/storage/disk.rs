@@ -103,6 +103,11 @@ impl Disk {
         self.pending.append(requests);
     }
 
+    /// Bytes that are left of the capacity.
+    pub(super) fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.files.values().map(|file| file.len() as u64).sum())
+    }
+
     /// Whether these bytes are in any file.
     pub(super) fn contains(&self, wanted: &[u8]) -> bool {
         let has = |bytes: &[u8]| memchr::memmem::find(bytes, wanted).is_some();

@@ -123,6 +123,8 @@ struct World {
     face: Face,
     now: Time,
     streams: Vec<StreamUnderTest>,
+    /// Publishes that were refused for want of space.
+    refused: u64,
     context: String,
 }
 
@@ -140,8 +142,17 @@ impl World {
         disk.faults = faults;
         let store = Store::create(ID, STORE, options);
         let context = format!("seed {seed}");
-        let mut world =
-            Self { rng, options, disk, store, face: Face::default(), now: 1_000, streams: Vec::new(), context };
+        let mut world = Self {
+            rng,
+            options,
+            disk,
+            store,
+            face: Face::default(),
+            now: 1_000,
+            streams: Vec::new(),
+            refused: 0,
+            context,
+        };
         for _ in 0..world.rng.usize(1..4) {
             world.create();
         }
@@ -213,12 +224,14 @@ impl World {
                     }
                     Err(refused) => {
                         assert!(matches!(refused.why, Refusal::Full | Refusal::Unsettled), "{refused:?}");
+                        self.refused += u64::from(refused.why == Refusal::Full);
                         return;
                     }
                 }
             }
             Op::Remove { seq } => match self.store.remove(self.now, of, *seq) {
                 Ok(after) => after,
+                Err(refused) if refused.why == Refusal::Full => return,
                 Err(refused) => {
                     assert_eq!(refused.why, Refusal::NotFound, "{}", self.context);
                     // What is not flushed cannot be removed either.
@@ -231,9 +244,13 @@ impl World {
             Op::Purge { below, keep } => {
                 let purge = Purge { filter: None, below: *below, keep: *keep };
                 loop {
-                    match self.store.purge(self.now, of, &purge).unwrap() {
-                        Purged::Done { after, .. } => break after,
-                        _ => self.step(),
+                    match self.store.purge(self.now, of, &purge) {
+                        Ok(Purged::Done { after, .. }) => break after,
+                        Ok(_) => self.step(),
+                        Err(refused) => {
+                            assert_eq!(refused.why, Refusal::Full, "{}", self.context);
+                            return;
+                        }
                     }
                 }
             }
@@ -268,7 +285,38 @@ impl World {
         }
     }
 
+    /// Carries out what goes through the log, until it is done.
+    fn purge_all(&mut self, index: usize) -> bool {
+        let of = self.streams[index].of;
+        let purge = Purge { filter: None, below: None, keep: 0 };
+        let after = match self.store.purge(self.now, of, &purge) {
+            Ok(Purged::Done { after, .. }) => after,
+            _ => return false,
+        };
+        let op = Op::Purge { below: None, keep: 0 };
+        let stream = &mut self.streams[index];
+        stream.now.apply(&op, &stream.limits);
+        stream.ops.push((op, after));
+        true
+    }
+
+    /// Whether a small message is taken.
+    fn takes(&mut self, index: usize) -> bool {
+        let (of, payload) = (self.streams[index].of, vec![1; 100]);
+        let subject = subject_of(1);
+        let message = Inbound { subject: &subject, payload: &payload, ..Default::default() };
+        let Ok(admitted) = self.store.publish(self.now, of, &message) else { return false };
+        let op = Op::Publish { subject: 1, payload };
+        let stream = &mut self.streams[index];
+        stream.now.apply(&op, &stream.limits);
+        stream.ops.push((op, admitted.after));
+        true
+    }
+
     fn step(&mut self) {
+        if self.disk.capacity < u64::MAX {
+            self.store.set_free_space(self.disk.free());
+        }
         let mut requests = Vec::new();
         let next = self.store.turn(self.now, &mut self.face, &mut requests);
         self.disk.submit(&mut requests);
@@ -458,6 +506,58 @@ fn erased_messages_leave_the_disk() {
     assert!(!world.disk.contains(secret));
     let state = world.store.state(of).unwrap().unwrap();
     assert_eq!((state.messages, state.first_seq, state.last_seq), (2999, 1, 3000));
+}
+
+/// Returns how many publishes were refused.
+fn run_full(seed: u64) -> u64 {
+    let mut world = World::new(seed, Faults::default());
+    world.disk.capacity = world.rng.u64(9 << 20..20 << 20);
+    for life in 0..3 {
+        world.context = format!("seed {seed}, life {life}");
+        for _ in 0..world.rng.usize(100..2500) {
+            match world.rng.u8(..12) {
+                0..=8 => world.act(),
+                9 => world.step(),
+                10 => world.acknowledge(),
+                _ => world.now += world.rng.i64(0..20_000_000),
+            }
+        }
+        world.settle();
+        for index in 0..world.streams.len() {
+            assert!(world.check(index), "{}: differs from the model", world.context);
+        }
+        if world.rng.bool() {
+            let clean = world.rng.bool();
+            world.restart(clean);
+        }
+        // Space comes back when it is asked for, and by itself.
+        for index in 0..world.streams.len() {
+            let purged = (0..100).any(|_| {
+                world.now += 100_000_000;
+                world.settle();
+                world.purge_all(index)
+            });
+            assert!(purged, "{}: stream {index} cannot be purged", world.context);
+        }
+        for index in 0..world.streams.len() {
+            let takes = (0..200).any(|_| {
+                world.now += 100_000_000;
+                world.settle();
+                world.takes(index)
+            });
+            assert!(takes, "{}: stream {index} takes nothing any more: {:?}", world.context, world.store.log());
+        }
+        let clean = world.rng.u8(..4) == 0;
+        world.restart(clean);
+    }
+    world.refused
+}
+
+/// On a disk that is full messages are refused, nothing is lost, and purges make room again.
+#[test]
+fn full_disks() {
+    let refused = seeds(200).map(run_full).sum::<u64>();
+    assert!(refused > 0, "no disk was full");
 }
 
 /// Acknowledged publishes, removals and purges survive crashes; what is there is a state that the stream was in.
