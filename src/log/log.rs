@@ -142,7 +142,7 @@ struct Closed {
 enum Body {
     /// Never laid out.
     Filled(BatchBuilder),
-    /// Laid out for a place where writing it has failed.
+    /// Laid out for a place where writing it has failed, or for none yet.
     Laid(Laid),
 }
 
@@ -545,7 +545,8 @@ impl Log {
     fn close_open(&mut self) {
         let builder = mem::replace(&mut self.open, self.builders.pop().unwrap_or_default());
         self.closed_bytes += builder.bytes();
-        self.closed.push_back(Closed { body: Body::Filled(builder), pending: Some(self.open_pending) });
+        let body = if self.commit.is_some() { Body::Laid(self.lay_out_early(builder)) } else { Body::Filled(builder) };
+        self.closed.push_back(Closed { body, pending: Some(self.open_pending) });
         self.open_pending = self.open_pending.next();
         self.open_since = None;
     }
@@ -720,6 +721,29 @@ impl Log {
             builder.control(None, Kind::Seal, &Seal::Footer(Vec::new()).encode());
         }
         builder
+    }
+
+    /// While another commit is on its way there is time for what needs no place yet: gathering and summing up.
+    fn lay_out_early(&mut self, mut builder: BatchBuilder) -> Laid {
+        let this = Next { batch: BatchNo(1), chain: 0, epoch: self.tail.next.epoch };
+        let position = Position::new(SegmentNo(1), BLOCK_BYTES as u32);
+        let head = Head {
+            log: self.id,
+            store_tag: self.store.tag(),
+            position,
+            batch: this.batch,
+            flushed_upto: BatchNo(0),
+            time: 0,
+            checkpoint: None,
+            chain: this.chain,
+            epoch: this.epoch,
+        };
+        let mut image = self.buffer();
+        let sealed = builder.seal(&head, Arc::make_mut(&mut image));
+        if self.builders.len() < KEPT_BUFFERS {
+            self.builders.push(builder);
+        }
+        Laid { image, position, this, runs: sealed.runs, parts: sealed.parts }
     }
 
     fn lay_out(&mut self, now: Time, body: Body, after: &mut Tail) -> Laid {

@@ -188,11 +188,23 @@ impl Store {
                 false
             }
             None => {
+                self.record_pending(now);
                 self.log.retire(work.segment);
                 false
             }
         };
         self.cleaner.work = goes_on.then_some(work);
+    }
+
+    /// Nothing that a segment was needed for is known in memory only.
+    fn record_pending(&mut self, now: Time) {
+        let streams = self.streams.keys().copied().collect::<Vec<_>>();
+        for of in streams {
+            let Some((slot, mut sink)) = self.parts_of(now, of) else { continue };
+            slot.stream.record_pending(&mut sink);
+            sink.finish(slot.consumers);
+            self.expect(of);
+        }
     }
 
     fn is_occupied(&self, segment: SegmentNo) -> bool {

@@ -39,14 +39,20 @@ impl Stream {
         self.expire(now, &mut budget, sink);
         let behind_head = self.age(now, &mut budget, sink);
         self.enforce_size(&mut budget, sink);
-        if !self.unrecorded.is_empty() || !self.accounts.is_empty() {
-            // If the log is full, the next settle tries again: no answer depends on these.
-            let _ = self.record_removals(Urgency::RideAlong, sink);
-        }
+        self.record_pending(sink);
         if budget == 0 {
             return Settled::Again;
         }
         self.want(behind_head)
+    }
+
+    /// Appends what is known of removals and is not in the log yet. Before this has been flushed, a crash needs the places
+    /// that were told to be dead meanwhile.
+    pub fn record_pending(&mut self, sink: &mut impl Sink) {
+        if !self.unrecorded.is_empty() || !self.accounts.is_empty() {
+            // If the log is full, the next settle tries again: no answer depends on these.
+            let _ = self.record_removals(Urgency::RideAlong, sink);
+        }
     }
 
     /// What must be read next.

@@ -140,6 +140,8 @@ impl Stream {
         }
         self.messages = 0;
         self.bytes = 0;
+        // The subjects forget them too.
+        self.lost = 0;
         self.owed = Seqs::default();
         self.owed_by_age = Seqs::default();
         self.exempt = Seqs::default();
