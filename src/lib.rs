@@ -252,15 +252,19 @@
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
 //! | [`shard`] | one core's share: turns, connections, routes, delivery, links to other shards |
-//! | [`io`] | the only place that meets sockets: readiness, accepting, doorbells, the driver |
+//! | [`log`] | the segmented log: format, group commit, faults, checkpoints, cleaning, recovery |
+//! | [`stream`] | what a stream admits and keeps: limits, subjects, index, removals |
+//! | [`consumer`] | who gets which message when: cursors, credit, acknowledgements, redelivery |
+//! | [`store`] | log, streams and consumers together: all that a protocol face sees of storage |
+//! | [`io`] | the only place that meets sockets and files: readiness, accepting, doorbells, the driver, the disk |
 //! | [`server`] | shards on their threads, and the handle to steer them |
 //! | [`control`] | start, signals, drain, lame duck, reload |
 //! | [`cli`] | arguments and file to options: the table of flags, help |
 //! | [`store_tool`] | looking at a stopped store: inspect, verify, dump |
 //!
-//! Still to come are the layers that store and replicate: the segmented log, streams and consumers with JetStream and
-//! NATS Streaming as their faces, and routes, gateways and leafnodes to other servers, for which a socket will stand
-//! in the place of a ring.
+//! Still to come are the faces of the store, which so far no shard has ([`io::engine`] runs it by itself): JetStream and
+//! NATS Streaming; and routes, gateways and leafnodes to other servers, for which a socket will stand in the place of a
+//! ring.
 
 pub mod auth;
 pub mod cli;
