@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::kept::Kept;
 use super::upkeep::{OF_SET, OF_STREAM};
-use super::{CREATE, ConsumerKey, ConsumerSlot, DELTA, END, Options, Store, StreamSlot, Wake, decode_meta};
+use super::{CREATE, ConsumerKey, ConsumerSlot, DELTA, END, Options, Store, StreamSlot, decode_meta};
 use crate::consumer::Consumer;
 use crate::log::recover::{Effect, Files, Refusal, Repair, Visitor, recover};
 use crate::log::{
@@ -69,7 +69,8 @@ impl Store {
         report.repairs.extend(opened.missing_segments(&report.repairs));
         let streams = opened.streams.keys().copied().collect::<Vec<_>>();
         for of in streams {
-            opened.wake(Wake::Stream(of));
+            // A crash may have come between a message and what it pushed out.
+            opened.settle(now, of);
             let consumers = opened.consumers(of).collect::<Vec<ConsumerKey>>();
             for key in consumers {
                 opened.recount(key);
