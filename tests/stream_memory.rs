@@ -2,34 +2,14 @@
 //!
 //! One test alone: others in the same process would count too.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use leat::log::{Incarnation, Kind, Message, Pending, PlacedRun, Position, SegmentNo, Urgency};
 use leat::stream::{Appended, Config, Full, Inbound, Purge, Sink, Stream};
+use memory::allocated;
 
-struct Counting;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "../benches/storage/memory.rs"]
+mod memory;
 
 /// A log that takes everything.
 struct Nowhere;
@@ -63,7 +43,7 @@ fn incarnation() -> Incarnation {
 /// segments of 64 MiB. Returns the bytes that the stream takes.
 fn fill(config: Config, messages: u64, per_batch: u64, subject: impl Fn(u64, &mut Vec<u8>)) -> (Stream, usize) {
     const SEGMENT_BYTES: u64 = 64 << 20;
-    let before = ALLOCATED.load(Relaxed);
+    let before = allocated();
     let mut stream = Stream::new(config, incarnation());
     let (mut text, mut placed, mut offset) = (Vec::with_capacity(64), 0, 4096);
     let batch_bytes = (256 + per_batch * 168).next_multiple_of(4096);
@@ -96,7 +76,7 @@ fn fill(config: Config, messages: u64, per_batch: u64, subject: impl Fn(u64, &mu
         }
     }
     assert_eq!(stream.messages(), messages);
-    (stream, ALLOCATED.load(Relaxed) - before)
+    (stream, allocated() - before)
 }
 
 #[test]
@@ -121,22 +101,22 @@ fn memory_is_as_promised() {
     assert!(bytes <= 120 * MIB && bytes as u64 / SUBJECTS <= 120, "{bytes} bytes");
 
     let with_last = Config { max_per_subject: Some(1), ..Config::default() };
-    let before = ALLOCATED.load(Relaxed);
+    let before = allocated();
     let (kept, bytes) = fill_last(with_last, 2 * SUBJECTS, many);
     println!("the last messages of 1 M subjects: {} KiB, {} bytes per subject", bytes / 1024, bytes as u64 / SUBJECTS);
     assert!(bytes as u64 / SUBJECTS <= 120, "{bytes} bytes");
     drop(kept);
-    assert!(ALLOCATED.load(Relaxed) <= before + 4096);
+    assert!(allocated() <= before + 4096);
 
     // What goes gives its memory back.
-    let before = ALLOCATED.load(Relaxed);
+    let before = allocated();
     stream.purge(&Purge::default(), 0, &mut Nowhere).expect("the log takes it");
-    assert!(before - ALLOCATED.load(Relaxed) > 60 * MIB);
+    assert!(before - allocated() > 60 * MIB);
 }
 
 /// As [`fill`], with limits that take messages away, which are recorded once per batch.
 fn fill_last(config: Config, messages: u64, subject: impl Fn(u64, &mut Vec<u8>)) -> (Stream, usize) {
-    let before = ALLOCATED.load(Relaxed);
+    let before = allocated();
     let mut stream = Stream::new(config, incarnation());
     let mut text = Vec::with_capacity(64);
     for nth in 0..messages {
@@ -165,5 +145,5 @@ fn fill_last(config: Config, messages: u64, subject: impl Fn(u64, &mut Vec<u8>))
             stream.placed(&run, &mut Nowhere);
         }
     }
-    (stream, ALLOCATED.load(Relaxed) - before)
+    (stream, allocated() - before)
 }

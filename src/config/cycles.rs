@@ -65,23 +65,10 @@ fn subject_there(import: &Import, local: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::path::Path;
 
-    use super::super::grammar::Sources;
     use super::super::load;
-
-    struct Text(String);
-
-    impl Sources for Text {
-        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-            Ok(self.0.clone().into_bytes())
-        }
-
-        fn environment(&self, _: &str) -> Option<String> {
-            None
-        }
-    }
+    use super::super::tests::Text;
 
     fn forms_cycle(accounts: &str) -> bool {
         match load(Path::new("c.conf"), &Text(format!("accounts {{\n{accounts}\n}}"))) {

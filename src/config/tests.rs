@@ -18,7 +18,7 @@ use super::tls::{Certificate, HandshakeFirst, TlsVersion};
 use super::{ConfigError, Loaded, Options, PortSpec, Secret, diff, load, sample};
 
 /// One file, whatever its name.
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Sources for Text {
     fn read(&self, _: &Path) -> io::Result<Vec<u8>> {

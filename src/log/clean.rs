@@ -100,11 +100,10 @@ impl Log {
         self.segments.in_use.get(&no).map(|segment| segment.slot)
     }
 
-    /// The segment after this one in the order of their use, and where its batches end.
+    /// The segment after this one in the order of their use.
     #[must_use]
-    pub fn segment_after(&self, no: SegmentNo) -> Option<(SegmentNo, u32)> {
-        let (no, segment) = self.segments.in_use.range(SegmentNo(no.0 + 1)..).next()?;
-        Some((*no, segment.end))
+    pub fn segment_after(&self, no: SegmentNo) -> Option<SegmentNo> {
+        self.segments.in_use.range(SegmentNo(no.0 + 1)..).next().map(|(no, _)| *no)
     }
 
     /// The next message of that stream that is moved opens another run: a moved run holds every message between its first

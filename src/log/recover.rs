@@ -327,17 +327,7 @@ pub fn recover<F: Files, V: Visitor>(
     options: Options,
     visitor: &mut V,
 ) -> Result<Recovered, Refusal> {
-    let mut opening = Opening {
-        files,
-        visitor,
-        log: id,
-        store,
-        segments: BTreeMap::new(),
-        spare: Vec::new(),
-        aside: Vec::new(),
-        repairs: Vec::new(),
-        batches: 0,
-    };
+    let mut opening = Opening::new(files, visitor, id, store);
     opening.list()?;
     let mut table = Segments::new(options.sizes, options.bytes_max);
     let Some(end) = opening.find_end()? else {
@@ -388,7 +378,21 @@ struct Walked {
     records: BTreeMap<SegmentNo, u64>,
 }
 
-impl<F: Files, V: Visitor> Opening<'_, F, V> {
+impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
+    fn new(files: &'a mut F, visitor: &'a mut V, log: LogId, store: StoreId) -> Self {
+        Self {
+            files,
+            visitor,
+            log,
+            store,
+            segments: BTreeMap::new(),
+            spare: Vec::new(),
+            aside: Vec::new(),
+            repairs: Vec::new(),
+            batches: 0,
+        }
+    }
+
     /// Finds out what each file holds.
     fn list(&mut self) -> Result<(), Refusal> {
         let slots = self.files.slots().map_err(Refusal::Unlistable)?;

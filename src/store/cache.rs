@@ -429,7 +429,7 @@ impl Cache {
             let Candidate { transaction, at, what } = candidate;
             let end = log.segment_end(at.segment()).unwrap_or(0);
             if at.offset() >= end {
-                let Some((segment, _)) = log.segment_after(at.segment()) else { return Ok(None) };
+                let Some(segment) = log.segment_after(at.segment()) else { return Ok(None) };
                 *at = Position::new(segment, BLOCK_BYTES as u32);
                 continue;
             }

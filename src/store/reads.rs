@@ -153,7 +153,7 @@ impl Store {
             let end = self.log.segment_end(at.segment()).unwrap_or(0);
             if at.offset() >= end {
                 match self.log.segment_after(at.segment()) {
-                    Some((segment, _)) => at = first_batch(segment),
+                    Some(segment) => at = first_batch(segment),
                     None => return,
                 }
                 continue;

@@ -96,17 +96,8 @@ pub fn survey<F: Files, R>(
     store: StoreId,
     look: impl FnOnce(&mut Survey<'_, '_, F>) -> R,
 ) -> Result<R, Refusal> {
-    let mut opening = Opening {
-        files,
-        visitor: &mut Nobody,
-        log,
-        store,
-        segments: BTreeMap::new(),
-        spare: Vec::new(),
-        aside: Vec::new(),
-        repairs: Vec::new(),
-        batches: 0,
-    };
+    let mut nobody = Nobody;
+    let mut opening = Opening::new(files, &mut nobody, log, store);
     opening.list()?;
     let end = opening
         .find_end()?
