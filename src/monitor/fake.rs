@@ -52,7 +52,7 @@ pub(super) fn facts() -> Facts {
 
 pub(super) fn shard(shard: u16, open: u64, connections: Vec<ConnSnapshot>) -> ShardSnapshot {
     let counters = Counters { connections: open, in_msgs: 1, in_bytes: 2, out_msgs: 3, ..Counters::default() };
-    ShardSnapshot { shard, cpu: usize::from(shard), counters, connections }
+    ShardSnapshot { shard, cpu: usize::from(shard), counters, connections, service: None }
 }
 
 pub(super) fn conn(cid: u64) -> ConnSnapshot {

@@ -22,7 +22,10 @@ mod transport;
 mod varz;
 
 pub use http::{MonitorServer, serve};
-pub use snapshot::{ConnSnapshot, Counters, ShardSnapshot, SubSnapshot, Want};
+pub use snapshot::{
+    ChannelSnapshot, ConnSnapshot, Counters, ServiceSnapshot, ServiceWant, ShardSnapshot, StreamingClient,
+    StreamingSnapshot, SubSnapshot, SubscriptionSnapshot, Want,
+};
 
 use std::sync::Arc;
 use std::time::SystemTime;

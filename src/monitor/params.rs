@@ -114,6 +114,7 @@ impl ConnzParams {
             closed: self.state != State::Open,
             subscriptions: self.subs != Subs::None || self.filter_subject.is_some(),
             cid: self.cid,
+            ..Want::default()
         }
     }
 }
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(parse("limit=-1").unwrap(), default);
         let all = parse("state=ALL&subs=DETAIL&cid=7&limit=3&user=u&acc=A&filter_subject=a.*").unwrap();
         assert_eq!((all.limit, all.cid, all.subs), (1, Some(7), Subs::Detail));
-        assert_eq!(all.want(), Want { open: true, closed: true, subscriptions: true, cid: Some(7) });
+        assert_eq!(all.want(), Want { open: true, closed: true, subscriptions: true, cid: Some(7), ..Want::default() });
         assert_eq!(all.filter_subject.as_deref(), Some("a.*"));
         assert!(parse("state=closed&sort=stop").is_ok());
         assert_eq!(parse("filter_subject=>").unwrap(), default);

@@ -20,6 +20,15 @@ pub struct Want {
     pub subscriptions: bool,
     /// Only the connection with this id.
     pub cid: Option<u64>,
+    /// What to tell of the services inside the shard.
+    pub service: ServiceWant,
+}
+
+/// What a monitoring request needs of the services inside a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceWant {
+    /// NATS Streaming: clients, channels and subscriptions.
+    pub streaming: bool,
 }
 
 /// Counters of one shard since start. Sums over shards give `/varz`.
@@ -56,6 +65,89 @@ pub struct ShardSnapshot {
     pub counters: Counters,
     /// Connections, if wanted, in no order.
     pub connections: Vec<ConnSnapshot>,
+    /// The services inside it; `None` if it has none.
+    pub service: Option<ServiceSnapshot>,
+}
+
+/// The services inside a shard.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceSnapshot {
+    /// What is wrong with the shard's logs at the moment, for people. While there is anything, health is red.
+    pub faults: Vec<String>,
+    /// NATS Streaming, if wanted.
+    pub streaming: Option<StreamingSnapshot>,
+}
+
+/// One shard's part of the NATS Streaming service.
+#[derive(Clone, Debug, Default)]
+pub struct StreamingSnapshot {
+    /// Messages received from publishers since start.
+    pub in_msgs: u64,
+    /// Bytes of their payloads.
+    pub in_bytes: u64,
+    /// Messages sent to subscribers since start.
+    pub out_msgs: u64,
+    /// Bytes of their payloads.
+    pub out_bytes: u64,
+    /// All clients of the service; told by one of the shards only, in no order.
+    pub clients: Vec<StreamingClient>,
+    /// The channels that this shard is home to, in no order.
+    pub channels: Vec<ChannelSnapshot>,
+}
+
+/// A client of the NATS Streaming service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamingClient {
+    /// Client id.
+    pub id: String,
+    /// Its heartbeat inbox.
+    pub hb_inbox: String,
+}
+
+/// A channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Messages that it keeps.
+    pub msgs: u64,
+    /// Their bytes, as its limits count them.
+    pub bytes: u64,
+    /// Sequence number of the first message; `last_seq + 1` where there is none.
+    pub first_seq: u64,
+    /// Sequence number of the last message that was stored.
+    pub last_seq: u64,
+    /// Its subscriptions, members of queue groups, offline durables and offline groups.
+    pub subscriptions: Vec<SubscriptionSnapshot>,
+}
+
+/// A subscription to a channel, as `/streaming/channelsz?subs=1` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionSnapshot {
+    /// Client id.
+    pub client_id: String,
+    /// Where messages go.
+    pub inbox: String,
+    /// Where acknowledgements go.
+    pub ack_inbox: String,
+    /// Name of the durable subscription; empty for others and for durable groups.
+    pub durable_name: String,
+    /// Name of the group; `durable:group` for durable ones; empty for plain subscriptions.
+    pub queue_name: String,
+    /// It outlives its client.
+    pub is_durable: bool,
+    /// Nobody is there for it.
+    pub is_offline: bool,
+    /// Most unacknowledged messages.
+    pub max_inflight: u32,
+    /// How long an acknowledgement may take, seconds.
+    pub ack_wait: u32,
+    /// The last message sent to it or its group.
+    pub last_sent: u64,
+    /// Unacknowledged messages.
+    pub pending_count: u64,
+    /// It has as many unacknowledged messages as it may have.
+    pub is_stalled: bool,
 }
 
 /// One connection, live or closed.

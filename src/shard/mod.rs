@@ -28,6 +28,7 @@ mod receive;
 mod reload;
 pub(crate) mod rules;
 pub mod secure;
+pub mod service;
 mod snapshot;
 mod timers;
 mod trace;

@@ -19,7 +19,7 @@ impl Shard {
         if want.closed {
             connections.extend(self.closed.iter().filter(|record| wanted(record.cid)).cloned());
         }
-        ShardSnapshot { shard: self.id(), cpu: self.cpu, counters: self.local.counters, connections }
+        ShardSnapshot { shard: self.id(), cpu: self.cpu, counters: self.local.counters, connections, service: None }
     }
 
     pub(super) fn conn_snapshot(&self, slot: u32, want: &Want) -> ConnSnapshot {
