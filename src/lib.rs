@@ -286,6 +286,7 @@ mod sim;
 pub mod store;
 pub mod store_tool;
 pub mod stream;
+pub mod streaming;
 pub mod subject;
 pub mod tls;
 pub mod version;

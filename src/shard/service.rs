@@ -72,6 +72,9 @@ pub trait Service {
     /// Takes what another shard's instance has said, or this one's to itself.
     fn relayed(&mut self, now: Time, from: u16, source: Source, said: &[u8], out: &mut Outbox);
 
+    /// What was [asked](Outbox::ask) under this number has gone nowhere: nobody listens to its subject.
+    fn unheard(&mut self, now: Time, number: u64, out: &mut Outbox);
+
     /// Does what is left to do in this turn. While `may_deliver` is false there is no room for deliveries in rings: what
     /// has to be sent now is sent, and everything else waits.
     fn turn(&mut self, now: Time, may_deliver: bool, out: &mut Outbox) -> Due;
@@ -80,7 +83,15 @@ pub trait Service {
     fn take_requests(&mut self, requests: &mut Vec<(LogId, Request)>);
 
     /// A request for a file has ended. `free` is the space left on the file system, if that has changed, in bytes.
-    fn completed(&mut self, now: Time, log: LogId, id: RequestId, outcome: Outcome, free: Option<u64>);
+    fn completed(
+        &mut self,
+        now: Time,
+        log: LogId,
+        id: RequestId,
+        outcome: Outcome,
+        free: Option<u64>,
+        out: &mut Outbox,
+    );
 
     /// Begins a clean stop: nothing more will be asked of it but turns, until [`Service::is_stopped`].
     fn stop(&mut self, now: Time);
@@ -101,9 +112,22 @@ pub struct Outbox {
 
 #[derive(Debug)]
 enum Entry {
-    Publish { subject: Range<usize>, tail: Range<usize>, reply_bytes: usize, argument_bytes: usize },
-    Relay { to: Option<u16>, source: Source, said: Range<usize> },
-    Stall { source: Source, millis: u8 },
+    Publish {
+        subject: Range<usize>,
+        tail: Range<usize>,
+        reply_bytes: usize,
+        argument_bytes: usize,
+        number: Option<u64>,
+    },
+    Relay {
+        to: Option<u16>,
+        source: Source,
+        said: Range<usize>,
+    },
+    Stall {
+        source: Source,
+        millis: u8,
+    },
 }
 
 /// One thing that is to be done.
@@ -119,6 +143,8 @@ pub enum Errand<'a> {
         reply_bytes: usize,
         /// Bytes of `tail` up to the payload.
         argument_bytes: usize,
+        /// If it goes nowhere, [`Service::unheard`] is told of this number.
+        number: Option<u64>,
     },
     /// Say something to the instance of one shard, or to those of all shards, this one included: here it is heard in
     /// the same turn. `source` counts as the sender: its connection is not read while there is no room.
@@ -148,6 +174,22 @@ impl Outbox {
 
     /// Publishes a message whose payload of `payload_bytes` is written by `write`.
     pub fn publish(&mut self, subject: &[u8], reply: &[u8], payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.push(subject, reply, None, payload_bytes, write);
+    }
+
+    /// Publishes a message without payload, and has [`Service::unheard`] told if nobody listens.
+    pub fn ask(&mut self, subject: &[u8], reply: &[u8], number: u64) {
+        self.push(subject, reply, Some(number), 0, |_| ());
+    }
+
+    fn push(
+        &mut self,
+        subject: &[u8],
+        reply: &[u8],
+        number: Option<u64>,
+        payload_bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let bytes = &mut self.bytes;
         let from = bytes.len();
         bytes.extend_from_slice(subject);
@@ -165,7 +207,7 @@ impl Outbox {
         bytes.extend_from_slice(b"\r\n");
         let tail = subject.end..bytes.len();
         let argument_bytes = body - subject.end;
-        self.entries.push(Entry::Publish { subject, tail, reply_bytes: reply.len(), argument_bytes });
+        self.entries.push(Entry::Publish { subject, tail, reply_bytes: reply.len(), argument_bytes, number });
     }
 
     /// Publishes a message.
@@ -188,11 +230,12 @@ impl Outbox {
     /// What is to be done, in order.
     pub fn errands(&self) -> impl Iterator<Item = Errand<'_>> {
         self.entries.iter().map(|entry| match entry {
-            Entry::Publish { subject, tail, reply_bytes, argument_bytes } => Errand::Publish {
+            Entry::Publish { subject, tail, reply_bytes, argument_bytes, number } => Errand::Publish {
                 subject: &self.bytes[subject.clone()],
                 tail: &self.bytes[tail.clone()],
                 reply_bytes: *reply_bytes,
                 argument_bytes: *argument_bytes,
+                number: *number,
             },
             Entry::Relay { to, source, said } => {
                 Errand::Relay { to: *to, source: *source, said: &self.bytes[said.clone()] }

@@ -42,6 +42,7 @@ mod reloads;
 mod scenarios;
 mod schedule;
 mod storage;
+mod streaming;
 mod tests;
 mod world;
 

@@ -222,6 +222,8 @@ pub struct Store {
     cleaner: upkeep::Cleaner,
     proof: Option<Durable>,
     delta: Vec<u8>,
+    /// Consumers may not deliver at present.
+    withholds: bool,
 }
 
 /// Deliveries of one consumer in one turn, so that others get theirs.
@@ -255,6 +257,7 @@ impl Store {
             cleaner: upkeep::Cleaner::new(options.cleaning_bytes_per_second),
             proof: None,
             delta: Vec::new(),
+            withholds: false,
         }
     }
 
@@ -571,6 +574,11 @@ impl Store {
 
     // ---- turns
 
+    /// Whether consumers may deliver; from the start they may. While there is no room for what they deliver they wait.
+    pub fn set_delivering(&mut self, delivers: bool) {
+        self.withholds = !delivers;
+    }
+
     /// Lets streams settle and consumers deliver, and asks for what the log needs.
     pub fn turn(&mut self, now: Time, outlet: &mut impl Outlet, requests: &mut Vec<Request>) -> Next {
         while let Some((due, wake)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
@@ -583,6 +591,7 @@ impl Store {
             let Some(wake) = self.dirty.pop_front() else { break };
             match wake {
                 Wake::Stream(of) => self.settle(now, of),
+                Wake::Consumer(_) if self.withholds => self.dirty.push_back(wake),
                 Wake::Consumer(key) => self.pump(now, key, outlet),
                 Wake::Cleaner => self.cleaner.awake = true,
             }
@@ -603,7 +612,8 @@ impl Store {
         }
         let timer = self.timers.first().map(|(due, _)| *due);
         let deadlines = [timer, self.log.deadline(), self.cleaner.deadline()];
-        Next { again: !self.dirty.is_empty(), deadline: deadlines.into_iter().flatten().min() }
+        let is_held = |wake: &Wake| self.withholds && matches!(wake, Wake::Consumer(_));
+        Next { again: !self.dirty.iter().all(is_held), deadline: deadlines.into_iter().flatten().min() }
     }
 
     /// Takes note of how a request ended.

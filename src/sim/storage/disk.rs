@@ -65,30 +65,30 @@ impl File {
 
 /// How often things go wrong, in thousandths.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
+pub(in crate::sim) struct Faults {
     /// Writes and flushes that fail.
-    pub(super) commits: u32,
+    pub(in crate::sim) commits: u32,
     /// Reads that fail.
-    pub(super) reads: u32,
+    pub(in crate::sim) reads: u32,
     /// Files that cannot be made ready.
-    pub(super) prepares: u32,
+    pub(in crate::sim) prepares: u32,
 }
 
 /// The disk of one log.
 #[derive(Clone, Debug)]
-pub(super) struct Disk {
+pub(in crate::sim) struct Disk {
     rng: fastrand::Rng,
     files: BTreeMap<Slot, File>,
     pending: Vec<Request>,
-    pub(super) faults: Faults,
+    pub(in crate::sim) faults: Faults,
     /// Bytes that all files may have.
-    pub(super) capacity: u64,
+    pub(in crate::sim) capacity: u64,
     /// Flushes that succeeded.
-    pub(super) flushes: u64,
+    pub(in crate::sim) flushes: u64,
 }
 
 impl Disk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::sim) fn new(seed: u64) -> Self {
         Self {
             rng: fastrand::Rng::with_seed(seed ^ 0xD15C),
             files: BTreeMap::new(),
@@ -99,27 +99,27 @@ impl Disk {
         }
     }
 
-    pub(super) fn submit(&mut self, requests: &mut Vec<Request>) {
+    pub(in crate::sim) fn submit(&mut self, requests: &mut Vec<Request>) {
         self.pending.append(requests);
     }
 
     /// Bytes that are left of the capacity.
-    pub(super) fn free(&self) -> u64 {
+    pub(in crate::sim) fn free(&self) -> u64 {
         self.capacity.saturating_sub(self.files.values().map(|file| file.len() as u64).sum())
     }
 
     /// Whether these bytes are in any file.
-    pub(super) fn contains(&self, wanted: &[u8]) -> bool {
+    pub(in crate::sim) fn contains(&self, wanted: &[u8]) -> bool {
         let has = |bytes: &[u8]| memchr::memmem::find(bytes, wanted).is_some();
         self.files.values().any(|file| has(&file.read(0, file.len())))
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::sim) fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
 
     /// Carries out one of the requests.
-    pub(super) fn step(&mut self) -> Option<(RequestId, Outcome)> {
+    pub(in crate::sim) fn step(&mut self) -> Option<(RequestId, Outcome)> {
         if self.pending.is_empty() {
             return None;
         }
@@ -193,7 +193,7 @@ impl Disk {
     }
 
     /// The machine stops: what was not flushed survives, is gone, or is garbage, sector by sector.
-    pub(super) fn crash(&mut self) {
+    pub(in crate::sim) fn crash(&mut self) {
         for request in std::mem::take(&mut self.pending) {
             match request {
                 Request::Commit { slot, offset, data, .. } => {
