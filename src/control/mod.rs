@@ -327,4 +327,8 @@ impl Source for BrokerSource {
     fn shards(&self, want: Want) -> Vec<ShardSnapshot> {
         self.shards.snapshots(want)
     }
+
+    fn faults(&self) -> Vec<String> {
+        self.shards.faults()
+    }
 }

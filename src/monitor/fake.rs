@@ -29,6 +29,11 @@ impl Source for FakeSource {
         }
         shards
     }
+
+    fn faults(&self) -> Vec<String> {
+        let services = self.shards.iter().filter_map(|shard| shard.service.as_ref());
+        services.flat_map(|service| service.faults.clone()).collect()
+    }
 }
 
 pub(super) fn facts() -> Facts {

@@ -183,7 +183,14 @@ async fn get_healthz(State(shared): SharedState, RawQuery(query): RawQuery) -> R
         Ok(params) => params,
         Err(text) => return bad_request(text),
     };
-    let health = healthz(&params, shared.source.facts().readiness);
+    let asking = Arc::clone(&shared);
+    let Ok(_question) = shared.questions.acquire().await else {
+        return internal_error();
+    };
+    let Ok(faults) = tokio::task::spawn_blocking(move || asking.source.faults()).await else {
+        return internal_error();
+    };
+    let health = healthz(&params, shared.source.facts().readiness, &faults);
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match go_json::compact(&health.body) {
         Ok(body) => json(status, body.into()),

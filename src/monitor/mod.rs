@@ -39,6 +39,10 @@ pub trait Source: Send + Sync + 'static {
 
     /// Asks every shard. May block for up to two seconds; a shard that does not answer is missing from the result.
     fn shards(&self, want: Want) -> Vec<ShardSnapshot>;
+
+    /// What is wrong with storage at the moment, for people; empty where nothing is stored. May block for half a second;
+    /// what a shard does not say in that time is not known.
+    fn faults(&self) -> Vec<String>;
 }
 
 /// What is true of the whole server.

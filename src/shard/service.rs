@@ -14,14 +14,17 @@ use std::ops::Range;
 use crate::log::{LogId, Outcome, Request, RequestId, Time};
 use crate::monitor::{ServiceSnapshot, ServiceWant};
 
+/// Slot that stands for a service in place of a connection.
+pub const SERVICE: u32 = u32::MAX;
+
 /// Whoever has sent a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The shard of its connection.
     pub shard: u16,
-    /// Slot of the connection there; `u32::MAX` for a service.
+    /// Slot of the connection there; [`SERVICE`] for a service.
     pub conn: u32,
-    /// Id of the connection.
+    /// Id of the connection, since slots are reused; 0 for a service.
     pub cid: u64,
 }
 
