@@ -18,8 +18,11 @@ use crate::io::handshakes::{Fallback, Handshake, Handshakes, Opening};
 use crate::io::listen;
 use crate::io::logins::Logins;
 use crate::io::upgrades::{self, Upgrades};
+use crate::log;
+use crate::log::segments::Sizes;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
+use crate::store;
 use crate::tls::{Context, Current, LoadError};
 use crate::websocket::{self, Rules};
 use crate::wire::info::{ServerInfo, TlsNotice};
@@ -429,12 +432,15 @@ impl MonitorHandle {
         self.snapshots_until(want, answer_deadline())
     }
 
+    /// Whether there are services in the shards.
+    #[must_use]
+    pub fn has_services(&self) -> bool {
+        self.has_services
+    }
+
     /// What is wrong with the logs of the shards' services; waits for at most half a second.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
-        if !self.has_services {
-            return Vec::new();
-        }
         let all = self.snapshots_until(Want::default(), Instant::now() + FAULTS_TIME);
         all.into_iter().filter_map(|snapshot| snapshot.service).flat_map(|service| service.faults).collect()
     }
@@ -494,6 +500,17 @@ fn bind(host: &str, port: PortSpec, shards: usize) -> Result<(SocketAddr, Vec<Tc
     let failed = |error| StartError::Listen(host_and_port(host, port.bind_number()), error);
     let listeners = listen::bind_patiently(address, shards).map_err(failed)?;
     Ok((listeners[0].local_addr().map_err(failed)?, listeners))
+}
+
+/// How the stores of services are to work.
+#[must_use]
+pub fn store_options(options: &Options) -> store::Options {
+    let defaults = store::Options::default();
+    // The check of options keeps both in range.
+    let max = u32::try_from(options.segment_size).unwrap_or(u32::MAX);
+    let commit_delay_ns = i64::try_from(options.commit_delay_us.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let sizes = Sizes { max, ..defaults.log.sizes };
+    store::Options { log: log::Options { sizes, commit_delay_ns, ..defaults.log }, ..defaults }
 }
 
 fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {

@@ -321,6 +321,7 @@ impl Source for BrokerSource {
             total_connections: self.shared.total_connections(),
             certificate_not_after: tls.and_then(|tls| tls.get().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
+            stores: self.shards.has_services(),
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) fn facts() -> Facts {
         total_connections: 3,
         certificate_not_after: None,
         readiness: Readiness::Accepting,
+        stores: false,
     }
 }
 

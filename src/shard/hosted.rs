@@ -1,10 +1,11 @@
 //! The service inside a shard: it is told what has come for it, and what it wants is done.
 //!
-//! Messages and relays wait in the intake while connections and rings are handled. At the end of the turn the service gets
-//! them, in order, and then its own turn. What it puts into its outbox is carried out before the turn's output leaves, so
-//! it follows the ordinary rules: rings before sockets, and nothing overtakes what it was caused by. For the same reason
-//! the service is told what waits for it, without a turn of its own, whenever something is to leave in mid-turn: a client
-//! must not be able to act upon what another one published while something that was published before waits.
+//! Messages and relays wait in the intake while connections and rings are handled. At the end of the turn the service
+//! gets them, in order, and then its own turn. What it puts into its outbox is carried out before the turn's output
+//! leaves, so it follows the ordinary rules: rings before sockets, and nothing overtakes what it was caused by. For the
+//! same reason the service is told what waits for it, without a turn of its own, whenever something is to leave in
+//! mid-turn: a client must not be able to act upon what another one published while something that was published before
+//! waits.
 
 use bytes::Bytes;
 

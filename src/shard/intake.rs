@@ -1,5 +1,5 @@
-//! What has come for the service of a shard since it was last told: messages and relays, in order, in one buffer that is
-//! used again and again.
+//! What has come for the service of a shard since it was last told: messages and relays, in order, in one buffer that
+//! is used again and again.
 
 use super::account::SubSlot;
 use super::service::{Mail, Source, Subscription};

@@ -7,8 +7,8 @@
 //! arrived, handles the messages up to there, and only then parses (*receive, look, parse*): whatever the sender of
 //! those bytes may have known has then been handled here.
 //!
-//! Where a service lives in the shard, it is told what has come for it after all connections and rings have been handled,
-//! and before anything leaves (`hosted`).
+//! Where a service lives in the shard, it is told what has come for it after all connections and rings have been
+//! handled, and before anything leaves (`hosted`).
 
 use std::io::IoSlice;
 
