@@ -48,7 +48,8 @@
 //! 2. What other shards have sent: first their interest, then their messages, oldest batch first.
 //! 3. Each connection that has something to read: receive, look at the rings again (next section), then parse and
 //!    execute. A read is bounded, and so is the number of reads in a turn, so that a turn stays short.
-//! 4. The end of the turn: changed interest to all shards, message batches to all shards, doorbells to those that
+//! 4. If a service lives in the shard: it gets what has come for it, and what it wants is done (see Services).
+//! 5. The end of the turn: changed interest to all shards, message batches to all shards, doorbells to those that
 //!    sleep, and only then writes to sockets, one for each connection that has output.
 //!
 //! Executing a command only appends: to outbound buffers of connections here, to the open batch for another shard. So a
@@ -73,7 +74,7 @@
 //! shard. Two rules give this, without any barrier between shards:
 //!
 //! - **Rings before sockets.** No byte leaves a socket before the interest and the messages that came before it are
-//!   visible in the rings. This is the order of step 4. Where output is large enough to be written in the middle of a
+//!   visible in the rings. This is the order of step 5. Where output is large enough to be written in the middle of a
 //!   turn, interest and batches are published first there too.
 //! - **Receive, look, parse.** After receiving from a socket and before parsing, the shard notes how far its message
 //!   rings are filled, applies all interest that has arrived, handles the messages up to what it noted, and only then
@@ -127,6 +128,30 @@
 //! word back if it finds no taker after all. Where it hangs on several, or on other accounts, each message carries a
 //! share of the request, and shares come back in the same way; when all are back, nobody has taken it
 //! (`shard/inquiries.rs`).
+//!
+//! # Services
+//!
+//! A protocol face of the store is a part of the broker that takes messages as a client would and publishes as a client
+//! would, without a socket: a *service* ([`shard::service::Service`]). Each shard has its own instance, which owns the
+//! stores of some logs and lives in the default account.
+//!
+//! Its subscriptions stand in the account's index beside those of clients, so that a publish finds them by the same
+//! look-up. They belong to a connection that does not exist, which is how a delivery knows them: it appends the message
+//! to the shard's *intake* (`shard/intake.rs`), which costs shards without a service nothing. Some subjects each
+//! instance takes from the connections of its own shard only, and other shards do not hear of them.
+//!
+//! At the end of a turn (`shard/hosted.rs`) the instance gets the intake in order, then a turn of its own, and leaves
+//! an outbox: messages to publish, *relays* to the instances of other shards, connections to be read more slowly.
+//! Relays are items in the ordinary batches. So they come behind whatever the connection that caused them has sent to
+//! that shard, on whatever subjects, and that connection is held if they have to wait for room. The outbox is carried
+//! out before anything leaves, so both rules above hold for services too; where large output leaves in mid-turn, the
+//! intake is handed over first. While this shard waits for room in a ring the service is told not to deliver: responses
+//! are bounded by what was read, deliveries are not.
+//!
+//! What the stores ask of their files goes to the shard's own poller ([`shard::io::Io::file`]), behind the turn's work
+//! and before its writes to sockets. Outcomes come in at the beginning of a turn, so acknowledgements leave at its end:
+//! one flush of the disk, one turn, one write for each connection. A shard that is told to leave stops its service
+//! first, for at most ten seconds.
 //!
 //! # Logins and accounts
 //!
@@ -251,7 +276,7 @@
 //! | [`auth`] | who may connect, and what they may do |
 //! | [`logging`] | log lines in the reference's format |
 //! | [`monitor`] | the values that shards report, and the HTTP endpoints made of them |
-//! | [`shard`] | one core's share: turns, connections, routes, delivery, links to other shards |
+//! | [`shard`] | one core's share: turns, connections, routes, delivery, links to other shards, the service inside |
 //! | [`log`] | the segmented log: format, group commit, faults, checkpoints, cleaning, recovery |
 //! | [`stream`] | what a stream admits and keeps: limits, subjects, index, removals |
 //! | [`consumer`] | who gets which message when: cursors, credit, acknowledgements, redelivery |
@@ -262,9 +287,9 @@
 //! | [`cli`] | arguments and file to options: the table of flags, help |
 //! | [`store_tool`] | looking at a stopped store: inspect, verify, dump |
 //!
-//! Still to come are the faces of the store, which so far no shard has ([`io::engine`] runs it by itself): JetStream and
-//! NATS Streaming; and routes, gateways and leafnodes to other servers, for which a socket will stand in the place of a
-//! ring.
+//! Still to come are the faces of the store, for which there is a place in each shard ([`server::Server::start_with`];
+//! [`io::engine`] runs a store by itself): JetStream and NATS Streaming; and routes, gateways and leafnodes to other
+//! servers, for which a socket will stand in the place of a ring.
 
 pub mod auth;
 pub mod cli;

@@ -13,13 +13,16 @@ use crate::config::tls::{HandshakeFirst, TlsOptions};
 use crate::config::websocket::WebsocketOptions;
 use crate::config::{ListenAddress, Options, PortSpec, host_and_port};
 use crate::io::doorbell::Doorbell;
-use crate::io::driver::{self, Order, Plan};
+use crate::io::driver::{self, Order, Plan, ServicePlan};
 use crate::io::handshakes::{Fallback, Handshake, Handshakes, Opening};
 use crate::io::listen;
 use crate::io::logins::Logins;
 use crate::io::upgrades::{self, Upgrades};
+use crate::log;
+use crate::log::segments::Sizes;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
+use crate::store;
 use crate::tls::{Context, Current, LoadError};
 use crate::websocket::{self, Rules};
 use crate::wire::info::{ServerInfo, TlsNotice};
@@ -32,6 +35,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// reactor's poll and the first task, glommio 0.9 parks although a task can run.)
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 
+/// Longest wait for a shard's answer about the health of its logs.
+const FAULTS_TIME: Duration = Duration::from_millis(500);
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -40,6 +46,8 @@ pub struct Server {
     bells: Arc<[Doorbell]>,
     handshakes: Option<Handshakes>,
     upgrades: Option<Upgrades>,
+    /// Some shards have a service inside.
+    has_services: bool,
     websocket_address: Option<SocketAddr>,
     threads: Vec<ExecutorJoinHandle<io::Result<()>>>,
     address: SocketAddr,
@@ -93,6 +101,16 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
+        Self::start_with(options, Vec::new())
+    }
+
+    /// As [`Server::start`], with a service in each shard for which `services` has one, by index.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start_with(options: &Options, services: Vec<Option<ServicePlan>>) -> Result<Self, StartError> {
+        let has_services = services.iter().any(Option::is_some);
+        let mut services = services.into_iter();
         let shards = options.cores.len();
         let websocket = options.websocket.as_ref().filter(|websocket| websocket.port.is_some());
         let websocket = websocket.map(|options| listen_for_websocket(options, shards)).transpose()?;
@@ -131,6 +149,7 @@ impl Server {
             bells,
             handshakes,
             upgrades,
+            has_services,
             websocket_address,
             threads: Vec::with_capacity(shards),
             address,
@@ -154,6 +173,7 @@ impl Server {
             let opening = server.handshakes.clone().zip(opening(options));
             let websocket = websocket_listeners.next().zip(server.upgrades.clone());
             let started = started.clone();
+            let service = services.next().flatten();
             let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
                 .name(&format!("leat-shard-{id}"))
                 .io_memory(options.io_memory)
@@ -163,6 +183,7 @@ impl Server {
                     let shard = Shard::new(config, shared.clone(), links, cpu, fastrand::u64(..));
                     let plan = Plan {
                         shard,
+                        service,
                         shared,
                         orders,
                         all_orders,
@@ -278,7 +299,7 @@ impl Server {
     /// A handle that asks shards for monitoring values from any thread.
     #[must_use]
     pub fn monitor(&self) -> MonitorHandle {
-        MonitorHandle { orders: self.orders.clone(), bells: self.bells.clone() }
+        MonitorHandle { orders: self.orders.clone(), bells: self.bells.clone(), has_services: self.has_services }
     }
 
     /// The TLS of clients, if they have any by these options.
@@ -356,7 +377,7 @@ impl Server {
         }
     }
 
-    /// Ends all shards; connections are closed as they are.
+    /// Ends all shards; connections are closed as they are. Services are stopped first, which may take some seconds.
     pub fn stop(&mut self) {
         self.order_all(|| Order::Stop);
         for thread in self.threads.drain(..) {
@@ -401,16 +422,34 @@ fn gather<T>(answers: &Receiver<T>, count: usize, deadline: Instant) -> Vec<T> {
 pub struct MonitorHandle {
     orders: Arc<[Sender<Order>]>,
     bells: Arc<[Doorbell]>,
+    has_services: bool,
 }
 
 impl MonitorHandle {
     /// What `want` asks for, from every shard; waits for at most two seconds.
     #[must_use]
     pub fn snapshots(&self, want: Want) -> Vec<ShardSnapshot> {
+        self.snapshots_until(want, answer_deadline())
+    }
+
+    /// Whether there are services in the shards.
+    #[must_use]
+    pub fn has_services(&self) -> bool {
+        self.has_services
+    }
+
+    /// What is wrong with the logs of the shards' services; waits for at most half a second.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let all = self.snapshots_until(Want::default(), Instant::now() + FAULTS_TIME);
+        all.into_iter().filter_map(|snapshot| snapshot.service).flat_map(|service| service.faults).collect()
+    }
+
+    fn snapshots_until(&self, want: Want, deadline: Instant) -> Vec<ShardSnapshot> {
         let (answer, answers) = bounded(self.orders.len());
         order_all(&self.orders, &self.bells, &mut || Order::Snapshot(want, answer.clone()));
         drop(answer);
-        let mut all = gather(&answers, self.orders.len(), answer_deadline());
+        let mut all = gather(&answers, self.orders.len(), deadline);
         all.sort_by_key(|snapshot| snapshot.shard);
         all
     }
@@ -461,6 +500,17 @@ fn bind(host: &str, port: PortSpec, shards: usize) -> Result<(SocketAddr, Vec<Tc
     let failed = |error| StartError::Listen(host_and_port(host, port.bind_number()), error);
     let listeners = listen::bind_patiently(address, shards).map_err(failed)?;
     Ok((listeners[0].local_addr().map_err(failed)?, listeners))
+}
+
+/// How the stores of services are to work.
+#[must_use]
+pub fn store_options(options: &Options) -> store::Options {
+    let defaults = store::Options::default();
+    // The check of options keeps both in range.
+    let max = u32::try_from(options.segment_size).unwrap_or(u32::MAX);
+    let commit_delay_ns = i64::try_from(options.commit_delay_us.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let sizes = Sizes { max, ..defaults.log.sizes };
+    store::Options { log: log::Options { sizes, commit_delay_ns, ..defaults.log }, ..defaults }
 }
 
 fn server_info(options: &Options, address: SocketAddr) -> ServerInfo {

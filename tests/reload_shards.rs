@@ -62,6 +62,18 @@ impl Io for Sockets {
     fn ring(&mut self, _shard: u16) {
         panic!("no shard sleeps");
     }
+
+    fn wall(&mut self) -> leat::log::Time {
+        panic!("no shard has a service");
+    }
+
+    fn file(&mut self, _log: leat::log::LogId, _request: leat::log::Request) {
+        panic!("no shard has a service");
+    }
+
+    fn file_answers(&mut self, _answers: &mut Vec<leat::log::Answer>) {
+        panic!("no shard has a service");
+    }
 }
 
 /// A connection: shard and slot.

@@ -25,6 +25,8 @@ use crate::jwt::{moment, unix_seconds};
 
 /// The account of whoever belongs to no other.
 pub const DEFAULT_ACCOUNT: &str = "$G";
+/// Its number in every directory.
+pub const DEFAULT_ACCOUNT_NUMBER: u32 = 0;
 const SYSTEM_ACCOUNT: &str = "$SYS";
 
 /// Users, accounts, and how clients identify themselves.
@@ -125,8 +127,9 @@ impl Directory {
             websocket: Door::default(),
             trust: None,
         };
-        directory.number(DEFAULT_ACCOUNT);
-        directory.add_users(0, &access.users, access.default_permissions.as_ref());
+        let default = directory.number(DEFAULT_ACCOUNT);
+        debug_assert_eq!(default, DEFAULT_ACCOUNT_NUMBER, "it is the first of the first directory");
+        directory.add_users(default, &access.users, access.default_permissions.as_ref());
         let trusted = directory.add_trust(options);
         let accounts = trusted.as_ref().unwrap_or(&access.accounts);
         for account in accounts {

@@ -366,13 +366,6 @@ mod tests {
                 ],
             ),
             (
-                &["--segment-size", "1MiB", "-commit_delay_us=9", "--segment-size", "2MiB"],
-                &[
-                    "flag --segment-size has no effect: nothing is stored in this version",
-                    "flag -commit_delay_us has no effect: nothing is stored in this version",
-                ],
-            ),
-            (
                 &["--routes", "nats://h:1"],
                 &["flag --routes has no effect: clustering is not available in this version; the server runs alone"],
             ),

@@ -218,8 +218,13 @@ const CORES: &[Flag] = &[
         "Memory registered with io_uring per shard and ring (default: 256KiB)",
         set!(io_memory, memory_size),
     ),
-    flag(&["--segment_size"], "size", "Largest log segment", Ignored(NO_STORE)),
-    flag(&["--commit_delay_us"], "number", "Microseconds a commit waits for company", Ignored(NO_STORE)),
+    flag(&["--segment_size"], "size", "Largest log segment (default: 64MiB)", set!(segment_size, memory_size)),
+    flag(
+        &["--commit_delay_us"],
+        "number",
+        "Microseconds a commit waits for company (default: 0)",
+        set!(commit_delay_us, size),
+    ),
     flag(&["--ring_slots"], "number", "Batches between each pair of shards (default: 256)", set!(ring_slots, count)),
     flag(&["--ring_bytes"], "size", "Bytes between each pair of shards (default: 1MiB)", set!(ring_bytes, memory_size)),
 ];

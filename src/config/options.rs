@@ -154,6 +154,10 @@ pub struct Options {
     pub ring_slots: usize,
     /// Bytes in the ring of each ordered pair of shards.
     pub ring_bytes: usize,
+    /// Most bytes of a segment of a log.
+    pub segment_size: usize,
+    /// Microseconds that the first record of a commit waits for company.
+    pub commit_delay_us: u64,
 }
 
 /// A port that is given or left to the kernel.
@@ -262,6 +266,8 @@ impl Default for Options {
             io_memory: 64 << 10,
             ring_slots: 256,
             ring_bytes: 1 << 20,
+            segment_size: 64 << 20,
+            commit_delay_us: 0,
         }
     }
 }
@@ -382,6 +388,8 @@ impl Options {
             ("ring_slots", self.ring_slots as u64, 2, 1 << 16),
             ("ring_bytes", self.ring_bytes as u64, 4096, 1 << 30),
             ("spin_us", self.spin_us, 0, 1_000_000),
+            ("segment_size", self.segment_size as u64, 1 << 20, 1 << 30),
+            ("commit_delay_us", self.commit_delay_us, 0, 1_000_000),
         ] {
             rule((low..=high).contains(&value), &|| format!("{name} ({value}) must be between {low} and {high}"));
         }

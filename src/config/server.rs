@@ -616,12 +616,8 @@ const LEAT: &[Key<Options>] = &[
     number!(&["spin_us"], "0", "Microseconds an idle shard polls before it sleeps", spin_us, u64_value),
     number!(&["ring_depth"], "512", "Entries of each io_uring", ring_depth, read::count),
     number!(&["io_memory"], "64KB", "Memory registered with io_uring per shard and ring", io_memory, read::count),
-    Key::<Options>::integer(&["segment_size"], "64MB", "Largest log segment", |_, number| u64_value(number).map(drop))
-        .without_effect(),
-    Key::<Options>::integer(&["commit_delay_us"], "0", "Microseconds a commit waits for company", |_, number| {
-        u64_value(number).map(drop)
-    })
-    .without_effect(),
+    number!(&["segment_size"], "64MB", "Largest log segment", segment_size, read::count),
+    number!(&["commit_delay_us"], "0", "Microseconds a commit waits for company", commit_delay_us, u64_value),
     number!(&["ring_slots"], "256", "Batches between each pair of shards", ring_slots, read::count),
     number!(&["ring_bytes"], "1MB", "Bytes between each pair of shards", ring_bytes, read::count),
 ];

@@ -97,6 +97,7 @@ fn keys_to_options() {
         }),
         ("leat { ring_depth: 1024, segment_size: 1MB, commit_delay_us: 9, cores: 0 }", |o| {
             (o.ring_depth, o.cores, o.cores_are_given) = (1024, vec![0], true);
+            (o.segment_size, o.commit_delay_us) = (1 << 20, 9);
         }),
         ("no_auth_user: u, system: S, no_sys_acc: true, allow_non_tls: true, proxy_protocol: true", |o| {
             (o.access.no_auth_user, o.access.system_account) = (Some("u".into()), Some("S".into()));

@@ -321,10 +321,15 @@ impl Source for BrokerSource {
             total_connections: self.shared.total_connections(),
             certificate_not_after: tls.and_then(|tls| tls.get().not_after()),
             readiness: if lame_duck { Readiness::LameDuck } else { Readiness::Accepting },
+            stores: self.shards.has_services(),
         }
     }
 
     fn shards(&self, want: Want) -> Vec<ShardSnapshot> {
         self.shards.snapshots(want)
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.shards.faults()
     }
 }

@@ -13,14 +13,18 @@ use crossbeam_channel::{Receiver, Sender};
 use super::acceptor::Acceptor;
 use super::doorbell::Doorbell;
 use super::handshakes::{Handshakes, Opening, Outcome, Place};
+use super::log_directory::LogDirectory;
 use super::logins::Logins;
 use super::session::Session;
 use super::sockets::{Link, ListenerNumber, Sockets};
+use super::store_directory::StoreDirectory;
 use super::upgrades::{Upgraded, Upgrades};
 use super::websocket::WebSocket;
 use crate::auth::Grant;
+use crate::log::LogId;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::secure::{Failure, Severity};
+use crate::shard::service::Service;
 use crate::shard::{Config, Next, Shard, Shared};
 
 /// What other threads ask of a shard. Followed by a ring of its doorbell.
@@ -64,7 +68,7 @@ pub enum Order {
     Reload(Arc<Config>, Option<(Handshakes, Opening)>, Sender<(u16, usize)>),
     /// Close so many connections, and those above the limits of accounts.
     CloseExcess(usize),
-    /// Leave.
+    /// Leave, when the service is stopped if there is one.
     Stop,
 }
 
@@ -72,6 +76,8 @@ pub enum Order {
 pub struct Plan {
     /// The shard.
     pub shard: Shard,
+    /// The service inside it.
+    pub service: Option<ServicePlan>,
     /// Facts and counters of all shards.
     pub shared: Arc<Shared>,
     /// Orders from other threads, and the ways to give orders to the other shards.
@@ -94,6 +100,18 @@ pub struct Plan {
     pub spin: Duration,
 }
 
+/// A service for a shard.
+pub struct ServicePlan {
+    /// The service.
+    pub service: Box<dyn Service + Send>,
+    /// The logs that it asks for, and where their files are.
+    pub logs: Vec<(LogId, LogDirectory)>,
+    /// Their store, which stays locked until the shard has left.
+    pub directory: Option<Arc<StoreDirectory>>,
+}
+
+/// Longest wait for a service to stop.
+const SERVICE_STOP_TIME: Duration = Duration::from_secs(10);
 /// Connections accepted before the shard takes its next turn: a storm of them leaves room for those that are there.
 const ACCEPTS_PER_TURN: usize = 16;
 
@@ -102,7 +120,8 @@ const ACCEPTS_PER_TURN: usize = 16;
 /// # Errors
 /// When the poller cannot be set up or fails for good.
 pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
-    let Plan { shard, shared, orders, all_orders, bells, logins, opening, listeners, websocket, epoch, spin } = plan;
+    let Plan { mut shard, service, shared, orders, all_orders, bells, .. } = plan;
+    let Plan { logins, opening, listeners, websocket, epoch, spin, .. } = plan;
     let (handshakes, opening) = opening.unzip();
     let mut sockets = Sockets::new(shard.id(), bells.clone(), epoch, logins, handshakes)?;
     let mut watched = |listener: TcpListener| -> std::io::Result<_> {
@@ -114,6 +133,14 @@ pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
         Some((listener, upgrades)) => Some((watched(listener)?, upgrades)),
         None => None,
     };
+    let mut directory = None;
+    if let Some(plan) = service {
+        sockets.keep_files(plan.logs)?;
+        shard.install(plan.service);
+        directory = plan.directory;
+        // Whoever connects after the start finds the service, from every shard.
+        shard.turn(&mut sockets, &mut Vec::new());
+    }
     started();
     let mut driver = Driver {
         shard,
@@ -126,7 +153,8 @@ pub fn run(plan: Plan, started: impl FnOnce()) -> std::io::Result<()> {
         bells,
         drained: Vec::new(),
         epoch,
-        stop: false,
+        leaving: None,
+        _directory: directory,
     };
     driver.drive(&orders, Spin::new(spin))
 }
@@ -145,7 +173,10 @@ struct Driver {
     /// To be answered when the input has been drained.
     drained: Vec<Sender<()>>,
     epoch: Instant,
-    stop: bool,
+    /// The shard is to leave, at the latest then.
+    leaving: Option<Instant>,
+    /// The store of the shard's service, kept locked.
+    _directory: Option<Arc<StoreDirectory>>,
 }
 
 impl Driver {
@@ -163,7 +194,7 @@ impl Driver {
                     let _ = done.send(());
                 }
             }
-            if self.stop {
+            if self.has_to_leave() {
                 return Ok(());
             }
             let found = match next {
@@ -204,11 +235,41 @@ impl Driver {
         self.shard.recheck(&mut self.sockets) || !orders.is_empty() || self.acceptors().any(Acceptor::is_ready)
     }
 
-    /// The shard's deadline, or when a failed accept is tried again if that is earlier.
+    /// The shard's deadline, or when a failed accept is tried again or the shard leaves, if that is earlier.
     fn deadline(&self, deadline: Option<u64>) -> Option<u64> {
-        let retry_at = self.acceptors().filter_map(Acceptor::retry_at).min();
-        let retry = retry_at.map(|at| at.saturating_duration_since(self.epoch).as_nanos() as u64);
-        [deadline, retry].into_iter().flatten().min()
+        let own = self.acceptors().filter_map(Acceptor::retry_at).chain(self.leaving).min();
+        let own = own.map(|at| at.saturating_duration_since(self.epoch).as_nanos() as u64);
+        [deadline, own].into_iter().flatten().min()
+    }
+
+    /// Begins to leave: a service gets time to stop, and has no clients meanwhile.
+    fn leave(&mut self) -> std::io::Result<()> {
+        self.leaving = Some(Instant::now() + SERVICE_STOP_TIME);
+        if self.shard.has_service() {
+            self.stop_listening()?;
+            self.shard.close_some(&mut self.sockets, usize::MAX);
+            self.shard.stop_service(&mut self.sockets);
+        }
+        Ok(())
+    }
+
+    fn has_to_leave(&self) -> bool {
+        let Some(until) = self.leaving else { return false };
+        if self.shard.is_service_stopped() {
+            return true;
+        }
+        let is_over = Instant::now() >= until;
+        if is_over {
+            let (shard, seconds) = (self.shard.id(), SERVICE_STOP_TIME.as_secs());
+            tracing::warn!("shard {shard} leaves although its logs could not be closed within {seconds} seconds");
+        }
+        is_over
+    }
+
+    fn stop_listening(&mut self) -> std::io::Result<()> {
+        self.sockets.stop_listening()?;
+        (self.acceptors, self.websocket) = (Vec::new(), None);
+        Ok(())
     }
 
     fn obey(&mut self, order: Order) -> std::io::Result<()> {
@@ -219,11 +280,10 @@ impl Driver {
             Order::Opened { place, source, outcome } => go_on(shard, sockets, place, source, outcome)?,
             Order::LoginDecided { slot, cid, grant } => shard.login_decided(slot, cid, grant),
             Order::Snapshot(want, answer) => {
-                let _ = answer.send(shard.snapshot(&want));
+                let _ = answer.send(shard.snapshot(sockets, &want));
             }
             Order::StopListening(done) => {
-                sockets.stop_listening()?;
-                (self.acceptors, self.websocket) = (Vec::new(), None);
+                self.stop_listening()?;
                 let _ = done.send(());
             }
             Order::AnnounceLameDuck => shard.announce_lame_duck(),
@@ -245,7 +305,7 @@ impl Driver {
                 let _ = done.send((shard.id(), shard.reload(sockets, &config)));
             }
             Order::CloseExcess(count) => shard.close_excess(sockets, count),
-            Order::Stop => self.stop = true,
+            Order::Stop => self.leave()?,
         }
         Ok(())
     }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::doorbell::Doorbell;
-use super::files::{Answer, Files};
-use super::log_directory::{Access, LogReader};
+use super::files::Files;
+use super::log_directory::LogReader;
 use super::poller::{Event, Poller, Token};
 use super::store_directory::{StoreDirectory, Unusable};
 use crate::log::recover::Refusal;
-use crate::log::{LogId, Request, Time};
+use crate::log::{Answer, LogId, Request, Time};
 use crate::store::{Next, Opened, Options, Outlet, Report, Store};
 
 /// The poller's name for the bell that the thread with the chores rings.
@@ -103,9 +103,6 @@ impl Engine {
         poller.watch(bell.descriptor(), BELL)?;
         let ringing = Arc::clone(&bell);
         let mut files = Files::new(move || ringing.ring())?;
-        if place.access() == Access::Buffered {
-            tracing::warn!("{} takes no direct I/O: its files are cached twice", place.path().display());
-        }
         files.add(log, place.clone());
         let engine = Self {
             store,

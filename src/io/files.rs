@@ -15,28 +15,15 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::log_directory::LogDirectory;
+use super::log_directory::{Access, LogDirectory};
 use super::operations::{Ended, Finished};
 use super::poller::Poller;
-use crate::log::{DiskFault, LogId, Outcome, Request, RequestId, Slot};
+use crate::log::{Answer, DiskFault, LogId, Outcome, Request, RequestId, Slot};
 
 /// Files of one log that are kept open.
 const OPEN_FILES_MAX: usize = 256;
 /// Bits of a tag that hold the number of a request; the log's is above.
 const REQUEST_BITS: u32 = 48;
-
-/// How a request has ended.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// The log that asked.
-    pub(super) log: LogId,
-    /// What it asked for.
-    pub(super) id: RequestId,
-    /// How that went.
-    pub(super) outcome: Outcome,
-    /// Bytes free on the file system of the log, if that has changed.
-    pub(super) free: Option<u64>,
-}
 
 /// Work for the thread beside the shard.
 #[derive(Debug)]
@@ -115,6 +102,9 @@ impl Files {
 
     /// Takes over the files of a log.
     pub(super) fn add(&mut self, log: LogId, directory: LogDirectory) {
+        if directory.access() == Access::Buffered {
+            tracing::warn!("{} takes no direct I/O: its files are cached twice", directory.path().display());
+        }
         self.logs.insert(log, LogFiles { directory, open: HashMap::new(), uses: 0 });
     }
 

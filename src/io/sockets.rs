@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use rustls::ServerConnection;
 
 use super::doorbell::Doorbell;
+use super::engine;
+use super::files::Files;
 use super::handshakes::{Handshakes, Opening, Place, Ticket};
+use super::log_directory::LogDirectory;
 use super::logins::{Login, Logins};
 use super::poller::{Event, Poller, Token};
 use super::session::{Session, Wire};
 use super::websocket::{Scratch, WebSocket};
 use crate::auth::Check;
+use crate::log::{Answer, DiskFault, LogId, Outcome, Request, Time};
 use crate::shard::io::{Io, Recv, Sent};
 use crate::wire::errors::CloseReason;
 
@@ -78,6 +82,13 @@ pub(super) struct ListenerNumber(u8);
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     generation: u32,
+    /// Of the logs of the shard's service, if it has one.
+    files: Option<Files>,
+    /// What has become of requests for files without the poller.
+    answers: Vec<Answer>,
+    /// The poller has failed where that could not be said.
+    failed: Option<io::Error>,
+    /// After `files`, which hand operations to it.
     poller: Poller,
     events: Vec<Event>,
     handshakes: Option<Handshakes>,
@@ -118,6 +129,9 @@ impl Sockets {
         Ok(Self {
             slots: Vec::new(),
             generation: 0,
+            files: None,
+            answers: Vec::new(),
+            failed: None,
             poller,
             events: Vec::new(),
             handshakes,
@@ -129,6 +143,17 @@ impl Sockets {
             bells,
             epoch,
         })
+    }
+
+    /// Takes over the files of the logs of the shard's service.
+    ///
+    /// # Errors
+    /// When the thread beside cannot be started.
+    pub(super) fn keep_files(&mut self, logs: Vec<(LogId, LogDirectory)>) -> io::Result<()> {
+        let (bells, shard) = (self.bells.clone(), usize::from(self.shard));
+        let files = self.files.insert(Files::new(move || bells[shard].ring())?);
+        logs.into_iter().for_each(|(log, directory)| files.add(log, directory));
+        Ok(())
     }
 
     /// Watches a listening socket.
@@ -209,13 +234,14 @@ impl Sockets {
 
     /// Adds the connections that have become ready to `woken`, without waiting.
     pub(super) fn poll(&mut self, woken: &mut Vec<u32>) -> io::Result<Found> {
+        self.failed.take().map_or(Ok(()), Err)?;
         self.poller.poll(&mut self.events)?;
         self.sort_events(woken)
     }
 
     /// As [`Sockets::poll`], but waits for something to happen, at most until `deadline`, nanoseconds of [`Io::now`].
     pub(super) fn wait(&mut self, deadline: Option<u64>, woken: &mut Vec<u32>) -> io::Result<Found> {
-        if !self.yielded.is_empty() {
+        if !self.yielded.is_empty() || !self.answers.is_empty() || self.failed.is_some() {
             return self.poll(woken);
         }
         let time = deadline.map(|at| Duration::from_nanos(at.saturating_sub(self.now())));
@@ -337,6 +363,32 @@ impl Io for Sockets {
     fn has_ended(&mut self, slot: u32) -> bool {
         let socket = self.slots.get(slot as usize).and_then(Option::as_ref);
         socket.and_then(|socket| socket.link.stream()).is_none_or(has_ended)
+    }
+
+    fn wall(&mut self) -> Time {
+        engine::now()
+    }
+
+    fn file(&mut self, log: LogId, request: Request) {
+        let Self { files, poller, answers, .. } = self;
+        match files {
+            Some(files) => {
+                if let Err(error) = files.begin(poller, log, request, answers) {
+                    self.failed = Some(error);
+                }
+            }
+            None => {
+                let outcome = Outcome::Failed(DiskFault::Missing);
+                answers.push(Answer { log, id: request.id(), outcome, free: None });
+            }
+        }
+    }
+
+    fn file_answers(&mut self, answers: &mut Vec<Answer>) {
+        answers.append(&mut self.answers);
+        if let Some(files) = &mut self.files {
+            files.collect(&mut self.poller, answers);
+        }
     }
 
     fn rest(&mut self) {

@@ -130,7 +130,7 @@ pub use ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slo
 pub use log::{Event, Log, Options, Refused};
 pub use message::Message;
 pub use record::{FragmentNo, Record, Records, control_records, messages, records};
-pub use request::{DiskFault, Outcome, Request, RequestId};
+pub use request::{Answer, DiskFault, Outcome, Request, RequestId};
 pub use run::{Detail, Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
 pub use scan::{Damage, Depth, End, Plan, Proven, Scan, Step, Tail};
 pub use segment::{Seal, SegmentHead, StoreId, StreamSummary};

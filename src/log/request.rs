@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::aligned::AlignedBuf;
-use super::ids::Slot;
+use super::ids::{LogId, Slot};
 
 /// Names a request in its answer; never used twice while a log is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +82,19 @@ pub enum Outcome {
     Read(Bytes),
     /// Not as asked. Nothing is known about what was to be written.
     Failed(DiskFault),
+}
+
+/// How a request has ended.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The log that asked.
+    pub log: LogId,
+    /// What it asked for.
+    pub id: RequestId,
+    /// How that went.
+    pub outcome: Outcome,
+    /// Bytes free on the file system of the log, if that has changed.
+    pub free: Option<u64>,
 }
 
 /// Why a request failed.

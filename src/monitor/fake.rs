@@ -29,6 +29,11 @@ impl Source for FakeSource {
         }
         shards
     }
+
+    fn faults(&self) -> Vec<String> {
+        let services = self.shards.iter().filter_map(|shard| shard.service.as_ref());
+        services.flat_map(|service| service.faults.clone()).collect()
+    }
 }
 
 pub(super) fn facts() -> Facts {
@@ -47,6 +52,7 @@ pub(super) fn facts() -> Facts {
         total_connections: 3,
         certificate_not_after: None,
         readiness: Readiness::Accepting,
+        stores: false,
     }
 }
 

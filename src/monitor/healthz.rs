@@ -1,4 +1,4 @@
-//! `/healthz`: whether clients can connect.
+//! `/healthz`: whether clients can connect, and what is stored can be stored.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub(super) struct Health {
 pub(super) struct HealthzBody {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
+    error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<HealthzError>,
 }
@@ -35,11 +35,13 @@ pub(super) struct HealthzBody {
 struct HealthzError {
     #[serde(rename = "type")]
     kind: &'static str,
-    error: &'static str,
+    error: String,
 }
 
-/// Everything that can be wrong: HTTP status, type, text. The texts are the reference's.
+/// What can be wrong apart from storage: HTTP status, type, text. The texts are the reference's.
 const NOT_READY: (u16, &str, &str) = (500, "CONNECTION", "failed to be ready for connections after 1ms: server");
+/// Status and type of a fault of storage.
+const STORAGE: (u16, &str) = (503, "STORAGE");
 const NO_ACCOUNT: (u16, &str, &str) = (400, "BAD_REQUEST", "\"account\" must not be empty when checking stream health");
 const NO_STREAM: (u16, &str, &str) = (400, "BAD_REQUEST", "\"stream\" must not be empty when checking consumer health");
 
@@ -59,8 +61,8 @@ impl HealthzParams {
     }
 }
 
-/// Judges a request.
-pub(super) fn healthz(params: &HealthzParams, readiness: Readiness) -> Health {
+/// Judges a request. `faults` are those of storage.
+pub(super) fn healthz(params: &HealthzParams, readiness: Readiness, faults: &[String]) -> Health {
     let problem = if params.has_stream && !params.has_account {
         Some(NO_ACCOUNT)
     } else if params.has_consumer && !params.has_stream {
@@ -70,7 +72,9 @@ pub(super) fn healthz(params: &HealthzParams, readiness: Readiness) -> Health {
     } else {
         None
     };
-    let Some((status, kind, error)) = problem else {
+    let problem = problem.map(|(status, kind, text)| (status, kind, text.to_owned()));
+    let fault = faults.first().map(|fault| (STORAGE.0, STORAGE.1, fault.clone()));
+    let Some((status, kind, error)) = problem.or(fault) else {
         return Health { status: 200, body: HealthzBody { status: "ok", error: None, errors: Vec::new() } };
     };
     tracing::warn!("Healthcheck failed: {error:?}");
@@ -86,6 +90,32 @@ pub(super) fn healthz(params: &HealthzParams, readiness: Readiness) -> Health {
 mod tests {
     use super::*;
     use crate::monitor::go_json;
+
+    /// Storage that is at fault makes health red, unless something worse does.
+    #[test]
+    fn faults_of_storage() {
+        let faults = ["log 0: no \"space\"".to_owned(), "log 1".to_owned()];
+        let cases = [
+            ("", Readiness::Accepting, 503, r#"{"status":"error","error":"log 0: no \"space\""}"#),
+            (
+                "details=1",
+                Readiness::Accepting,
+                503,
+                r#"{"status":"error","errors":[{"type":"STORAGE","error":"log 0: no \"space\""}]}"#,
+            ),
+            (
+                "",
+                Readiness::LameDuck,
+                500,
+                r#"{"status":"error","error":"failed to be ready for connections after 1ms: server"}"#,
+            ),
+        ];
+        for (query, readiness, status, body) in cases {
+            let health = healthz(&HealthzParams::parse(&Query::parse(query)).unwrap(), readiness, &faults);
+            let text = String::from_utf8(go_json::compact(&health.body).unwrap()).unwrap();
+            assert_eq!((health.status, text.as_str()), (status, body), "{query}");
+        }
+    }
 
     /// Status and body are the reference's for each state and each way to ask.
     #[test]
@@ -112,7 +142,7 @@ mod tests {
         ];
         for (query, readiness, status, body) in cases {
             let params = HealthzParams::parse(&Query::parse(query)).unwrap();
-            let health = healthz(&params, readiness);
+            let health = healthz(&params, readiness, &[]);
             let text = String::from_utf8(go_json::compact(&health.body).unwrap()).unwrap();
             assert_eq!((health.status, text.as_str()), (status, body), "{query}");
         }

@@ -183,12 +183,22 @@ async fn get_healthz(State(shared): SharedState, RawQuery(query): RawQuery) -> R
         Ok(params) => params,
         Err(text) => return bad_request(text),
     };
-    let health = healthz(&params, shared.source.facts().readiness);
+    let facts = shared.source.facts();
+    let faults = if facts.stores { faults(&shared).await } else { Some(Vec::new()) };
+    let Some(faults) = faults else { return internal_error() };
+    let health = healthz(&params, facts.readiness, &faults);
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match go_json::compact(&health.body) {
         Ok(body) => json(status, body.into()),
         Err(_) => internal_error(),
     }
+}
+
+/// What is wrong with storage, asked on a thread that may wait for the shards.
+async fn faults(shared: &Arc<Shared>) -> Option<Vec<String>> {
+    let asking = Arc::clone(shared);
+    let _question = shared.questions.acquire().await.ok()?;
+    tokio::task::spawn_blocking(move || asking.source.faults()).await.ok()
 }
 
 impl Shared {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::monitor::fake::{FakeSource, conn, facts, shard, sub};
-use crate::monitor::{Facts, Readiness};
+use crate::monitor::{Facts, Readiness, ServiceSnapshot};
 use serde_json::{Map, Value};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,7 +27,8 @@ impl Server {
         open.subscriptions[0].max = Some(7);
         let mut closed = open.clone();
         (closed.cid, closed.stop, closed.reason) = (6, Some(SystemTime::now()), Some("Client Closed"));
-        let shards = vec![shard(0, 1, vec![open, closed]), shard(1, 0, vec![])];
+        let mut shards = vec![shard(0, 1, vec![open, closed]), shard(1, 0, vec![])];
+        shards[1].service = Some(ServiceSnapshot { faults: vec!["the disk is tired".into()], ..Default::default() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         Self { addr, server: serve(listener, None, Arc::new(FakeSource { facts, shards })).unwrap() }
@@ -212,6 +213,15 @@ fn untaken_answers_are_bounded() {
     assert!(!began(&second, Duration::from_millis(300)), "two answers exceed the memory");
     drop(first);
     assert!(began(&second, Duration::from_secs(8)));
+    server.server.stop();
+}
+
+/// Where something is stored, shards are asked for what is wrong with that.
+#[test]
+fn health_of_storage() {
+    let server = Server::start(Facts { stores: true, ..facts() });
+    let answer = server.get("/healthz");
+    assert_eq!((answer.status, answer.body.as_str()), (503, r#"{"status":"error","error":"the disk is tired"}"#));
     server.server.stop();
 }
 

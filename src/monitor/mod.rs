@@ -39,6 +39,10 @@ pub trait Source: Send + Sync + 'static {
 
     /// Asks every shard. May block for up to two seconds; a shard that does not answer is missing from the result.
     fn shards(&self, want: Want) -> Vec<ShardSnapshot>;
+
+    /// What is wrong with storage at the moment, for people. May block for half a second; what a shard does not say in
+    /// that time is not known.
+    fn faults(&self) -> Vec<String>;
 }
 
 /// What is true of the whole server.
@@ -72,6 +76,8 @@ pub struct Facts {
     pub certificate_not_after: Option<SystemTime>,
     /// Whether clients can connect.
     pub readiness: Readiness,
+    /// Whether anything is stored, so that [`Source::faults`] may know something.
+    pub stores: bool,
 }
 
 /// Whether clients can connect now.

@@ -210,6 +210,12 @@ impl Account {
 
     /// Adds a subscription of this shard.
     pub(crate) fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, slot: SubSlot) {
+        self.subscribe_here(pattern, queue, slot);
+        self.count(pattern, queue, 1);
+    }
+
+    /// Adds a subscription of this shard of which the others are not told.
+    pub(crate) fn subscribe_here(&mut self, pattern: &[u8], queue: Option<&[u8]>, slot: SubSlot) {
         self.last = None;
         self.index.insert(pattern, queue, Target::Sub(slot));
         if subject::has_wildcard(pattern) {
@@ -223,7 +229,6 @@ impl Account {
                 Some(_) => false,
             });
         }
-        self.count(pattern, queue, 1);
     }
 
     /// Removes a subscription of this shard.

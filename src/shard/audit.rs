@@ -13,7 +13,9 @@ impl Shard {
             spilled: self.peers.is_spilled(),
             spill_bytes: self.peers.spill_bytes(),
             held: conns().filter(|conn| conn.held != 0).count(),
-            unserved: self.ready.len() + conns().filter(|conn| conn.out.pending() > 0 && !conn.blocked).count(),
+            unserved: self.ready.len()
+                + usize::from(!self.local.intake.is_empty())
+                + conns().filter(|conn| conn.out.pending() > 0 && !conn.blocked).count(),
         }
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! One ring slot holds one batch; the buffers are reused by whoever fills the slot next. Item layout, little endian:
 //!
-//! | bytes | message | no responders | stall | refusal |
-//! |---|---|---|---|---|
-//! | 0 | kind 0 | kind 1 | kind 2 | kind 4 |
-//! | 1 | flags | 0 | milliseconds | 0 |
-//! | 2–3 | number of queue groups | 0 | 0 | 0 |
-//! | 4–7 | account | account | 0 | 0 |
-//! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same | the same |
-//! | 24–27 | subject bytes | subject bytes | 0 | 0 |
-//! | 28–31 | reply bytes | reply bytes | 0 | 0 |
-//! | 32–35 | header bytes | 0 | 0 | 0 |
-//! | 36–39 | argument bytes | 0 | 0 | 0 |
-//! | 40–43 | body bytes | 0 | 0 | 0 |
-//! | 44– | share, trail, groups, subject, arguments, body | subject, reply | | share |
+//! | bytes | message | no responders | stall | refusal | relay |
+//! |---|---|---|---|---|---|
+//! | 0 | kind 0 | kind 1 | kind 2 | kind 4 | kind 5 |
+//! | 1 | flags | 0 | milliseconds | 0 | flags |
+//! | 2–3 | number of queue groups | 0 | 0 | 0 | 0 |
+//! | 4–7 | account | account | 0 | 0 | 0 |
+//! | 8–9, 12–15, 16–23 | origin: shard, connection, connection id | the same | the same | the same | the same |
+//! | 24–27 | subject bytes | subject bytes | 0 | 0 | 0 |
+//! | 28–31 | reply bytes | reply bytes | 0 | 0 | 0 |
+//! | 32–35 | header bytes | 0 | 0 | 0 | 0 |
+//! | 36–39 | argument bytes | 0 | 0 | 0 | 0 |
+//! | 40–43 | body bytes | 0 | 0 | 0 | body bytes |
+//! | 44– | share, trail, groups, subject, arguments, body | subject, reply | | share | body |
 //!
 //! A share has 12 bytes and stands in a message that has one; a trail has 9, in a message that was passed on. A group
 //! is `u16` length and name. The body is not here if it is shared.
@@ -24,6 +24,8 @@
 
 use bytes::Bytes;
 
+/// Where a message was published.
+pub(crate) use super::service::Source as Origin;
 use crate::wire::message::{Message, Tail};
 
 /// A ring item: what one shard has for another at the end of a turn.
@@ -36,17 +38,6 @@ pub(crate) struct Batch {
     block_bytes: usize,
     /// Account and origin of the last message.
     last: Option<(u32, Origin)>,
-}
-
-/// Where a message was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    /// Shard of the connection.
-    pub(crate) shard: u16,
-    /// Slot of the connection there.
-    pub(crate) conn: u32,
-    /// Its id, since slots are reused.
-    pub(crate) cid: u64,
 }
 
 /// How a message is to be treated.
@@ -151,6 +142,8 @@ pub(crate) enum Item<'a> {
     Stall { origin: Origin, millis: u8 },
     /// One of several destinations of a request has no taker.
     Refusal { share: Share },
+    /// What the sender's service says to the one here, because of a message from `origin`.
+    Relay { origin: Origin, said: &'a [u8] },
 }
 
 /// Names of queue groups in an item.
@@ -367,6 +360,17 @@ impl Batch {
         share.write(&mut self.bytes);
     }
 
+    /// Adds what a service says to that of the receiver; `block` has it too if it is to be shared.
+    pub(crate) fn push_relay(&mut self, origin: Origin, said: &[u8], block: Option<&Bytes>) {
+        let flags = if block.is_some() { SHARED } else { 0 };
+        let lengths = [0, 0, 0, 0, said.len()];
+        Header { kind: 5, flags, queues: 0, account: 0, origin, lengths }.write(&mut self.bytes);
+        match block {
+            None => self.bytes.extend_from_slice(said),
+            Some(block) => self.push_block(block.clone()),
+        }
+    }
+
     /// The items in order.
     pub(crate) fn items(&self) -> Items<'_> {
         Items { bytes: &self.bytes, blocks: self.blocks.iter(), last: None }
@@ -442,6 +446,8 @@ impl<'a> Iterator for Items<'a> {
                 Item::NoResponders { account, origin, subject: self.take(subject_bytes), reply: self.take(reply_bytes) }
             }
             2 => Item::Stall { origin, millis: header.flags },
+            5 if header.flags & SHARED == 0 => Item::Relay { origin, said: self.take(body_bytes) },
+            5 => Item::Relay { origin, said: self.blocks.next().expect("a block was pushed with each shared item") },
             _ => Item::Refusal { share: Share::read(self.take(SHARE_BYTES)) },
         })
     }
@@ -521,11 +527,15 @@ mod tests {
         let flags_passed = MessageFlags { trail, concern: Concern::Part(share), ..flags };
         batch.push_message(9, origin, flags_passed, std::iter::empty(), &small);
         batch.push_refusal(origin, share);
+        batch.push_relay(origin, b"said", None);
+        batch.push_relay(origin, &body, Some(&body));
         batch.push_stall(origin, 5);
         let items: Vec<_> = batch.items().collect();
-        let [first, second, third, short, passed, refusal, last] = &items[..] else {
-            panic!("seven items, not {}", items.len())
+        let [first, second, third, short, passed, refusal, said, shared, last] = &items[..] else {
+            panic!("nine items, not {}", items.len())
         };
+        assert!(matches!(said, Item::Relay { origin: of, said: b"said" } if *of == origin));
+        assert!(matches!(shared, Item::Relay { origin: of, said } if *of == origin && **said == body));
         match passed {
             Item::Message { flags: known, message, .. } => {
                 assert_eq!((known, message.subject, message.reply()), (&flags_passed, &b"a.b"[..], &b"re.ply"[..]));

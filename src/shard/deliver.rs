@@ -11,6 +11,7 @@ use super::crossing::ANSWER_PREFIX;
 use super::io::Io;
 use super::permission::Permission;
 use super::rules::{Rule, broken};
+use super::service::SERVICE;
 use super::{Local, Shard};
 use crate::auth::PermissionsId;
 use crate::monitor::Counters;
@@ -105,6 +106,25 @@ impl Shard {
                 }
             }
         };
+        let wants_503 = options.no_responders && message.reply_bytes != 0;
+        let spread = self.publish_along(io, &route, &publisher, message, account, wants_503);
+        if spread.is_nowhere() && wants_503 {
+            self.no_responders(account, conn_slot, message.subject, message.reply());
+        }
+        self.after_deliveries();
+    }
+
+    /// Sends a message to everybody on its route, in an account that shares nothing with others.
+    #[inline]
+    pub(super) fn publish_along<I: Io>(
+        &mut self,
+        io: &mut I,
+        route: &Route,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        account: u32,
+        wants_503: bool,
+    ) -> Spread {
         let block;
         let mut message = *message;
         let is_shared_by_many = route.plain.len() > 1 || route.peers != 0;
@@ -119,22 +139,18 @@ impl Shard {
         let message = &message;
         let taken = match route.plain[..] {
             [] => 0,
-            [only] => usize::from(self.local.deliver(only, message, &publisher, None)),
-            ref several => self.local.deliver_to_all(several, message, &publisher),
+            [only] => usize::from(self.local.deliver(only, message, publisher, None)),
+            ref several => self.local.deliver_to_all(several, message, publisher),
         };
         let mut spread = Spread { taken, sent: 0 };
         if !route.queues.is_empty() || route.peers != 0 {
             let may_be_refused = taken == 0 || broken(Rule::StatusInSpite);
-            let wants_503 = options.no_responders && message.reply_bytes != 0 && may_be_refused;
-            let status = if wants_503 { Status::Wanted } else { Status::Unwanted };
-            let (others, mask) = self.publish_to_groups_and_peers(&route, &publisher, message, account, status, None);
+            let status = if wants_503 && may_be_refused { Status::Wanted } else { Status::Unwanted };
+            let (others, mask) = self.publish_to_groups_and_peers(route, publisher, message, account, status, None);
             spread += others;
             self.commit_large(io, mask);
         }
-        if spread.is_nowhere() && options.no_responders && message.reply_bytes != 0 {
-            self.no_responders(account, conn_slot, message.subject, message.reply());
-        }
-        self.after_deliveries();
+        spread
     }
 
     /// As [`Shard::publish`], in an account that shares something with others.
@@ -356,7 +372,10 @@ impl Local {
         rendered: Option<&mut Rendered>,
     ) -> bool {
         let sub = &mut self.subs[slot as usize];
-        let conn = &mut self.conns[sub.conn as usize];
+        let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
+            debug_assert_eq!(sub.conn, SERVICE, "a subscription goes with its connection");
+            return self.intake.take(slot, publisher.origin, message);
+        };
         if conn.closing.is_some() || (!publisher.echo && publisher.here == Some(sub.conn)) {
             return false;
         }

@@ -3,14 +3,17 @@
 use std::io::IoSlice;
 
 use crate::auth::Check;
+use crate::log::{Answer, LogId, Request, Time};
 use crate::wire::errors::CloseReason;
 
-/// Sockets, clock and doorbells of one shard.
+/// Sockets, clocks, doorbells and files of one shard.
 ///
 /// Calls never block. Connections are named by the index that [`super::Shard::accept`] gave out.
 pub trait Io {
     /// Nanoseconds of a monotonic clock that all shards share.
     fn now(&mut self) -> u64;
+    /// The calendar: nanoseconds since 1970-01-01 UTC. Only shards with a service ask for it.
+    fn wall(&mut self) -> Time;
     /// Reads at most `buf.len()` bytes. After [`Recv::Nothing`], and after `more: false`, the connection is put on
     /// the ready list when bytes arrive.
     fn recv(&mut self, conn: u32, buf: &mut [u8]) -> Recv;
@@ -29,6 +32,10 @@ pub trait Io {
     fn has_ended(&mut self, _conn: u32) -> bool {
         false
     }
+    /// Begins to carry out what a log of the shard's service asks for. The driver wakes the shard when it has ended.
+    fn file(&mut self, log: LogId, request: Request);
+    /// Adds what has become of such requests since the last call.
+    fn file_answers(&mut self, answers: &mut Vec<Answer>);
     /// The shard has had nothing to do for long and has freed its buffers.
     fn rest(&mut self) {}
 }

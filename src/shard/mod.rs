@@ -17,7 +17,9 @@ mod commands;
 mod conn;
 mod crossing;
 mod deliver;
+mod hosted;
 mod inquiries;
+mod intake;
 pub mod io;
 mod life;
 mod login;
@@ -51,7 +53,9 @@ use self::batch::Origin;
 use self::buffers::Buffers;
 use self::conn::{Conn, Sub};
 use self::crossing::Awaited;
+use self::hosted::Hosted;
 use self::inquiries::Inquiries;
+use self::intake::Intake;
 use self::peers::{Links, Peers};
 use self::timers::Timers;
 use crate::auth::{Directory, Grant, Looks};
@@ -219,6 +223,8 @@ struct Local {
     stalls: Vec<(Origin, u8)>,
     /// Connections of this shard to be read more slowly.
     stalled: Vec<u32>,
+    /// What has come for the service, if there is one.
+    intake: Intake,
     scratch: Vec<u8>,
     hasher: RandomState,
     traces: bool,
@@ -261,6 +267,10 @@ pub struct Shard {
     inquiries: Inquiries,
     /// Verdicts about logins, to be carried out: connection, its id, what it may be.
     decided: Vec<(u32, u64, Option<Grant>)>,
+    /// The service inside the shard; away while it is at work.
+    service: Option<Box<Hosted>>,
+    /// Nothing may leave, because the service has not been told everything that led to it.
+    withholds: bool,
     rng: fastrand::Rng,
     /// Time of this turn.
     now: u64,
@@ -290,6 +300,7 @@ impl Shard {
             finished: Vec::new(),
             stalls: Vec::new(),
             stalled: Vec::new(),
+            intake: Intake::default(),
             scratch: Vec::new(),
             hasher: RandomState::default(),
             traces: crate::logging::trace_enabled(),
@@ -317,6 +328,8 @@ impl Shard {
             awaited,
             inquiries: Inquiries::default(),
             decided: Vec::new(),
+            service: None,
+            withholds: false,
             rng: fastrand::Rng::with_seed(seed),
             now: 0,
             busy_at: 0,

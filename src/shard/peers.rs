@@ -193,6 +193,11 @@ impl Peers {
         (if shard < self.shard { shard } else { shard - 1 }) as PeerPos
     }
 
+    /// The shard at a position.
+    pub(crate) fn shard_at(&self, pos: PeerPos) -> u16 {
+        self.peers[usize::from(pos)].link.shard
+    }
+
     /// The peers among `shards`, a bit for each shard, as a bit for each peer.
     pub(crate) fn mask(&self, shards: u64) -> u64 {
         let below = (1 << self.shard) - 1;

@@ -16,7 +16,7 @@ use crate::wire::message::{self, Message, Tail};
 
 impl Shard {
     /// Handles a batch of another shard.
-    pub(super) fn receive<I: Io>(&mut self, io: &mut I, batch: &Batch) {
+    pub(super) fn receive<I: Io>(&mut self, io: &mut I, from: PeerPos, batch: &Batch) {
         for item in batch.items() {
             match item {
                 Item::Message { account, origin, flags, queues, message } => {
@@ -30,6 +30,9 @@ impl Shard {
                 }
                 Item::Refusal { share } => self.refused(share),
                 Item::Stall { origin, millis } => self.local.stall(origin.conn, origin.cid, millis),
+                Item::Relay { origin, said } => {
+                    self.local.intake.push_relay(self.peers.shard_at(from), origin, said);
+                }
             }
             if !self.local.large.is_empty() {
                 self.flush_large(io);

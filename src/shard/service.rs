@@ -8,20 +8,30 @@
 //! and relays. Then comes [`Service::turn`]. What these calls put into the [`Outbox`] is carried out in its order before
 //! the turn ends, so that responses, and the deliveries behind them, reach a connection in the order in which the
 //! service gave them, on whichever shard the connection is.
+//!
+//! Where output has to leave in mid-turn, what has arrived until then is handed over before that, and may be so several
+//! times in a turn. [`Service::turn`] comes only if something was handed over, a request for a file has ended, it is
+//! due, or there is room for deliveries again; and again in the same turn if it has said something to itself.
+//!
+//! A service lives in the default account. The subjects that it publishes to are not mapped, and what it publishes is
+//! nobody's: it is not counted as received, and nobody is told if nobody takes it.
 
 use std::ops::Range;
 
 use crate::log::{LogId, Outcome, Request, RequestId, Time};
 use crate::monitor::{ServiceSnapshot, ServiceWant};
 
+/// Slot that stands for a service in place of a connection.
+pub const SERVICE: u32 = u32::MAX;
+
 /// Whoever has sent a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The shard of its connection.
     pub shard: u16,
-    /// Slot of the connection there; `u32::MAX` for a service.
+    /// Slot of the connection there; [`SERVICE`] for a service.
     pub conn: u32,
-    /// Id of the connection.
+    /// Id of the connection, since slots are reused; 0 for a service.
     pub cid: u64,
 }
 
@@ -47,15 +57,15 @@ pub struct Subscription {
     pub pattern: Vec<u8>,
     /// Comes back with each message.
     pub tag: u32,
-    /// Whether each shard's instance takes what comes from the connections of its own shard, and no other shard hears of
-    /// the subscription. Otherwise messages come from all shards.
+    /// Whether each shard's instance takes what comes from the connections and the instance of its own shard, and no
+    /// other shard hears of the subscription. Otherwise messages come from all shards.
     pub of_own_shard: bool,
 }
 
 /// When a service's next turn is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// At once: a slice of work was used up.
+    /// At once: a slice of work was used up. Not for want of room: that there is room again is told by itself.
     pub again: bool,
     /// Nanoseconds since 1970-01-01 UTC.
     pub deadline: Option<Time>,
@@ -79,7 +89,7 @@ pub trait Service {
     /// has to be sent now is sent, and everything else waits.
     fn turn(&mut self, now: Time, may_deliver: bool, out: &mut Outbox) -> Due;
 
-    /// Gives out the requests for files that the turn has left.
+    /// Gives out the requests for files that the turn has left. Asked after [`Service::turn`] and whatever came of it.
     fn take_requests(&mut self, requests: &mut Vec<(LogId, Request)>);
 
     /// A request for a file has ended. `free` is the space left on the file system, if that has changed, in bytes.
@@ -93,7 +103,8 @@ pub trait Service {
         out: &mut Outbox,
     );
 
-    /// Begins a clean stop: nothing more will be asked of it but turns, until [`Service::is_stopped`].
+    /// Begins a clean stop: nothing more will be asked of it but turns, until [`Service::is_stopped`]. Connections have
+    /// been closed, and after ten seconds the shard leaves in any case.
     fn stop(&mut self, now: Time);
 
     /// Whether the stop is complete.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::Shard;
 use super::conn::{Conn, Sub};
+use super::io::Io;
 use crate::monitor::{ConnSnapshot, ShardSnapshot, SubSnapshot, Want};
 
 impl Shard {
     /// Answers a monitoring request with plain values.
     #[must_use]
-    pub fn snapshot(&self, want: &Want) -> ShardSnapshot {
+    pub fn snapshot<I: Io>(&mut self, io: &mut I, want: &Want) -> ShardSnapshot {
         let wanted = |cid: u64| want.cid.is_none_or(|only| only == cid);
         let mut connections = Vec::new();
         if want.open {
@@ -19,7 +20,8 @@ impl Shard {
         if want.closed {
             connections.extend(self.closed.iter().filter(|record| wanted(record.cid)).cloned());
         }
-        ShardSnapshot { shard: self.id(), cpu: self.cpu, counters: self.local.counters, connections, service: None }
+        let service = self.service_snapshot(io, &want.service);
+        ShardSnapshot { shard: self.id(), cpu: self.cpu, counters: self.local.counters, connections, service }
     }
 
     pub(super) fn conn_snapshot(&self, slot: u32, want: &Want) -> ConnSnapshot {

@@ -6,6 +6,9 @@
 //! received bytes are parsed, the shard notes how far its message rings are filled, applies all interest that has
 //! arrived, handles the messages up to there, and only then parses (*receive, look, parse*): whatever the sender of
 //! those bytes may have known has then been handled here.
+//!
+//! Where a service lives in the shard, it is told what has come for it after all connections and rings have been
+//! handled, and before anything leaves (`hosted`).
 
 use std::io::IoSlice;
 
@@ -93,6 +96,7 @@ impl Shard {
             self.make_ready(slot);
         }
         let had_work = !self.ready.is_empty();
+        self.begin_service_turn(io);
         self.run_timers(io);
         let looked = self.look(io);
         self.finish_logins(io);
@@ -103,15 +107,17 @@ impl Shard {
             self.serve(io, slot, reads);
         }
         self.serving = serving;
+        let served = self.run_service(io);
         self.finish(io);
-        if had_work || looked {
+        let worked = had_work || looked || served;
+        if worked {
             self.busy_at = self.now;
             self.is_trimmed = false;
         }
-        if !self.ready.is_empty() || self.peers.has_input() {
+        if !self.ready.is_empty() || self.peers.has_input() || self.service_goes_on() {
             return Next::Again;
         }
-        Next::Sleep { deadline: self.next_deadline(), worked: had_work || looked }
+        Next::Sleep { deadline: self.next_deadline(), worked }
     }
 
     /// To be called between announcing sleep and sleeping: `true` if there is something to do after all.
@@ -133,7 +139,7 @@ impl Shard {
 
     fn next_deadline(&self) -> Option<u64> {
         let trim = self.keeps_buffers().then_some(self.busy_at + TRIM_AFTER);
-        [self.timers.next(), trim].into_iter().flatten().min()
+        [self.timers.next(), trim, self.service_due_at()].into_iter().flatten().min()
     }
 
     /// Whether there may be buffers for reuse. Timers write too, without making the shard busy.
@@ -189,7 +195,7 @@ impl Shard {
 
     fn take_messages<I: Io>(&mut self, io: &mut I) {
         while let Some((pos, batch)) = self.peers.next_batch() {
-            self.receive(io, &batch);
+            self.receive(io, pos, &batch);
             self.peers.finish_batch(pos, batch);
         }
     }
@@ -601,7 +607,8 @@ impl Shard {
     /// Commits the open batches in mid-turn if one of those for the peers of `mask` has grown large. All of them: a
     /// message to several peers must not reach one of them ahead of the others.
     pub(super) fn commit_large<I: Io>(&mut self, io: &mut I, mask: u64) {
-        if self.peers.has_large(mask) {
+        if self.peers.has_large(mask) && !self.withholds {
+            self.attend_service(io);
             self.gather_interest();
             self.peers.commit_interest();
             self.peers.commit_messages(io.now());
@@ -611,6 +618,10 @@ impl Shard {
 
     /// Writes to connections with much output in mid-turn; rings go first here too.
     pub(super) fn flush_large<I: Io>(&mut self, io: &mut I) {
+        if self.withholds {
+            return;
+        }
+        self.attend_service(io);
         self.settle(io);
         self.peers.ring(io);
         if self.must_keep_silent() {
@@ -721,6 +732,7 @@ impl Shard {
             self.read_buffer = Vec::new();
             self.spare_block = None;
             self.spare_partial = Vec::new();
+            self.trim_service();
             io.rest();
         }
     }

@@ -194,4 +194,16 @@ impl Io for SimIo {
         point();
         with(|world| world.places[usize::from(shard)].rung = true);
     }
+
+    fn wall(&mut self) -> crate::log::Time {
+        panic!("no shard has a service");
+    }
+
+    fn file(&mut self, _log: crate::log::LogId, _request: crate::log::Request) {
+        panic!("no shard has a service");
+    }
+
+    fn file_answers(&mut self, _answers: &mut Vec<crate::log::Answer>) {
+        panic!("no shard has a service");
+    }
 }
