@@ -23,6 +23,7 @@ use crate::log::segments::Sizes;
 use crate::monitor::{ShardSnapshot, Want};
 use crate::shard::{Config, Shard, Shared, peers};
 use crate::store;
+use crate::streaming;
 use crate::tls::{Context, Current, LoadError};
 use crate::websocket::{self, Rules};
 use crate::wire::info::{ServerInfo, TlsNotice};
@@ -77,6 +78,8 @@ pub enum StartError {
     Tls(LoadError),
     /// The threads for handshakes could not be started.
     Handshakes(io::Error),
+    /// NATS Streaming.
+    Streaming(streaming::start::CannotStart),
 }
 
 impl std::fmt::Display for StartError {
@@ -88,6 +91,7 @@ impl std::fmt::Display for StartError {
             Self::Thread(error) => write!(f, "Error starting a thread: {error}"),
             Self::Doorbell(error) => write!(f, "Error creating a doorbell: {error}"),
             Self::Tls(error) => error.fmt(f),
+            Self::Streaming(error) => write!(f, "STREAM: Failed to start: {error}"),
             Self::Handshakes(error) => write!(f, "Error starting the threads for TLS handshakes: {error}"),
         }
     }
@@ -101,7 +105,16 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
-        Self::start_with(options, Vec::new())
+        let plan = |instance: streaming::start::Instance| {
+            let streaming::start::Instance { service, logs, directory } = instance;
+            Some(ServicePlan { service, logs, directory })
+        };
+        let services = options.streaming.as_ref().map(|streaming| {
+            let shards = u16::try_from(options.cores.len()).unwrap_or(u16::MAX);
+            streaming::start::start(streaming, store_options(options), shards)
+        });
+        let services = services.transpose().map_err(StartError::Streaming)?.unwrap_or_default();
+        Self::start_with(options, services.into_iter().map(plan).collect())
     }
 
     /// As [`Server::start`], with a service in each shard for which `services` has one, by index.

@@ -157,7 +157,7 @@ impl Shard {
             had_turn = self.local.intake.is_empty();
             if had_turn {
                 hosted.turn(!self.peers.is_spilled());
-                self.carry_out(io, &mut hosted.outbox);
+                self.carry_out(io, &mut hosted);
             } else {
                 self.tell(io, &mut hosted);
             }
@@ -199,7 +199,7 @@ impl Shard {
         self.local.intake.swap(&mut hosted.mail);
         hosted.hear();
         let withheld = std::mem::replace(&mut self.withholds, true);
-        self.carry_out(io, &mut hosted.outbox);
+        self.carry_out(io, hosted);
         self.withholds = withheld;
     }
 
@@ -226,17 +226,26 @@ impl Shard {
         }
     }
 
-    /// Does what the service wants, in order.
-    fn carry_out<I: Io>(&mut self, io: &mut I, outbox: &mut Outbox) {
-        if outbox.is_empty() {
-            return;
+    /// Does what the service wants, in order, and tells it what was asked in vain.
+    fn carry_out<I: Io>(&mut self, io: &mut I, hosted: &mut Hosted) {
+        while !hosted.outbox.is_empty() {
+            for number in self.carry_out_once(io, &mut hosted.outbox) {
+                hosted.service.unheard(hosted.now, number, &mut hosted.outbox);
+                hosted.is_due = true;
+            }
         }
+    }
+
+    /// Does what the service wants, in order. Gives the numbers of what was asked and nobody listens to.
+    fn carry_out_once<I: Io>(&mut self, io: &mut I, outbox: &mut Outbox) -> Vec<u64> {
+        let mut unheard = Vec::new();
         for errand in outbox.errands() {
             match errand {
-                Errand::Publish { subject, tail, reply_bytes, argument_bytes } => {
+                Errand::Publish { subject, tail, reply_bytes, argument_bytes, number } => {
                     let tail = Tail::Joined(tail);
                     let message = Message { subject, reply_bytes, header_bytes: 0, argument_bytes, tail };
-                    self.publish_for_service(io, &message);
+                    let is_heard = self.publish_for_service(io, &message);
+                    unheard.extend(number.filter(|_| !is_heard));
                 }
                 Errand::Relay { to, source, said } => self.relay(io, to, source, said),
                 Errand::Stall { source, millis } if source.shard == self.id() => {
@@ -250,27 +259,30 @@ impl Shard {
             }
         }
         outbox.clear();
+        unheard
     }
 
-    /// Sends a message of the service to everybody who wants it.
-    fn publish_for_service<I: Io>(&mut self, io: &mut I, message: &Message<'_>) {
+    /// Sends a message of the service to everybody who wants it. `false` if nobody does.
+    fn publish_for_service<I: Io>(&mut self, io: &mut I, message: &Message<'_>) -> bool {
         let origin = Source { shard: self.id(), conn: SERVICE, cid: 0 };
         let publisher = Publisher { origin, here: None, echo: true };
         let account = &mut self.accounts[ACCOUNT as usize];
-        if account.crosses {
-            self.publish_across(ACCOUNT, &publisher, message, Status::Unwanted);
+        let spread = if account.crosses {
+            let mut spread = self.publish_across(ACCOUNT, &publisher, message, Status::Unwanted);
             if message.subject.starts_with(ANSWER_PREFIX) {
-                self.answer(ACCOUNT, &publisher, message);
+                spread.taken += self.answer(ACCOUNT, &publisher, message);
             }
             self.commit_large(io, self.peers.all());
+            spread
         } else {
             let route = account.route(message.subject);
-            self.publish_along(io, &route, &publisher, message, ACCOUNT, false);
-        }
+            self.publish_along(io, &route, &publisher, message, ACCOUNT, false)
+        };
         self.after_deliveries();
         if !self.local.large.is_empty() {
             self.flush_large(io);
         }
+        !spread.is_nowhere()
     }
 
     /// Says something to the service of one shard, or to those of all.

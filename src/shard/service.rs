@@ -14,7 +14,7 @@
 //! due, or there is room for deliveries again; and again in the same turn if it has said something to itself.
 //!
 //! A service lives in the default account. The subjects that it publishes to are not mapped, and what it publishes is
-//! nobody's: it is not counted as received, and nobody is told if nobody takes it.
+//! nobody's: it is not counted as received, and but for what it [asks](Outbox::ask) nobody is told if nobody takes it.
 
 use std::ops::Range;
 
@@ -83,7 +83,9 @@ pub trait Service {
     fn relayed(&mut self, now: Time, from: u16, source: Source, said: &[u8], out: &mut Outbox);
 
     /// What was [asked](Outbox::ask) under this number has gone nowhere: nobody listens to its subject.
-    fn unheard(&mut self, now: Time, number: u64, out: &mut Outbox);
+    fn unheard(&mut self, now: Time, number: u64, out: &mut Outbox) {
+        let _ = (now, number, out);
+    }
 
     /// Does what is left to do in this turn. While `may_deliver` is false there is no room for deliveries in rings: what
     /// has to be sent now is sent, and everything else waits.
@@ -93,15 +95,7 @@ pub trait Service {
     fn take_requests(&mut self, requests: &mut Vec<(LogId, Request)>);
 
     /// A request for a file has ended. `free` is the space left on the file system, if that has changed, in bytes.
-    fn completed(
-        &mut self,
-        now: Time,
-        log: LogId,
-        id: RequestId,
-        outcome: Outcome,
-        free: Option<u64>,
-        out: &mut Outbox,
-    );
+    fn completed(&mut self, now: Time, log: LogId, id: RequestId, outcome: Outcome, free: Option<u64>);
 
     /// Begins a clean stop: nothing more will be asked of it but turns, until [`Service::is_stopped`]. Connections have
     /// been closed, and after ten seconds the shard leaves in any case.

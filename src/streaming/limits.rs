@@ -1,9 +1,9 @@
 //! What channels may hold: limits for all of them, and for those of some names.
 //!
 //! An [override](ChannelOverride) is given for a name or a pattern. What it leaves open comes from the next wider one
-//! that covers the same names, and in the end from the limits for all channels. One pattern counts as wider than another
-//! by the first token in which they differ: `>` before `*` before a name. A channel has what the narrowest one that
-//! matches it says.
+//! that matches it, and in the end from the limits of all channels. Which of two is wider is decided by the first token
+//! in which they differ: `>` is wider than `*`, and `*` than a name. A channel has what the narrowest one that matches
+//! it says. All this is as in the reference.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

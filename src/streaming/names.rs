@@ -3,14 +3,14 @@
 
 use crate::subject::{ONE, REST, tokens};
 
-/// Whether a channel may be called so: tokens that are not empty, without `/`, `*` and `>`. Everything else may stand in
-/// a name, blanks too, as in the reference.
+/// Whether a channel may be called so: tokens that are not empty, without `/`, `*` and `>`. Everything else may stand
+/// in a name, blanks too, as in the reference.
 #[must_use]
 pub fn channel_name_is_valid(name: &str) -> bool {
     tokens(name.as_bytes()).all(is_name)
 }
 
-/// Whether settings may be given for what is written so: a valid name in which whole tokens may be `*`, and the last one
+/// Whether settings may be given for what is written so: a valid name, but whole tokens may be `*`, and the last one
 /// `>`.
 #[must_use]
 pub fn channel_pattern_is_valid(pattern: &str) -> bool {

@@ -22,7 +22,7 @@ pub struct Options {
     pub discover_prefix: String,
     /// Where channels, clients and subscriptions are kept.
     pub store: StoreType,
-    /// Directory of the store; needed for [`StoreType::File`].
+    /// Directory of the store; [`DEFAULT_DIRECTORY`] if absent.
     pub dir: Option<PathBuf>,
     /// Write DBG lines about the service.
     pub debug: bool,
@@ -60,9 +60,9 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreType {
     /// In memory: nothing survives a restart.
-    #[default]
     Memory,
     /// In files.
+    #[default]
     File,
 }
 
@@ -104,7 +104,7 @@ impl Default for Options {
         Self {
             cluster_id: "test-cluster".to_owned(),
             discover_prefix: "_STAN.discover".to_owned(),
-            store: StoreType::Memory,
+            store: StoreType::File,
             dir: None,
             debug: false,
             trace: false,
@@ -172,7 +172,6 @@ impl Options {
         rule(!self.partitioning || !self.limits.overrides.is_empty(), "stan: no configured channel");
         let keeps = self.store == StoreType::File;
         rule(keeps || !is_clustered, "stan: clustering mode not supported with MEMORY store type");
-        rule(!keeps || self.dir.is_some(), "for FILE stores, root directory must be specified");
         rule(!self.hb_interval.is_zero() && !self.hb_timeout.is_zero(), "streaming: heartbeats need some time");
         for (what, is_asked) in [
             ("clustering", is_clustered),
@@ -244,8 +243,7 @@ mod tests {
         assert!(Options::default().check().is_empty());
         type Change = fn(&mut Options);
         let cases: &[(Change, &[&str])] = &[
-            (|o| o.store = StoreType::File, &["for FILE stores, root directory must be specified"]),
-            (|o| (o.store, o.dir) = (StoreType::File, Some("x".into())), &[]),
+            (|o| o.store = StoreType::Memory, &[]),
             (|o| o.partitioning = true, &["stan: no configured channel"]),
             (
                 |o| (o.partitioning, o.clustering) = (true, Some(Clustering::default())),

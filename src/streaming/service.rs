@@ -342,17 +342,9 @@ impl Service for Streaming {
         self.homes.iter_mut().for_each(|home| home.take_requests(requests));
     }
 
-    fn completed(
-        &mut self,
-        now: Time,
-        log: LogId,
-        id: RequestId,
-        outcome: Outcome,
-        free: Option<u64>,
-        out: &mut Outbox,
-    ) {
+    fn completed(&mut self, now: Time, log: LogId, id: RequestId, outcome: Outcome, free: Option<u64>) {
         if let Some(home) = self.homes.iter_mut().find(|home| home.log() == log) {
-            home.completed(scene!(self, now, out), id, outcome, free);
+            home.completed(now, id, outcome, free, &mut self.traffic);
         }
     }
 

@@ -229,8 +229,7 @@ impl World {
             for log in self.instances[index].logs.clone() {
                 if let Some((id, outcome)) = self.disks.get_mut(&log).expect("its own").step() {
                     busy = true;
-                    self.instances[index].service.completed(self.now, log, id, outcome, None, &mut out);
-                    self.carry_out(index, &mut out);
+                    self.instances[index].service.completed(self.now, log, id, outcome, None);
                 }
             }
             busy |= self.instances.iter().any(|instance| !instance.intake.is_empty());

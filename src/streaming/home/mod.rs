@@ -25,7 +25,7 @@ use super::records::{GroupRecord, MemberRecord};
 use super::registry::Registry;
 use super::{ChannelLimits, Options, StoreType, errors};
 use crate::consumer::MemberId;
-use crate::log::{Durable, Incarnation, LogId, Pending, Request, Time, Waiting};
+use crate::log::{Durable, Incarnation, LogId, Outcome, Pending, Request, RequestId, Time, Waiting};
 use crate::shard::service::Outbox;
 use crate::store::{ConsumerKey, Next, Store};
 use crate::stream;
@@ -277,17 +277,21 @@ impl Home {
 
     pub(super) fn completed(
         &mut self,
-        scene: &mut Scene<'_>,
-        id: crate::log::RequestId,
-        outcome: crate::log::Outcome,
+        now: Time,
+        id: RequestId,
+        outcome: Outcome,
         free: Option<u64>,
+        traffic: &mut Traffic,
     ) {
         if let Some(free) = free {
             self.store.set_free_space(free);
         }
         let Self { store, recipients, proof, faults, is_full, .. } = self;
-        let mut outlet = Outlet { recipients, proof, faults, is_full, traffic: scene.traffic, out: scene.out };
-        store.completed(scene.now, id, outcome, &mut outlet);
+        // Deliveries are of the turn.
+        let out = &mut Outbox::default();
+        let mut outlet = Outlet { recipients, proof, faults, is_full, traffic, out };
+        store.completed(now, id, outcome, &mut outlet);
+        debug_assert!(out.is_empty(), "nothing is delivered here");
     }
 
     /// Keeps a value for the next start.
