@@ -237,7 +237,8 @@
 //! # Modules
 //!
 //! Lower layers do not know upper ones. (`config` and `host` are one layer: the default of `--cores` is asked of the
-//! machine, and the checks of the machine read the options.) From the bottom:
+//! machine, and the checks of the machine read the options. So are `config` and the options of `streaming`, which stand
+//! there and are read by tables here.) From the bottom:
 //!
 //! | Module | Is about |
 //! |---|---|
@@ -246,6 +247,7 @@
 //! | [`websocket`] | the request that becomes a WebSocket, and frames |
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
 //! | [`config`], [`version`] | options as plain values, their notations, rules and defaults; the configuration file |
+//! | [`streaming`] | NATS Streaming: its messages, its options, names and limits of channels |
 //! | [`tls`] | certificates and what a handshake needs; what it found out |
 //! | [`host`] | what the machine must offer, and the remedy where it does not |
 //! | [`auth`] | who may connect, and what they may do |
@@ -286,6 +288,7 @@ mod sim;
 pub mod store;
 pub mod store_tool;
 pub mod stream;
+pub mod streaming;
 pub mod subject;
 pub mod tls;
 pub mod version;
