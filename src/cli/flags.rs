@@ -17,12 +17,29 @@ pub(super) struct Flag {
     pub(super) effect: Effect,
 }
 
+/// A flag with a value.
+pub(super) const fn flag(
+    names: &'static [&'static str],
+    value: &'static str,
+    help: &'static str,
+    effect: Effect,
+) -> Flag {
+    Flag { names, value, help, effect }
+}
+
+/// A boolean flag.
+pub(super) const fn switch(names: &'static [&'static str], help: &'static str, effect: Effect) -> Flag {
+    flag(names, "", help, effect)
+}
+
 /// What giving a flag does.
 pub(super) enum Effect {
     /// Changes an option. The text of a boolean without value is `true`.
     Set(fn(&mut Options, &str) -> Result<(), String>),
     /// Names the configuration file, whose settings the other flags override.
     File,
+    /// Names a file with the settings of NATS Streaming, which the other flags override too.
+    StreamingFile,
     /// Has no effect in this version; the run goes on with this warning.
     Ignored(&'static str),
     /// Asks for something other than a run.

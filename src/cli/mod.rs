@@ -12,6 +12,7 @@ mod parse;
 mod sections;
 pub mod signal;
 pub mod store;
+mod streaming;
 
 pub use parse::parse;
 

@@ -24,7 +24,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
     if let Some(command) = given.question()? {
         return Ok(command);
     }
-    let loaded = given.file().map(load).transpose()?;
+    let loaded = given.load()?;
     if given.asks(Ask::TestConfig) {
         return match loaded {
             Some(loaded) => given.test(loaded),
@@ -38,10 +38,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
     warnings.extend(of_flags);
     warnings.extend(options.advice(origin));
     Ok(Command::Run { options: Box::new(options), warnings })
-}
-
-fn load(path: &str) -> Result<Loaded, CliError> {
-    config::load(Path::new(path), &System).map_err(|error| CliError::new(error.to_string()))
 }
 
 /// What a start says about a configuration file it accepts.
@@ -134,15 +130,29 @@ impl Given {
         matches!(flag.effect, Effect::Ask(ask) if ask == wanted) && self.is_on(flag)
     }
 
-    /// The configuration file.
-    fn file(&self) -> Option<&str> {
-        flags::all().find(|flag| matches!(flag.effect, Effect::File)).and_then(|flag| self.value(flag))
+    /// The configuration file, and the file with the settings of NATS Streaming.
+    fn files(&self) -> [Option<&Path>; 2] {
+        let named = |is_wanted: fn(&Effect) -> bool| {
+            let flag = flags::all().find(|flag| is_wanted(&flag.effect))?;
+            self.value(flag).map(Path::new)
+        };
+        [named(|effect| matches!(effect, Effect::File)), named(|effect| matches!(effect, Effect::StreamingFile))]
+    }
+
+    /// What the files say, if there are any.
+    fn load(&self) -> Result<Option<Loaded>, CliError> {
+        let loaded = match self.files() {
+            [None, None] => return Ok(None),
+            [Some(file), None] => config::load(file, &System),
+            [file, Some(streaming)] => config::load_with_streaming(file, streaming, &System),
+        };
+        loaded.map(Some).map_err(|error| CliError::new(error.to_string()))
     }
 
     /// Where the password or token that counts comes from.
     fn secret_origin(&self) -> SecretOrigin {
         let given = ["pass", "auth"].iter().filter_map(|name| flags::find(name)).any(|flag| self.value(flag).is_some());
-        if given || self.file().is_none() { SecretOrigin::Flags } else { SecretOrigin::File }
+        if given || self.files() == [None, None] { SecretOrigin::Flags } else { SecretOrigin::File }
     }
 
     /// The outcome of a test of the configuration file. As in the reference, warnings are errors here, and what only a
@@ -180,7 +190,7 @@ impl Given {
                 Effect::Ignored(reason) if self.is_on(flag) => {
                     warnings.push(format!("flag {} has no effect: {reason}", self.typed(flag)));
                 }
-                Effect::File | Effect::Ignored(_) | Effect::Ask(_) => {}
+                Effect::File | Effect::StreamingFile | Effect::Ignored(_) | Effect::Ask(_) => {}
             }
         }
         Ok((options.with_defaults_for_zeroes(), warnings))

@@ -8,16 +8,8 @@ use crate::config::values::{boolean, count, count_or_unlimited, memory_size, por
 use crate::config::{Options, Secret, duration};
 
 use super::flags::Effect::{Ask, File, Ignored, Set};
-use super::flags::{Ask as What, Effect, Flag, Section};
-
-const fn flag(names: &'static [&'static str], value: &'static str, help: &'static str, effect: Effect) -> Flag {
-    Flag { names, value, help, effect }
-}
-
-/// A boolean flag.
-const fn switch(names: &'static [&'static str], help: &'static str, effect: Effect) -> Flag {
-    flag(names, "", help, effect)
-}
+use super::flags::{Ask as What, Flag, Section, flag, switch};
+use super::streaming;
 
 /// A setter for a field that one of the value notations fills.
 macro_rules! set {
@@ -41,6 +33,10 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { title: "Limit Options", flags: LIMITS },
     Section { title: "Core Options", flags: CORES },
     Section { title: "JetStream Options", flags: JETSTREAM },
+    Section { title: "Streaming Store Options", flags: streaming::FILES },
+    Section { title: "Streaming Clustering Options", flags: streaming::CLUSTER },
+    // After those two: it ends with the flag that switches off what they switch on.
+    Section { title: "Streaming Options", flags: streaming::SERVICE },
     Section { title: "Authorization Options", flags: AUTHORIZATION },
     Section { title: "TLS Options", flags: TLS },
     Section { title: "Cluster Options", flags: CLUSTER },

@@ -56,16 +56,52 @@ impl std::error::Error for ConfigError {}
 /// # Errors
 /// The first error of its grammar, or else all errors of its keys.
 pub fn load(path: &Path, sources: &dyn Sources) -> Result<Loaded, ConfigError> {
-    let root = grammar::parse(path, sources).map_err(ConfigError::Grammar)?.root;
-    let mut reading = Reading::default();
-    let mut options = Options::default();
+    let root = parse(path, sources)?;
+    let (mut reading, mut options) = Default::default();
     server::keys(&root, &mut reading, &mut options);
-    check_together(&root, &options, &mut reading);
+    finish(path, &root, reading, options)
+}
+
+/// Reads a file with settings of NATS Streaming, and the configuration file that stands beside it.
+///
+/// If there is none, or the same one, the file serves for both. The settings stand in its block `streaming`, or else at
+/// its top level, where a key of the server itself keeps its meaning. If there is another one, nothing but the settings
+/// of NATS Streaming is taken from the file, and none of them from the other one.
+///
+/// # Errors
+/// The first error of the files' grammar, or else all errors of their keys.
+pub fn load_with_streaming(
+    config: Option<&Path>,
+    streaming: &Path,
+    sources: &dyn Sources,
+) -> Result<Loaded, ConfigError> {
+    let (mut reading, mut options): (Reading, Options) = Default::default();
+    let path = config.unwrap_or(streaming);
+    let root = parse(path, sources)?;
+    if path != streaming {
+        server::keys(&root, &mut reading, &mut options);
+        let own = options.streaming.insert(Default::default());
+        super::streaming::file(&parse(streaming, sources)?, &mut reading, own);
+    } else if super::streaming::has_block(&root) {
+        server::keys(&root, &mut reading, &mut options);
+    } else {
+        options.streaming = Some(Default::default());
+        server::keys_with_streaming(&root, &mut reading, &mut options);
+    }
+    finish(path, &root, reading, options)
+}
+
+fn parse(path: &Path, sources: &dyn Sources) -> Result<Map, ConfigError> {
+    Ok(grammar::parse(path, sources).map_err(ConfigError::Grammar)?.root)
+}
+
+fn finish(path: &Path, root: &Map, mut reading: Reading, mut options: Options) -> Result<Loaded, ConfigError> {
+    check_together(root, &options, &mut reading);
     if !reading.errors.is_empty() {
         return Err(ConfigError::Findings(reading.errors));
     }
     options.config_file = Some(path.to_owned());
-    options.config_digest = grammar::digest(&root);
+    options.config_digest = grammar::digest(root);
     Ok(Loaded { options, warnings: reading.warnings, notices: reading.notices, is_empty: root.is_empty() })
 }
 

@@ -27,6 +27,7 @@ mod reload;
 mod sample;
 mod schema;
 mod server;
+mod streaming;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -34,7 +35,7 @@ pub mod values;
 pub mod websocket;
 
 pub use address::{ListenAddress, host_and_port};
-pub use load::{ConfigError, Loaded, load};
+pub use load::{ConfigError, Loaded, load, load_with_streaming};
 pub use options::{Options, PortSpec, Secret, SecretOrigin};
 pub use reload::{Change, NotReloadable, diff};
 pub use sample::sample;

@@ -14,6 +14,7 @@ use super::tls::TlsOptions;
 use super::websocket::WebsocketOptions;
 use super::{duration, values};
 use crate::host::cpus;
+use crate::streaming;
 
 /// How long a client may take to log in if the options do not say, and none of it is for a TLS handshake.
 const AUTH_TIME: Duration = Duration::from_secs(2);
@@ -135,6 +136,9 @@ pub struct Options {
     /// More about the server.
     pub server_metadata: Vec<(String, String)>,
 
+    /// NATS Streaming; off if absent.
+    pub streaming: Option<streaming::Options>,
+
     /// The file that the options come from, if any.
     pub config_file: Option<PathBuf>,
     /// Fingerprint of its values.
@@ -253,6 +257,7 @@ impl Default for Options {
             reconnect_error_reports: 1,
             server_tags: Vec::new(),
             server_metadata: Vec::new(),
+            streaming: None,
             config_file: None,
             config_digest: String::new(),
             cores: cpus::allowed().into_iter().take(values::SHARDS_MAX).collect(),
@@ -400,6 +405,7 @@ impl Options {
         } else if self.https_port.is_some() && self.tls.is_none() {
             errors.push("TLS cert and key required for HTTPS".to_owned());
         }
+        errors.extend(self.streaming.iter().flat_map(streaming::Options::check));
         errors.extend(self.unenforced());
         errors.extend(self.access.check_system_account().err());
         errors.extend(self.access.operators.errors(&self.access));
@@ -440,6 +446,9 @@ impl Options {
         }
         if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
             lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
+        }
+        if self.streaming.is_some() {
+            lines.push("NATS Streaming is not available in this version; its settings have no effect".to_owned());
         }
         lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());

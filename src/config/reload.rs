@@ -12,7 +12,7 @@ use super::schema::{KeyChange, Reload};
 use super::server;
 use super::tls::{HandshakeFirst, TlsOptions};
 use super::websocket::WebsocketOptions;
-use super::{ListenAddress, Options, PortSpec, duration, host_and_port};
+use super::{ListenAddress, Options, PortSpec, duration, host_and_port, streaming};
 
 /// A change that has been or can be applied, as the log line says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl fmt::Display for Change {
 /// A change that needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReloadable {
-    field: &'static str,
+    field: String,
     old: String,
     new: String,
 }
@@ -45,14 +45,15 @@ impl std::error::Error for NotReloadable {}
 /// # Errors
 /// The first change that needs a restart; then nothing is to be applied.
 pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> {
-    if let Some(refusal) = switched_tls(old, new).or_else(|| switched_map(old, new)) {
+    let refusals = [switched_tls, switched_map, changed_streaming];
+    if let Some(refusal) = refusals.iter().find_map(|refusal| refusal(old, new)) {
         return Err(refusal);
     }
     let mut lines = Vec::new();
     for change in server::changes(old, new) {
         let KeyChange { field, old: old_value, new: new_value, .. } = change;
         if change.reload == Reload::Restart {
-            return Err(NotReloadable { field, old: old_value, new: new_value });
+            return Err(NotReloadable { field: field.to_owned(), old: old_value, new: new_value });
         }
         lines.extend(applied(change.key, &new_value, old, new).into_iter().map(Change));
     }
@@ -61,9 +62,22 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadable> 
 
 /// TLS for clients can begin and end with a reload, as in the reference; that of the listener for WebSocket cannot.
 fn switched_tls(old: &Options, new: &Options) -> Option<NotReloadable> {
-    let has = |tls: Option<&TlsOptions>| if tls.is_some() { "enabled" } else { "disabled" }.to_owned();
-    let [old, new] = [old, new].map(|options| has(websocket_tls(options)));
-    (old != new).then_some(NotReloadable { field: "Websocket TLS", old, new })
+    let [old, new] = [old, new].map(|options| on_or_off(websocket_tls(options)));
+    (old != new).then(|| NotReloadable { field: "Websocket TLS".to_owned(), old, new })
+}
+
+/// NATS Streaming is what it was at the start.
+fn changed_streaming(old: &Options, new: &Options) -> Option<NotReloadable> {
+    let (Some(before), Some(after)) = (&old.streaming, &new.streaming) else {
+        let [old, new] = [old, new].map(|options| on_or_off(options.streaming.as_ref()));
+        return (old != new).then(|| NotReloadable { field: "streaming".to_owned(), old, new });
+    };
+    let KeyChange { field, old, new, .. } = streaming::changes(before, after).next()?;
+    Some(NotReloadable { field: format!("streaming.{field}"), old, new })
+}
+
+fn on_or_off<T>(feature: Option<&T>) -> String {
+    if feature.is_some() { "enabled" } else { "disabled" }.to_owned()
 }
 
 /// Whether certificates name users is decided at the start, as in the reference.
@@ -73,7 +87,7 @@ fn switched_map(old: &Options, new: &Options) -> Option<NotReloadable> {
     };
     let fields = ["TLSMap", "Websocket TLSMap"].into_iter().zip(maps(old).into_iter().zip(maps(new)));
     let (field, (old, new)) = fields.into_iter().find(|(_, (old, new))| old != new)?;
-    Some(NotReloadable { field, old: old.shown(), new: new.shown() })
+    Some(NotReloadable { field: field.to_owned(), old: old.shown(), new: new.shown() })
 }
 
 /// The lines about another `tls` block.
@@ -170,6 +184,12 @@ shown_by_display!(bool, usize, u64, u32, String);
 impl Shown for Duration {
     fn shown(&self) -> String {
         duration::format(*self)
+    }
+}
+
+impl Shown for Option<Duration> {
+    fn shown(&self) -> String {
+        self.unwrap_or_default().shown()
     }
 }
 

@@ -291,6 +291,18 @@ pub(super) struct Item<'a> {
     pub(super) at: &'a Position,
     /// The value.
     pub(super) node: &'a Node,
+    /// A variable refers to it.
+    is_variable: bool,
+}
+
+/// The keys of a map.
+pub(super) fn items(map: &Map) -> impl Iterator<Item = Item<'_>> {
+    map.entries().map(|(key, entry)| Item { key, at: &entry.key_at, node: &entry.node, is_variable: entry.is_variable })
+}
+
+/// Whether one of these keys is called so.
+pub(super) fn has_key<T>(tables: &[&[Key<T>]], name: &str) -> bool {
+    tables.iter().copied().flatten().any(|key| key.is_called(name))
 }
 
 /// Something to tell about a place in a file.
@@ -336,19 +348,29 @@ impl Reading {
 
     /// Reads a map by tables that belong together; `context` begins the message about an unknown key.
     pub(super) fn keys_of<T>(&mut self, context: &str, map: &Map, tables: &[&[Key<T>]], target: &mut T) {
-        for (name, entry) in map.entries() {
-            let item = Item { key: name, at: &entry.key_at, node: &entry.node };
-            match tables.iter().copied().flatten().find(|key| key.is_called(name)) {
-                Some(key) => {
-                    if let Err(what) = key.apply(target, &item, self) {
-                        self.error(item.at, what);
-                    }
-                    self.note(key.status, &item);
-                }
-                // Whatever a variable refers to may have any name.
-                None if entry.is_variable => {}
-                None => self.error(item.at, format!("{context}unknown field \"{}\"", name.escape_debug())),
+        for item in items(map) {
+            if !self.key(&item, tables, target) {
+                self.unknown(context, &item, "");
             }
+        }
+    }
+
+    /// Reads one key by tables that belong together. Whether it stands in one of them.
+    pub(super) fn key<T>(&mut self, item: &Item<'_>, tables: &[&[Key<T>]], target: &mut T) -> bool {
+        let Some(key) = tables.iter().copied().flatten().find(|key| key.is_called(item.key)) else {
+            return false;
+        };
+        if let Err(what) = key.apply(target, item, self) {
+            self.error(item.at, what);
+        }
+        self.note(key.status, item);
+        true
+    }
+
+    /// Reports a key that stands in no table, unless a variable refers to it: such a key may have any name.
+    pub(super) fn unknown(&mut self, context: &str, item: &Item<'_>, hint: &str) {
+        if !item.is_variable {
+            self.error(item.at, format!("{context}unknown field \"{}\"{hint}", item.key.escape_debug()));
         }
     }
 

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use super::grammar::{Map, Value};
 use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt};
 use super::reload::Shown as _;
-use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, rows};
+use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, items, rows};
 use super::tls::Place;
-use super::{Options, Secret, accounts, authorization, mappings, operators, read, reload, tls, values, websocket};
+use super::{
+    Options, Secret, accounts, authorization, mappings, operators, read, reload, streaming, tls, values, websocket,
+};
 
 /// Compares a field.
 macro_rules! compare {
@@ -92,9 +94,34 @@ pub(super) const SECTIONS: &[Section] = &[
 
 /// Reads the top level.
 pub(super) fn keys(map: &Map, reading: &mut Reading, options: &mut Options) {
-    let tables: Vec<&[Key<Options>]> = SECTIONS.iter().map(|section| section.keys).collect();
-    reading.keys_of("", map, &tables, options);
+    let tables = tables();
+    for item in items(map) {
+        if !reading.key(&item, &tables, options) {
+            let hint = if streaming::is_key(item.key) { STREAMING_HINT } else { "" };
+            reading.unknown("", &item, hint);
+        }
+    }
 }
+
+/// Reads the top level of a file that serves NATS Streaming too: a key that does not stand in a table of this server
+/// may be one of the `streaming` block.
+pub(super) fn keys_with_streaming(map: &Map, reading: &mut Reading, options: &mut Options) {
+    let tables = tables();
+    for item in items(map) {
+        let is_known = reading.key(&item, &tables, options)
+            || streaming::key(&item, reading, options.streaming.get_or_insert_default());
+        if !is_known {
+            reading.unknown("", &item, "");
+        }
+    }
+}
+
+fn tables() -> Vec<&'static [Key<Options>]> {
+    SECTIONS.iter().map(|section| section.keys).collect()
+}
+
+const STREAMING_HINT: &str =
+    "; as a setting of NATS Streaming it belongs into the block \"streaming\", or into a file given with -sc";
 
 /// What is another value in `new`, in the order of the tables.
 pub(super) fn changes(old: &Options, new: &Options) -> Vec<KeyChange> {
@@ -665,11 +692,12 @@ const FEATURES: &[Key<Options>] = &[
         leafnodes::leafnode_rows,
     )
     .of(leafnodes::FEATURE),
-    Key::<Options>::other(&["streaming", "stan"], "map", "{}", "NATS Streaming", |_, item, _| match &item.node.value {
-        Value::Map(_) => Ok(()),
-        other => Err(format!("expected {} to be a map, got {}", item.key, other.kind())),
-    })
-    .of("NATS Streaming"),
+    Key::<Options>::block(
+        streaming::BLOCK,
+        "NATS Streaming, which is off without this block and without flags of its own",
+        |options, _, map, reading| streaming::block(map, reading, options.streaming.get_or_insert_default()),
+        streaming::streaming_rows,
+    ),
     Key::<Options>::block(
         &["mqtt"],
         "A listener for MQTT",
