@@ -455,9 +455,6 @@ impl Options {
         if self.websocket.as_ref().is_some_and(|websocket| websocket.is_on() && websocket.tls.is_none()) {
             lines.push("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
         }
-        if self.streaming.is_some() {
-            lines.push("NATS Streaming is not available in this version; its settings have no effect".to_owned());
-        }
         lines.extend(self.access.operators.advice(&self.access));
         let plain = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| !secret.is_bcrypt());
         if plain(&self.pass) || plain(&self.auth_token) {

@@ -86,7 +86,7 @@ const GENERAL: &[Key<Options>] = &[
     ),
     text!(
         &["store", "st", "store_type", "storetype"],
-        "MEMORY",
+        "FILE",
         "Where channels are kept, MEMORY or FILE",
         store,
         StoreType::parse

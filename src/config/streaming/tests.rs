@@ -294,7 +294,7 @@ fn nothing_is_reloadable() {
         ("streaming { hbi: \"2s\" }", "streaming {}", "streaming.hb_interval: old=2s, new=30s"),
         ("streaming { encryption_key: hidden }", "streaming {}", "streaming.encryption_key: old=, new="),
         ("streaming {}", "streaming { file { auto_sync: \"0s\" } }", "streaming.auto_sync: old=1m0s, new=0s"),
-        ("streaming {}", "streaming { st: file }", "streaming.store: old=MEMORY, new=FILE"),
+        ("streaming {}", "streaming { st: memory }", "streaming.store: old=FILE, new=MEMORY"),
     ] {
         assert_eq!(refusal(old, new), format!("{unsupported} {expected}"));
     }
