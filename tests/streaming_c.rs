@@ -1,5 +1,5 @@
-//! Promises kept towards the streaming client for C, the `stan` part of `nats.c`. The cases are in `tests/c/streaming.c`;
-//! the program is made once, below the target directory, with the system's compiler and library.
+//! Promises kept towards the streaming client for C, the `stan` part of `nats.c`. The cases are in
+//! `tests/c/streaming.c`; the program is made once, below the target directory, with the system's compiler and library.
 
 mod support;
 mod support_clients;

@@ -243,7 +243,8 @@ static void case_publish_async(void)
         OK(stanSubOptions_StartWithLastReceived(options));
         OK(stanConnection_Subscribe(&sub, sc, channel, on_message, seen, options));
         seen_is(seen, 0, TOTAL, false);
-        CHECK(stanMsg_GetDataLength(seen->messages[0]) == 7 && memcmp(stanMsg_GetData(seen->messages[0]), "payload", 7) == 0);
+        CHECK(stanMsg_GetDataLength(seen->messages[0]) == 7);
+        CHECK(memcmp(stanMsg_GetData(seen->messages[0]), "payload", 7) == 0);
         OK(stanSubscription_Unsubscribe(sub));
         stanSubOptions_Destroy(options);
         stanSubscription_Destroy(sub);

@@ -382,7 +382,8 @@ async function subscribed(client, channel, wanted, group) {
     /** The next messages. */
     async take(count) {
       while (messages.length < count) {
-        await within(`message ${count} of ${channel}`, Promise.race([new Promise((resolve) => (wake = resolve)), failed]));
+        const woken = new Promise((resolve) => (wake = resolve));
+        await within(`message ${count} of ${channel}`, Promise.race([woken, failed]));
       }
       return messages.splice(0, count);
     },

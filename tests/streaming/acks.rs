@@ -84,8 +84,8 @@ fn item_26_redelivery_ignores_max_in_flight() {
     assert!(again.iter().all(|message| message.redelivery_count == 1));
 }
 
-/// Two subscriptions get the same messages at the same time; when those that the one has left come again, those that the
-/// other has acknowledged would have.
+/// Two subscriptions get the same messages at the same time; when those that the one has left come again, those that
+/// the other has acknowledged would have.
 fn item_27_an_acknowledged_message_does_not_come_again(shards: usize) {
     let server = streaming(shards).start();
     let mut stan = Stan::connect_on(&server, 0, "c1");
@@ -122,8 +122,8 @@ fn item_28_a_removed_message_does_not_come_again() {
     assert_eq!((next.sequence, next.redelivered), (4, false));
 }
 
-/// A client with failed heartbeats gets no message again until one succeeds; a healthy one beside it shows when it would
-/// have. New messages go on.
+/// A client with failed heartbeats gets no message again until one succeeds; a healthy one beside it shows when it
+/// would have. New messages go on.
 #[test]
 fn item_29_failed_heartbeats_hold_redelivery_back() {
     let server = streaming(1).args(&["-hbi", "1s", "-hbt", "300ms", "-hbf", "50"]).start();
@@ -152,7 +152,8 @@ fn item_29_failed_heartbeats_hold_redelivery_back() {
     assert!(is_registered(&server, "silent"));
 }
 
-/// What is wrong with a request is said in the words that clients show, one fault at a time, in the order of the checks.
+/// What is wrong with a request is said in the words that clients show, one fault at a time, in the order of the
+/// checks.
 fn item_30_bad_subscriptions_are_refused_in_these_words(shards: usize) {
     let server = streaming(shards).start();
     let mut stan = Stan::connect_on(&server, 1, "c1");

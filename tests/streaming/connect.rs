@@ -127,8 +127,8 @@ fn item_06_another_cluster_id_finds_no_responder() {
     assert!(msg.headers.is_some_and(|headers| headers.starts_with(b"NATS/1.0 503")));
 }
 
-/// With one heartbeat per second, 300 ms for an answer and two failures forgiven, a client that listens and is silent is
-/// dropped after (1 s + 300 ms) · 3, one that has gone after 1 s · 3, and one that answers stays.
+/// With one heartbeat per second, 300 ms for an answer and two failures forgiven, a client that listens and is silent
+/// is dropped after (1 s + 300 ms) · 3, one that has gone after 1 s · 3, and one that answers stays.
 #[test]
 fn item_07_a_client_without_heartbeats_is_dropped() {
     let server = heartbeats(&["-hbi", "1s", "-hbt", "300ms", "-hbf", "2"]);

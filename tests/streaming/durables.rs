@@ -24,8 +24,8 @@ fn resume(stan: &mut Stan, channel: &str) -> Subscription {
     stan.subscribe(&request)
 }
 
-/// Closed after 1 and 3 of six, it comes back for 2, 4, 5 and 6, flagged and in order, and goes on with 7. The inbox for
-/// acknowledgements is another one, and what goes to the old one is lost.
+/// Closed after 1 and 3 of six, it comes back for 2, 4, 5 and 6, flagged and in order, and goes on with 7. The inbox
+/// for acknowledgements is another one, and what goes to the old one is lost.
 fn item_31_a_durable_resumes_with_what_is_unacknowledged(shards: usize) {
     let server = streaming(shards).start();
     let mut stan = Stan::connect_on(&server, 0, "c1");
@@ -100,8 +100,8 @@ fn item_33_an_unsubscribed_durable_begins_anew(shards: usize) {
     }
 }
 
-/// Nobody closes anything: the process is gone, a new one takes its id, and the durable goes on. A plain subscription of
-/// the old process is gone with it.
+/// Nobody closes anything: the process is gone, a new one takes its id, and the durable goes on. A plain subscription
+/// of the old process is gone with it.
 fn item_34_a_durable_survives_its_process(shards: usize) {
     let server = streaming(shards).start();
     for channel in channels(shards) {

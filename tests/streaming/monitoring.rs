@@ -150,8 +150,8 @@ fn ids(document: &Value) -> Vec<&str> {
     clients.iter().map(|client| client["id"].as_str().expect("an id")).collect()
 }
 
-/// A server that has a part of the channels leaves the rest to others: there a publish finds nobody, and a subscription is
-/// not answered.
+/// A server that has a part of the channels leaves the rest to others: there a publish finds nobody, and a subscription
+/// is not answered.
 #[test]
 fn item_59_a_divided_service_keeps_to_its_channels() {
     let dir = tempfile::TempDir::new().expect("a temporary directory should be creatable");

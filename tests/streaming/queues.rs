@@ -33,7 +33,8 @@ fn join_durable(stan: &mut Stan, channel: &str) -> Subscription {
     stan.subscribe(&request)
 }
 
-/// Each message goes to one of the two, and each gets half of them. A second group, and a plain subscription, get them all.
+/// Each message goes to one of the two, and each gets half of them. A second group, and a plain subscription, get them
+/// all.
 fn item_37_equal_members_share_equally(shards: usize) {
     let server = streaming(shards).start();
     let (mut a, mut b) = two(&server);
@@ -158,8 +159,8 @@ fn item_41_a_group_ends_with_its_last_member(shards: usize) {
     }
 }
 
-/// Its last member has closed with two messages pending; the next one, of another client, gets those first and then what
-/// came meanwhile. Groups of other names, and the plain group, know nothing of it.
+/// Its last member has closed with two messages pending; the next one, of another client, gets those first and then
+/// what came meanwhile. Groups of other names, and the plain group, know nothing of it.
 fn item_42_a_durable_group_waits_for_its_next_member(shards: usize) {
     let server = streaming(shards).start();
     let (mut a, mut b) = two(&server);

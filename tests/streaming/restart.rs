@@ -15,8 +15,8 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     item_52_no_acknowledged_message_is_lost_under_load,
 });
 
-/// The client has lost its connection, nothing else: pings are answered, publishes accepted, heartbeats go to its inbox,
-/// and everything acknowledged before is in the log. A closed client stays closed.
+/// The client has lost its connection, nothing else: pings are answered, publishes accepted, heartbeats go to its
+/// inbox, and everything acknowledged before is in the log. A closed client stays closed.
 fn item_50_registered_clients_go_on_after_a_kill(shards: usize) {
     let mut server = streaming_on_files(shards).start();
     let mut stan = Stan::connect_on(&server, 0, "c1");
@@ -102,9 +102,9 @@ fn item_51_subscriptions_go_on_after_a_kill(shards: usize) {
     }
 }
 
-/// Killed in the middle of a stream of publishes, three times: the log has every message that was acknowledged, once and in
-/// order, without a gap; of the others it may have some. (The reference breaks this now and then: it gives a sequence again
-/// whose message had reached the disk.)
+/// Killed in the middle of a stream of publishes, three times: the log has every message that was acknowledged, once
+/// and in order, without a gap; of the others it may have some. (The reference breaks this now and then: it gives a
+/// sequence again whose message had reached the disk.)
 fn item_52_no_acknowledged_message_is_lost_under_load(shards: usize) {
     const BURST: usize = 2000;
     const ACKS_BEFORE: usize = 500;
@@ -148,8 +148,8 @@ fn item_52_no_acknowledged_message_is_lost_under_load(shards: usize) {
     }
 }
 
-/// The last record ends in the middle, as after a write that a power cut has stopped: the service starts, has all messages
-/// before it, and goes on with the next number.
+/// The last record ends in the middle, as after a write that a power cut has stopped: the service starts, has all
+/// messages before it, and goes on with the next number.
 #[test]
 fn item_53_a_torn_last_record_is_no_obstacle() {
     const LAST: &str = "the-last-message-of-all, which will be torn in the middle";

@@ -1,9 +1,10 @@
 //! A client of the streaming service that hides nothing: it makes each request by hand over a raw NATS connection and
 //! shows each answer as it came.
 //!
-//! What has not come is hard to see. [`Stan::arrived`] asks the service about the channel, with a request that it has to
-//! refuse, and takes what came before the refusal: a server hands out what it can before it answers the next request.
-//! A test that says "nothing more" also goes on to something that would show an extra message, as a rule the next one.
+//! What has not come is hard to see. [`Stan::arrived`] asks the service about the channel, with a request that it has
+//! to refuse, and takes what came before the refusal: a server hands out what it can before it answers the next
+//! request. A test that says "nothing more" also goes on to something that would show an extra message, as a rule the
+//! next one.
 
 #![allow(dead_code, reason = "every test crate uses its own part of the harness")]
 

@@ -1,5 +1,5 @@
-//! Work against a streaming service: what is published and acknowledged, delivered and acknowledged, read again from the
-//! beginning, and what idle things cost.
+//! Work against a streaming service: what is published and acknowledged, delivered and acknowledged, read again from
+//! the beginning, and what idle things cost.
 
 use std::time::Duration;
 

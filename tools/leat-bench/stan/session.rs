@@ -157,7 +157,8 @@ impl Session {
         self.acknowledged.saturating_sub(self.published)
     }
 
-    /// Begins a subscription: a SUB goes to the output, and the request that completes it is returned, with its subject.
+    /// Begins a subscription: a SUB goes to the output, and the request that completes it is returned, with its
+    /// subject.
     pub(crate) fn subscribe(&mut self, wanted: &Wanted<'_>) -> (String, Vec<u8>) {
         let sid = FEED_SID + self.feeds.len() as u64;
         let inbox = format!("_INBOX.{}.s.{sid}", self.token);

@@ -1,5 +1,5 @@
-//! The messages of the streaming protocol (protobuf, proto3), written and read by hand: the frequent ones are patched into
-//! prepared bytes or read without a copy, millions per second.
+//! The messages of the streaming protocol (protobuf, proto3), written and read by hand: the frequent ones are patched
+//! into prepared bytes or read without a copy, millions per second.
 
 use crate::failure::{Failure, Outcome};
 
