@@ -14,16 +14,14 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
+
+import { PATIENCE, ascending, ask, numbers, pass, within } from "./common.mjs";
 
 const requireClient = createRequire(join(process.env.CLIENT_DIR, "package.json"));
 const { connect, createInbox, credsAuthenticator, errors, headers: newHeaders, nkeyAuthenticator } = requireClient(
   "@nats-io/transport-node",
 );
 const { wsconnect } = requireClient("@nats-io/nats-core");
-
-/** Milliseconds that anything may take that should happen at once. */
-const PATIENCE = 15_000;
 
 const [caseName, url, ...args] = process.argv.slice(2);
 const address = url.replace("nats://", "");
@@ -651,22 +649,6 @@ function calls(object, method, count) {
   });
 }
 
-function within(what, promise) {
-  let timer;
-  const limit = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain for ${what}`)), PATIENCE);
-  });
-  return Promise.race([promise, limit]).finally(() => clearTimeout(timer));
-}
-
-const input = createInterface({ input: process.stdin });
-
-async function ask(request) {
-  const answer = new Promise((resolve) => input.once("line", resolve));
-  console.log(JSON.stringify({ ask: request }));
-  assert.equal(await answer, "done");
-}
-
 async function several(count, make) {
   const made = [];
   for (const index of numbers(count)) {
@@ -679,19 +661,10 @@ function isNoResponders(error) {
   return error instanceof errors.RequestError && error.isNoResponders();
 }
 
-function numbers(count) {
-  return Array.from({ length: count }, (_, index) => index);
-}
-
-function ascending(values) {
-  return [...values].sort((a, b) => a - b);
-}
-
 function texts(messages) {
   return messages.map((message) => message.string());
 }
 
 await cases[caseName]();
 await Promise.all(connections.map((connection) => connection.close()));
-console.log(JSON.stringify({ case: caseName, passed: true }));
-input.close();
+pass(caseName);

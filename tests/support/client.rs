@@ -294,6 +294,27 @@ impl Client {
         }
     }
 
+    /// The next message, or none when nothing comes within `limit`; any other frame fails.
+    pub(crate) fn next_msg_within(&mut self, limit: Duration) -> Option<Msg> {
+        match self.frame(limit) {
+            Ok(frame) => Some(must_be_msg(&frame)),
+            Err(Stop::Deadline) => None,
+            Err(Stop::Closed) => panic!("the connection ended instead of a message"),
+        }
+    }
+
+    /// The messages that arrive before the connection ends.
+    pub(crate) fn messages_to_end(&mut self) -> Vec<Msg> {
+        let mut messages = Vec::new();
+        loop {
+            match self.frame(PATIENCE) {
+                Ok(frame) => messages.push(must_be_msg(&frame)),
+                Err(Stop::Closed) => return messages,
+                Err(Stop::Deadline) => panic!("the connection stayed open after {} messages", messages.len()),
+            }
+        }
+    }
+
     /// The next `count` messages.
     pub(crate) fn next_msgs(&mut self, count: usize) -> Vec<Msg> {
         (0..count).map(|_| self.next_msg()).collect()

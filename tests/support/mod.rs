@@ -2,8 +2,9 @@
 //! it through plain blocking sockets, and stops it again.
 //!
 //! The tests judge two programs. By default they start Leat. With `LEAT_TEST_PEER=/path/to/nats-server` in the
-//! environment they start that reference server instead, which is how expectations are verified before Leat has to
-//! meet them. What only one of the two can be asked is guarded by [`Server::is_leat`] and [`skip_on_peer`].
+//! environment they start that reference server instead, which is how expectations are verified before Leat has to meet
+//! them. What only one of the two can be asked is guarded by [`Server::is_leat`] and [`skip_on_peer`]. The tests of the
+//! streaming service take theirs, a nats-streaming-server, from `LEAT_TEST_STREAMING_PEER`.
 //!
 //! Nothing here waits for a fixed time: whatever takes time is awaited by condition with [`wait_until`] or by a read
 //! with a deadline.

@@ -18,11 +18,14 @@ pub(crate) fn peer_binary() -> Option<PathBuf> {
     std::env::var_os("LEAT_TEST_PEER").map(PathBuf::from)
 }
 
-fn binary() -> PathBuf {
-    peer_binary().unwrap_or_else(|| {
-        let leat = option_env!("CARGO_BIN_EXE_leat");
-        PathBuf::from(leat.expect("there is no Leat binary in this package: set LEAT_TEST_PEER to a nats-server"))
-    })
+/// The reference streaming server to test instead of Leat's service, if one is named.
+fn streaming_peer_binary() -> Option<PathBuf> {
+    std::env::var_os("LEAT_TEST_STREAMING_PEER").map(PathBuf::from)
+}
+
+fn leat_binary() -> PathBuf {
+    let leat = option_env!("CARGO_BIN_EXE_leat");
+    PathBuf::from(leat.expect("there is no Leat binary in this package: set LEAT_TEST_PEER to a nats-server"))
 }
 
 /// How a program that ends by itself ended.
@@ -39,7 +42,7 @@ pub(crate) struct Finished {
 pub(crate) fn run(args: &[&str]) -> Finished {
     let dir = TempDir::new().expect("a temporary directory should be creatable");
     let (out, err) = (dir.path().join("stdout"), dir.path().join("stderr"));
-    let mut child = Command::new(binary())
+    let mut child = Command::new(peer_binary().unwrap_or_else(leat_binary))
         .args(args)
         .stdin(Stdio::null())
         .stdout(File::create(&out).expect("the output file should be creatable"))
@@ -65,6 +68,7 @@ pub(crate) struct ServerBuilder {
     token: Option<String>,
     monitor: bool,
     own_address: bool,
+    streaming: Option<String>,
     args: Vec<String>,
 }
 
@@ -106,6 +110,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Switches the streaming service on, with this cluster id. The server is Leat then, or the reference streaming
+    /// server that `LEAT_TEST_STREAMING_PEER` names.
+    pub(crate) fn streaming(mut self, cluster_id: &str) -> Self {
+        self.streaming = Some(cluster_id.to_owned());
+        self
+    }
+
+    /// The reference server that takes the place of Leat.
+    fn peer(&self) -> Option<PathBuf> {
+        if self.streaming.is_some() { streaming_peer_binary() } else { peer_binary() }
+    }
+
     /// More command line arguments.
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|&arg| arg.to_owned()));
@@ -120,7 +136,7 @@ impl ServerBuilder {
 
     /// One more command line argument, for Leat only.
     pub(crate) fn leat_arg(self, arg: &str) -> Self {
-        if peer_binary().is_some() { self } else { self.arg(arg) }
+        if self.peer().is_some() { self } else { self.arg(arg) }
     }
 
     /// Starts the server and waits until it accepts clients.
@@ -145,8 +161,11 @@ impl ServerBuilder {
     }
 
     fn spawn(&self, dir: &Path, port: &str, monitor_port: &str) -> Child {
-        let mut command = Command::new(binary());
-        command.arg("--ports_file_dir").arg(dir);
+        let peer = self.peer();
+        let mut command = Command::new(peer.clone().unwrap_or_else(leat_binary));
+        if !self.announces_in_log() {
+            command.arg("--ports_file_dir").arg(dir);
+        }
         if !self.own_address {
             command.args(["-a", "127.0.0.1", "-p", port]);
         }
@@ -159,7 +178,10 @@ impl ServerBuilder {
         if let Some(token) = &self.token {
             command.args(["--auth", token]);
         }
-        if peer_binary().is_some() {
+        if let Some(cluster_id) = &self.streaming {
+            command.args(peer.is_none().then_some("--streaming")).args(["-cid", cluster_id]);
+        }
+        if peer.is_some() {
             if !self.options.is_empty() {
                 let file = dir.join("peer.conf");
                 fs::write(&file, self.peer_config()).expect("the configuration file should be written");
@@ -178,6 +200,11 @@ impl ServerBuilder {
             .stderr(log.expect("the log file should be creatable"))
             .spawn()
             .expect("the server binary should start")
+    }
+
+    /// Whether the server writes where it listens to its log only, as the reference streaming server does.
+    fn announces_in_log(&self) -> bool {
+        self.streaming.is_some() && self.peer().is_some()
     }
 
     fn peer_config(&self) -> String {
@@ -217,7 +244,12 @@ impl Server {
 
     /// True for Leat, false for the reference server.
     pub(crate) fn is_leat(&self) -> bool {
-        peer_binary().is_none()
+        self.settings.peer().is_none()
+    }
+
+    /// The cluster id of the streaming service.
+    pub(crate) fn cluster_id(&self) -> &str {
+        self.settings.streaming.as_deref().expect("this server was started without the streaming service")
     }
 
     /// The address that clients connect to.
@@ -274,7 +306,7 @@ impl Server {
 
     /// The name of the ports file.
     pub(crate) fn ports_file(&self) -> String {
-        let executable = peer_binary().unwrap_or_else(|| "nats-server".into());
+        let executable = self.settings.peer().unwrap_or_else(|| "nats-server".into());
         let executable = executable.file_name().expect("a binary has a name").to_string_lossy().into_owned();
         format!("{executable}_{}.ports", self.pid())
     }
@@ -301,9 +333,24 @@ impl Server {
         wait_exit(&mut self.child, limit)
     }
 
+    /// One more command line argument from the next start on, for the reference server only.
+    pub(crate) fn next_peer_arg(&mut self, arg: &str) {
+        if !self.is_leat() {
+            self.settings.args.push(arg.to_owned());
+        }
+    }
+
+    /// Ends the process with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        kill(&mut self.child);
+    }
+
     /// Kills the process and starts it again with the same settings, directory and ports.
     pub(crate) fn restart_same_port(&mut self) {
         kill(&mut self.child);
+        if self.settings.announces_in_log() {
+            fs::remove_file(self.dir.path().join("stderr")).expect("the log of the former run should be removable");
+        }
         let monitor_port = self.monitor_addr.map_or(-1, |addr| i32::from(addr.port()));
         let port = self.addr.port().to_string();
         self.child = self.settings.spawn(self.dir.path(), &port, &monitor_port.to_string());
@@ -382,18 +429,34 @@ impl Server {
         (self.client_on(0), self.client_on(1))
     }
 
-    /// Waits for the ports file and takes the addresses from it.
+    /// Waits for the server to announce its addresses, and for its streaming service.
     fn await_ready(&mut self) {
         let ports_file = self.dir.path().join(self.ports_file());
         let mut ended = None;
         let ports = wait_for("the server is ready", PATIENCE, || {
             ended = self.child.try_wait().expect("a child can be waited for");
-            if ended.is_some() { Some(Value::Null) } else { read_ports(&ports_file) }
+            if ended.is_some() {
+                return Some(Value::Null);
+            }
+            if self.settings.announces_in_log() { ports_in_log(&self.stderr()) } else { read_ports(&ports_file) }
         });
         assert!(ended.is_none(), "the server ended at start ({ended:?}):\n{}", self.stderr());
         self.addr = addr_in(&ports["nats"]).expect("the ports file should name the client port");
         self.monitor_addr = addr_in(&ports["monitoring"]);
         self.websocket_addr = addr_in(&ports["websocket"]);
+        if let Some(cluster_id) = self.settings.streaming.clone() {
+            self.await_streaming(&cluster_id);
+        }
+    }
+
+    /// Waits until a request to the streaming service, an invalid one, finds it there.
+    fn await_streaming(&mut self, cluster_id: &str) {
+        let mut client = self.requester();
+        client.subscribe("_INBOX.ready", "1");
+        wait_until("the streaming service answers", PATIENCE, || {
+            client.send(format!("PUB _STAN.discover.{cluster_id} _INBOX.ready 0\r\n\r\n"));
+            client.next_msg().headers.is_none()
+        });
     }
 }
 
@@ -437,6 +500,20 @@ fn allowed_cpus() -> Vec<usize> {
 /// The content of the ports file, once it is complete.
 fn read_ports(file: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// The same addresses from the log of the reference streaming server, once its service is ready.
+fn ports_in_log(log: &str) -> Option<Value> {
+    let url = |text: &str| {
+        let addr = log.split_once(text)?.1.split_ascii_whitespace().next()?;
+        Some(format!("nats://{addr}"))
+    };
+    log.contains("Streaming Server is ready").then(|| {
+        json!({
+            "nats": [url("Listening for client connections on ")],
+            "monitoring": [url("Starting http monitor on ")],
+        })
+    })
 }
 
 fn addr_in(urls: &Value) -> Option<SocketAddr> {

@@ -1,6 +1,8 @@
 //! What the tests with clients in other languages share: the list of cases, installing pinned clients once below the target
 //! directory, and running one case of a script against a server that the script may ask to have stopped and started.
 
+#![allow(unused_imports, unused_macros, reason = "not every client plays the list of cases")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -106,6 +108,7 @@ fn obey(request: &str, server: &mut Server) {
             server.signal(libc::SIGTERM);
             assert!(server.wait_exit(PATIENCE).is_some(), "the server should stop at SIGTERM");
         }
+        "kill" => server.kill(),
         "start" => server.restart_same_port(),
         "lame duck" => server.signal(libc::SIGUSR2),
         unknown => panic!("the script asks for {unknown:?}"),

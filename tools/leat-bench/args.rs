@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::stan::args::Work;
 use crate::units::{self, Batch, CpuList, ServerUrl};
 
 /// Load generator for NATS servers: throughput, latency from the intended send time, and the server's CPU per message.
@@ -41,7 +42,8 @@ pub(crate) struct Options {
     /// Most that one write takes: bytes (64KiB) or messages (1msg)
     #[arg(long, global = true, default_value = "64KiB")]
     pub(crate) batch: Batch,
-    /// Most bytes published but not yet received, per subscriber [default: 4 MiB, less for over 16 subscribers]
+    /// Most bytes published but not yet received, per subscriber [default: 4 MiB, less for over 16 subscribers]; with
+    /// `stan`, most publishes of a client without an acknowledgement [default: 4096]
     #[arg(long, global = true, value_parser = units::size, value_name = "BYTES")]
     pub(crate) window: Option<usize>,
     /// Length of the measured window [default: 5s; 2s in a suite]
@@ -220,6 +222,14 @@ pub(crate) enum Mode {
         #[arg(long, value_name = "CPUS")]
         handshake_cpus: Option<CpuList>,
     },
+    /// Work against a NATS Streaming service; --subject is the channel, --subjects how many channels
+    Stan {
+        /// Cluster id of the service
+        #[arg(long, global = true, default_value = "test-cluster", value_name = "ID")]
+        cluster: String,
+        #[command(subcommand)]
+        work: Work,
+    },
     /// The whole performance table, against one server or two, as markdown and JSON
     Suite {
         /// Only rows whose name contains this
@@ -278,6 +288,7 @@ impl Mode {
             Mode::Subs { .. } => "subs",
             Mode::Ping { .. } => "ping",
             Mode::Handshakes { .. } => "handshakes",
+            Mode::Stan { .. } => "stan",
             Mode::Suite { .. } => "suite",
             Mode::Sink { .. } => "sink",
         }
@@ -308,6 +319,9 @@ impl Mode {
                 "connections": connections, "pairs": pairs, "tls_url": tls_url.as_ref().map(ToString::to_string),
                 "handshake_cpus": handshake_cpus.as_ref().map(ToString::to_string),
             }),
+            Mode::Stan { cluster, work } => {
+                json!({ "cluster": cluster, "work": work.name(), "work_options": work.as_json() })
+            }
             Mode::Suite { .. } | Mode::Sink { .. } => json!({}),
         }
     }
@@ -330,5 +344,16 @@ mod tests {
         assert_eq!(cli.options.size, 1024);
         assert_eq!(cli.options.rate, Some(50_000));
         assert!(matches!(cli.mode, Some(Mode::Fanout { subs: 100 })));
+    }
+
+    #[test]
+    fn common_options_may_follow_the_work_of_stan() {
+        let cli = Cli::try_parse_from(["leat-bench", "stan", "pub", "--sync", "--cluster", "c", "--window", "256"]);
+        let cli = cli.expect("valid arguments");
+        assert_eq!(cli.options.window, Some(256));
+        let Some(Mode::Stan { cluster, work: Work::Pub { clients: 1, sync: true } }) = cli.mode else {
+            panic!("{:?}", cli.mode);
+        };
+        assert_eq!(cluster, "c");
     }
 }

@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod requests;
 mod roles;
+mod stan;
 mod stats;
 mod storm;
 mod sys;

@@ -6,6 +6,7 @@ pub(crate) mod handshakes;
 pub(crate) mod ping;
 pub(crate) mod request;
 pub(crate) mod sink;
+pub(crate) mod stan;
 pub(crate) mod subs;
 pub(crate) mod suite;
 
@@ -83,6 +84,7 @@ impl Job {
                     cpus,
                 );
             }
+            Mode::Stan { cluster, work } => return stan::run(self, target, progress, cluster, work),
             Mode::Suite { .. } | Mode::Sink { .. } => {
                 return Err(Failure::new("a suite or a sink is not a single piece of work"));
             }
@@ -174,6 +176,7 @@ pub(crate) fn describe(mode: &Mode, options: &Options) -> String {
         }
         Mode::Handshakes { connections, pairs: 1, .. } => format!("1:1 {size} beside {connections} handshakes"),
         Mode::Handshakes { connections, pairs, .. } => format!("{pairs} pairs {size} beside {connections} handshakes"),
+        Mode::Stan { work, .. } => format!("streaming {}", stan::describe(work, options, &size)),
         Mode::Suite { .. } => "suite".to_owned(),
         Mode::Sink { .. } => "sink".to_owned(),
     };
