@@ -368,16 +368,19 @@ impl Server {
         }
     }
 
-    /// Reads what clients have sent, delivers it, and closes connections as their output drains, for at most `time`.
+    /// Reads what clients have sent, delivers it, has it answered by services, and closes connections as their output drains, for at most `time`.
     /// Half of it is for reading: clients that never stop sending are cut short then.
     pub fn drain(&self, time: Duration) {
         let read_deadline = Instant::now() + time / 2;
         let deadline = read_deadline + time / 2;
         self.stop_listening();
-        let (done, all) = bounded(self.orders.len());
-        self.order_all(|| Order::DrainInput(done.clone()));
-        drop(done);
-        gather(&all, self.orders.len(), read_deadline);
+        // What one shard has read may be for the service of another one.
+        for _ in 0..=usize::from(self.has_services) {
+            let (done, all) = bounded(self.orders.len());
+            self.order_all(|| Order::DrainInput(done.clone()));
+            drop(done);
+            gather(&all, self.orders.len(), read_deadline);
+        }
         loop {
             let (answer, answers) = bounded(self.orders.len());
             self.order_all(|| Order::CloseIdle(answer.clone()));

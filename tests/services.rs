@@ -5,6 +5,7 @@ mod support;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use leat::config::{Options, PortSpec};
 use leat::consumer::{self, Delivery, Target};
@@ -22,6 +23,7 @@ use serde_json::json;
 use support::{Client, skip_on_peer};
 
 const SHARDS: u16 = 2;
+const MESSAGES: u64 = 300;
 
 /// What a store has to say.
 #[derive(Default)]
@@ -62,6 +64,14 @@ impl Keeper {
         let (stream, _) = store.create_stream(now(), stream::Config::default(), b"kept");
         let face = Face { notices, ..Face::default() };
         Self { log, store, stream, face, waiting: Waiting::default(), requests: Vec::new() }
+    }
+}
+
+impl Drop for Keeper {
+    /// Says how it has ended.
+    fn drop(&mut self) {
+        let end = if self.store.is_stopped() { "stopped" } else { "cut short" };
+        self.face.notices.lock().expect("nobody panics with it").push(end.into());
     }
 }
 
@@ -132,18 +142,8 @@ fn start(path: &Path, notices: &Arc<Mutex<Vec<String>>>) -> Server {
     Server::start_with(&options, services).expect("the server starts")
 }
 
-/// What is answered is stored, on whichever shard it is and wherever the client is; a stop leaves it whole, and the
-/// store to others.
-#[test]
-fn a_service_stores_and_answers() {
-    const MESSAGES: u64 = 300;
-    if skip_on_peer("a_service_stores_and_answers") {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let notices = Arc::new(Mutex::new(Vec::new()));
-    let mut server = start(dir.path(), &notices);
-    assert!(matches!(StoreDirectory::open(dir.path(), SHARDS), Err(Unusable::InUse(..))), "the store is locked");
+/// A client that has published messages to all logs, and listens to the answers.
+fn publish(server: &Server) -> Client {
     let options = json!({ "verbose": false, "headers": true, "no_responders": true });
     let mut client = Client::connect(server.address()).login(&options);
     client.send("SUB in.* 1\r\n");
@@ -152,6 +152,37 @@ fn a_service_stores_and_answers() {
             client.send(format!("PUB store.{log} in.{log} 4\r\n{n:04}\r\n"));
         }
     }
+    client
+}
+
+/// A drain waits for the answers to what clients have sent.
+#[test]
+fn a_drain_brings_the_answers() {
+    if skip_on_peer("a_drain_brings_the_answers") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut server = start(dir.path(), &Arc::default());
+    let mut client = publish(&server);
+    server.drain(Duration::from_secs(20));
+    server.stop();
+    let answers = client.read_to_end();
+    let count = answers.windows(4).filter(|bytes| bytes == b"MSG ").count();
+    assert_eq!(count, usize::from(SHARDS) * MESSAGES as usize);
+}
+
+/// What is answered is stored, on whichever shard it is and wherever the client is; a stop leaves it whole, and the
+/// store to others.
+#[test]
+fn a_service_stores_and_answers() {
+    if skip_on_peer("a_service_stores_and_answers") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let mut server = start(dir.path(), &notices);
+    assert!(matches!(StoreDirectory::open(dir.path(), SHARDS), Err(Unusable::InUse(..))), "the store is locked");
+    let mut client = publish(&server);
     let mut last = [0; SHARDS as usize];
     for answer in client.next_msgs(usize::from(SHARDS) * MESSAGES as usize) {
         let log: usize = answer.subject["in.".len()..].parse().expect("the number of a log");
@@ -165,15 +196,17 @@ fn a_service_stores_and_answers() {
     assert_eq!(server.monitor().faults(), [""; 0]);
     notices.lock().expect("nobody panics with it").push("the disk is tired".into());
     assert_eq!(server.monitor().faults(), ["the disk is tired"; SHARDS as usize]);
+    notices.lock().expect("nobody panics with it").clear();
 
-    server.drain(std::time::Duration::from_secs(2));
+    server.drain(Duration::from_secs(2));
     server.stop();
     drop(server);
+    assert_eq!(*notices.lock().expect("nobody panics with it"), ["stopped"; SHARDS as usize]);
     let directory = Arc::new(StoreDirectory::open(dir.path(), SHARDS).expect("the store is free again"));
     for log in 0..SHARDS {
         let opened = Engine::open_log(&directory, LogId(log), leat::store::Options::default());
         let (engine, report) = opened.expect("the log opens");
-        assert_eq!((report.repairs, report.batches), (Vec::new(), 0), "it was stopped cleanly");
+        assert_eq!(report.repairs, []);
         let of = engine.store().streams().next().expect("the stream");
         let last = engine.store().stream(of).map(leat::stream::Stream::last_seq);
         assert_eq!(last, Some(MESSAGES));

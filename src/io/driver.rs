@@ -244,6 +244,9 @@ impl Driver {
 
     /// Begins to leave: a service gets time to stop, and has no clients meanwhile.
     fn leave(&mut self) -> std::io::Result<()> {
+        if self.leaving.is_some() {
+            return Ok(());
+        }
         self.leaving = Some(Instant::now() + SERVICE_STOP_TIME);
         if self.shard.has_service() {
             self.stop_listening()?;

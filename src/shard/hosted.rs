@@ -18,7 +18,7 @@ use super::intake::{Item, Waiting};
 use super::io::Io;
 use super::service::{Due, Errand, Outbox, SERVICE, Service, Source};
 use crate::auth::directory::DEFAULT_ACCOUNT_NUMBER;
-use crate::log::{Answer, LogId, Request, Time};
+use crate::log::{Answer, LogId, Request, RequestId, Time};
 use crate::monitor::{ServiceSnapshot, ServiceWant};
 use crate::wire::message::{Message, Tail};
 
@@ -35,6 +35,8 @@ pub(super) struct Hosted {
     mail: Waiting,
     answers: Vec<Answer>,
     requests: Vec<(LogId, Request)>,
+    /// Commits on their way to the disk, and files that are made ready, for which commits may wait.
+    commits: Vec<(LogId, RequestId)>,
     /// Nanoseconds since 1970-01-01 UTC, at the beginning of this turn.
     now: Time,
     /// It has been told something since its last turn, or asked for another one.
@@ -100,6 +102,7 @@ impl Shard {
             mail: Waiting::default(),
             answers: Vec::new(),
             requests: Vec::new(),
+            commits: Vec::new(),
             now: 0,
             is_due: true,
             deadline: None,
@@ -139,6 +142,7 @@ impl Shard {
         hosted.now = io.wall();
         io.file_answers(&mut hosted.answers);
         for Answer { log, id, outcome, free } in hosted.answers.drain(..) {
+            hosted.commits.retain(|commit| *commit != (log, id));
             hosted.service.completed(hosted.now, log, id, outcome, free);
             hosted.is_due = true;
         }
@@ -168,6 +172,9 @@ impl Shard {
         if rounds > 0 {
             hosted.service.take_requests(&mut hosted.requests);
             for (log, request) in hosted.requests.drain(..) {
+                if let Request::Commit { id, .. } | Request::Prepare { id, .. } = request {
+                    hosted.commits.push((log, id));
+                }
                 io.file(log, request);
             }
         }
@@ -201,6 +208,12 @@ impl Shard {
         let withheld = std::mem::replace(&mut self.withholds, true);
         self.carry_out(io, hosted);
         self.withholds = withheld;
+    }
+
+    /// Whether the service has answered what it was told, as far as answers wait for the disk.
+    pub(super) fn has_service_answered(&self) -> bool {
+        let is_told = self.local.intake.is_empty();
+        self.service.as_ref().is_none_or(|hosted| is_told && !hosted.is_due && hosted.commits.is_empty())
     }
 
     /// Whether the service needs another turn at once.

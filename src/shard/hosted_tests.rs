@@ -471,13 +471,17 @@ fn files_are_asked_for() {
     let mut rig = Rig::new(1, 16);
     let client = rig.connect(0);
     let (log, id) = (LogId(3), RequestId(7));
-    rig.states[0].borrow_mut().requests.push((log, Request::Remove { id, slot: Slot(1) }));
+    let commit = Request::Commit { id, slot: Slot(1), offset: 0, data: Vec::new() };
+    rig.states[0].borrow_mut().requests.push((log, commit));
+    assert!(rig.shards[0].0.has_drained_input());
     rig.give(client, "PUB tell.0 1\r\nx\r\n");
     assert_eq!(rig.shards[0].1.requests, [(log, id)]);
+    assert!(!rig.shards[0].0.has_drained_input(), "what was read is not answered before it is flushed");
     rig.states[0].borrow_mut().log.clear();
     rig.shards[0].1.answers.push(Answer { log, id, outcome: Outcome::Done, free: Some(9) });
     rig.turn(0);
     assert_eq!(*rig.states[0].borrow().log, ["7 of log 3: Done, free Some(9)", "turn"]);
+    assert!(rig.shards[0].0.has_drained_input());
 }
 
 /// A service that is being stopped gets turns and nothing else.

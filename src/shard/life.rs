@@ -320,11 +320,15 @@ impl Shard {
     }
 
     /// Whether everything that clients had sent has been read and has left for the other shards: nobody is ready, held
-    /// or paused.
+    /// or paused. A service has answered what has come to it.
     #[must_use]
     pub fn has_drained_input(&self) -> bool {
         let is_waiting = |conn: &Conn| conn.closing.is_none() && (conn.held != 0 || conn.stalled_until != 0);
-        self.ready.is_empty() && !self.peers.is_spilled() && !self.local.conns.iter().any(|(_, conn)| is_waiting(conn))
+        let is_answered = self.has_service_answered();
+        is_answered
+            && self.ready.is_empty()
+            && !self.peers.is_spilled()
+            && !self.local.conns.iter().any(|(_, conn)| is_waiting(conn))
     }
 
     /// Closes every connection that has nothing queued; gives the number of those that have. The second half of a
