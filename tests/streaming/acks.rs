@@ -118,8 +118,12 @@ fn item_28_a_removed_message_does_not_come_again() {
     let subscription = stan.subscribe(&request);
     assert_eq!(stan.next(&subscription).sequence, 1);
     stan.publish_numbers("orders", 2..=6);
+    // The reference notices at the end of the wait that 1 is gone, Leat when it goes: then 2 is there.
     let next = stan.next(&subscription);
-    assert_eq!((next.sequence, next.redelivered), (4, false));
+    assert!((2..=4).contains(&next.sequence) && !next.redelivered, "{next:?}");
+    stan.ack(&subscription, next.sequence);
+    let later = stan.next(&subscription);
+    assert!(later.sequence > next.sequence, "{later:?}");
 }
 
 /// A client with failed heartbeats gets no message again until one succeeds; a healthy one beside it shows when it

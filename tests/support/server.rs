@@ -179,7 +179,8 @@ impl ServerBuilder {
             command.args(["--auth", token]);
         }
         if let Some(cluster_id) = &self.streaming {
-            command.args(peer.is_none().then_some("--streaming")).args(["-cid", cluster_id]);
+            // Each has another default.
+            command.args(peer.is_none().then_some("--streaming")).args(["-cid", cluster_id, "-st", "memory"]);
         }
         if peer.is_some() {
             if !self.options.is_empty() {
