@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use leat::log::recover::survey::survey;
-use leat::log::{Depth, Kind, LogId, Step};
+use leat::log::{Depth, Kind, LogId, Note, Step};
 use leat::store_tool::directory::StoreDirectory;
 use leat::store_tool::verify::verify;
 use leat::stream::{Config, Inbound};
@@ -430,6 +430,44 @@ fn verify_finds_a_missing_segment_behind_the_checkpoint() {
     assert!(verified.stdout.contains(&missing), "{missing}: {}", verified.stdout);
 }
 
+/// A log without its last segments is not just a shorter log.
+#[test]
+fn verify_finds_a_missing_end() {
+    if skip_on_peer("verify_finds_a_missing_end") {
+        return;
+    }
+    let note_path = |directory: &Path| log_path(directory, 0).join("newest");
+    let newest = |directory: &Path| Note::parse(&fs::read(note_path(directory)).unwrap()).unwrap();
+    for clean in [true, false] {
+        for count in 1..=2 {
+            let missing = |directory: &Path| {
+                // None was cleaned, so slots are used in order.
+                let slot = newest(directory).slot.0;
+                (0..count).for_each(|back| fs::remove_file(segment_path(directory, slot - back)).unwrap());
+            };
+            let words = [".segment: segment ", ", the newest, is missing: everything after batch "];
+            let directory = damaged(clean, missing, &words);
+            let Note { segment, slot, .. } = newest(directory.path());
+            let verified = tool("verify", directory.path(), &[]).stdout;
+            let named = format!("damage: log-000/{:08}.segment: segment {}, the newest", slot.0, segment.0);
+            assert!(verified.contains(&named), "{named}: {verified}");
+            assert!(verified.contains("note: log-000: stream 1 (ORDERS) ends with message "), "{verified}");
+            let inspected = tool("inspect", directory.path(), &[]);
+            assert!(inspected.stdout.contains(", the newest, is missing: "), "{}", inspected.stdout);
+        }
+        let all = |directory: &Path| {
+            let entries = fs::read_dir(log_path(directory, 0)).unwrap().map(|entry| entry.unwrap().path());
+            let segments = entries.filter(|path| path.extension().is_some_and(|kind| kind == "segment"));
+            segments.for_each(|path| fs::remove_file(path).unwrap());
+        };
+        damaged(clean, all, &[", the newest, is missing, and so are all others: everything in this log is lost"]);
+    }
+    damaged(true, |directory| flip(&note_path(directory), 33), &["damage: log-000/newest: damaged, "]);
+    let directory = orders(true);
+    fs::remove_file(note_path(directory.path())).unwrap();
+    assert_eq!(tool("verify", directory.path(), &[]).code, Some(0), "a store of before there were notes");
+}
+
 /// The end of a log whose last segment has lost its beginning is no torn tail.
 #[test]
 fn verify_finds_a_hidden_end() {
@@ -543,6 +581,60 @@ fn a_store_in_use_is_refused() {
     // SAFETY: as above.
     assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH) }, 0);
     assert_eq!(tool("inspect", directory.path(), &[]).code, Some(0), "readers share");
+}
+
+/// What waits for somebody when it is opened, or never ends, is not opened.
+#[test]
+fn what_is_no_file_is_named() {
+    if skip_on_peer("what_is_no_file_is_named") {
+        return;
+    }
+    let commands = [("inspect", &[][..]), ("verify", &[]), ("dump", &["ORDERS"])];
+    let kinds: [(&str, &dyn Fn(&Path)); 4] = [
+        ("a FIFO", &|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
+        ("a directory", &|path| fs::create_dir(path).unwrap()),
+        ("a socket", &|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+        ("a device", &|path| std::os::unix::fs::symlink("/dev/zero", path).unwrap()),
+    ];
+    let sound = orders(true);
+    let files = ["store.json", "log-000/store.json", "lock", "log-000/newest", "log-000/00000001.segment"];
+    for (kind, make) in kinds {
+        for name in files {
+            let path = sound.path().join(name);
+            let aside = sound.path().with_extension("aside");
+            fs::rename(&path, &aside).unwrap();
+            make(&path);
+            for (command, more) in commands {
+                let told = tool(command, sound.path(), more);
+                let context = format!("{kind}, {name}, {command}: {}{}", told.stdout, told.stderr);
+                let words = format!("{kind} where a file belongs");
+                // What is wrong with a log is told, what is wrong around it is refused.
+                match (name, command) {
+                    ("log-000/newest", "dump") => assert_eq!(told.code, Some(0), "{context}"),
+                    ("log-000/00000001.segment", "dump") => {
+                        assert!(told.code == Some(1) && told.stderr.contains("cannot be read: "), "{context}");
+                    }
+                    ("log-000/newest" | "log-000/00000001.segment", _) => {
+                        let file = name.rsplit('/').next().unwrap();
+                        let line = told.stdout.lines().find(|line| line.contains(&words));
+                        assert!(line.is_some_and(|line| line.contains(file)), "{context}");
+                        assert_eq!(told.code, Some(i32::from(command == "verify")), "{context}");
+                    }
+                    _ => {
+                        assert_eq!((told.code, &*told.stdout), (Some(2), ""), "{context}");
+                        assert!(told.stderr.ends_with(&format!("/{name}: {words}\n")), "{context}");
+                    }
+                }
+            }
+            if kind == "a directory" {
+                fs::remove_dir(&path).unwrap()
+            } else {
+                fs::remove_file(&path).unwrap()
+            }
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+    assert_eq!(tool("verify", sound.path(), &[]).code, Some(0));
 }
 
 #[test]

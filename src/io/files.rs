@@ -5,7 +5,8 @@
 //! poller at once would cost a system call more per turn, and its probe for polled I/O can spin a core.) A commit is a
 //! write linked with an `fdatasync`: one submission, and no wake-up between the two.
 //!
-//! Making files ready, which takes many milliseconds, and removing them is the work of a thread beside the shard.
+//! Making files ready, which takes many milliseconds, removing them and writing notes is the work of a thread beside the
+//! shard.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,18 +32,20 @@ struct Chore {
     log: LogId,
     directory: LogDirectory,
     id: RequestId,
-    slot: Slot,
     task: Task,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Task {
     /// With so many bytes.
     Prepare {
+        slot: Slot,
         bytes: u32,
         fill: bool,
     },
-    Remove,
+    Remove(Slot),
+    /// With this content.
+    Note(Vec<u8>),
 }
 
 /// How a chore ended; a prepared file comes back open.
@@ -50,8 +53,7 @@ enum Task {
 struct Done {
     log: LogId,
     id: RequestId,
-    slot: Slot,
-    outcome: Result<Option<File>, DiskFault>,
+    outcome: Result<Option<(Slot, File)>, DiskFault>,
     free: Option<u64>,
 }
 
@@ -125,12 +127,13 @@ impl Files {
         };
         match request {
             Request::Prepare { id, slot, bytes, fill } => {
-                self.chore(log, id, slot, Task::Prepare { bytes, fill }, answers);
+                self.chore(log, id, Task::Prepare { slot, bytes, fill }, answers);
             }
             Request::Remove { id, slot } => {
                 files.open.remove(&slot);
-                self.chore(log, id, slot, Task::Remove, answers);
+                self.chore(log, id, Task::Remove(slot), answers);
             }
+            Request::Note { id, content } => self.chore(log, id, Task::Note(content), answers),
             Request::Commit { id, slot, offset, data } => match files.file(slot) {
                 Ok(file) => poller.commit(file.as_raw_fd(), u64::from(offset), data, tag(log, id))?,
                 Err(error) => answers.push(failed(log, id, DiskFault::of(&error))),
@@ -143,13 +146,13 @@ impl Files {
         Ok(())
     }
 
-    fn chore(&self, log: LogId, id: RequestId, slot: Slot, task: Task, answers: &mut Vec<Answer>) {
+    fn chore(&self, log: LogId, id: RequestId, task: Task, answers: &mut Vec<Answer>) {
         let directory = self.logs.get(&log).map(|files| files.directory.clone());
         let sent = self
             .chores
             .as_ref()
             .zip(directory)
-            .is_some_and(|(chores, directory)| chores.send(Chore { log, directory, id, slot, task }).is_ok());
+            .is_some_and(|(chores, directory)| chores.send(Chore { log, directory, id, task }).is_ok());
         if !sent {
             answers.push(failed(log, id, DiskFault::Io(libc::EIO)));
         }
@@ -167,10 +170,10 @@ impl Files {
             let (log, id) = untag(tag);
             answers.push(Answer { log, id, outcome, free: None });
         }
-        while let Ok(Done { log, id, slot, outcome, free }) = self.done.try_recv() {
+        while let Ok(Done { log, id, outcome, free }) = self.done.try_recv() {
             let outcome = match outcome {
                 Ok(file) => {
-                    if let (Some(file), Some(files)) = (file, self.logs.get_mut(&log)) {
+                    if let (Some((slot, file)), Some(files)) = (file, self.logs.get_mut(&log)) {
                         files.insert(slot, file);
                     }
                     Outcome::Done
@@ -218,13 +221,14 @@ impl LogFiles {
 
 impl Chore {
     fn carry_out(self) -> Done {
-        let Self { log, directory, id, slot, task } = self;
+        let Self { log, directory, id, task } = self;
         let outcome = match task {
-            Task::Prepare { bytes, fill } => directory.prepare(slot, bytes, fill).map(Some),
-            Task::Remove => directory.remove(slot).map(|()| None),
+            Task::Prepare { slot, bytes, fill } => directory.prepare(slot, bytes, fill).map(|file| Some((slot, file))),
+            Task::Remove(slot) => directory.remove(slot).map(|()| None),
+            Task::Note(content) => directory.note(&content).map(|()| None),
         };
         let outcome = outcome.map_err(|error| DiskFault::of(&error));
-        Done { log, id, slot, outcome, free: directory.free_bytes() }
+        Done { log, id, outcome, free: directory.free_bytes() }
     }
 }
 

@@ -76,6 +76,10 @@ fn remove(id: u64, slot: u32) -> Request {
     Request::Remove { id: RequestId(id), slot: Slot(slot) }
 }
 
+fn note(id: u64, content: &[u8]) -> Request {
+    Request::Note { id: RequestId(id), content: content.to_vec() }
+}
+
 fn read(id: u64, slot: u32, offset: u32, bytes: u32) -> Request {
     Request::Read { id: RequestId(id), slot: Slot(slot), offset, bytes }
 }
@@ -116,6 +120,10 @@ fn everything(path: &Path, access: Access) {
     let expected = |at: usize| (at / 4096).checked_sub(2).and_then(|at| blocks.get(at)).copied().unwrap_or(0);
     assert!(on_disk.iter().enumerate().all(|(at, byte)| *byte == expected(at)));
     assert_eq!(content(rig.answer(read(3, 5, 4096, MIB / 2)))[..], on_disk[4096..][..MIB as usize / 2]);
+    for content in [b"a note".to_vec(), b"another".to_vec()] {
+        assert!(matches!(rig.answer(note(9, &content)), Outcome::Done));
+        assert_eq!(std::fs::read(path.join("newest")).unwrap(), content);
+    }
     assert!(matches!(rig.answer(remove(4, 5)), Outcome::Done));
     assert!(!directory.file_of(Slot(5)).exists());
     assert_eq!(fault(rig.answer(read(5, 5, 4096, 4096))), DiskFault::Missing);
@@ -222,6 +230,7 @@ fn failures_are_told_as_what_they_are() {
     // The chores.
     drop(std::fs::remove_dir_all(dir.path()));
     assert_eq!(fault(rig.answer(prepare(8, 1, MIB))), DiskFault::Missing);
+    assert_eq!(fault(rig.answer(note(9, b"a note"))), DiskFault::Missing);
 }
 
 #[test]

@@ -6,18 +6,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::layout::{NOTE, PROBE, file_of, slot_named};
+use super::regular::{self, NoFile, flush_directory};
 use crate::log::aligned::AlignedBuf;
 use crate::log::recover::Files;
 use crate::log::request::DiskFault;
-use crate::log::{BLOCK_BYTES, Slot};
+use crate::log::{BLOCK_BYTES, NOTE_BYTES_MAX, Slot};
 
 /// Written at once when a file is made ready: short, so that commits get their turn between.
 const FILL_BYTES: usize = 256 << 10;
-/// A file by which direct I/O is tried.
-pub(super) const PROBE: &str = "probe";
 
 /// Whether the page cache is passed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl LogDirectory {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Access::Buffered,
             // A full disk is no reason not to read what is there.
             Err(error) if DiskFault::of(&error) == DiskFault::Full => Access::Direct,
-            Err(error) => return Err(error),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{PROBE}: {error}"))),
         };
         // One that stays is overwritten by the next probe.
         let _ = std::fs::remove_file(&probe);
@@ -75,15 +75,7 @@ impl LogDirectory {
     /// The file of a slot.
     #[must_use]
     pub fn file_of(&self, slot: Slot) -> PathBuf {
-        self.path.join(format!("{:08}.segment", slot.0))
-    }
-
-    /// The slot of the file with that name, if it is one.
-    pub(super) fn slot_of(name: &str) -> Option<Slot> {
-        let number = name.strip_suffix(".segment")?;
-        let slot = Slot(number.parse().ok()?);
-        // One name for each slot, and no signs or spaces.
-        (number.len() >= 8 && format!("{:08}", slot.0) == number).then_some(slot)
+        self.path.join(file_of(slot))
     }
 
     /// Bytes free for unprivileged users on the file system.
@@ -99,21 +91,17 @@ impl LogDirectory {
 
     /// Opens the file of a slot.
     pub(super) fn open_file(&self, slot: Slot) -> io::Result<File> {
-        self.options().open(self.file_of(slot))
+        self.open_with(OpenOptions::new().read(true).write(true), slot)
     }
 
-    fn options(&self) -> OpenOptions {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if self.access == Access::Direct {
-            options.custom_flags(libc::O_DIRECT);
-        }
-        options
+    fn open_with(&self, options: &mut OpenOptions, slot: Slot) -> io::Result<File> {
+        let flags = if self.access == Access::Direct { libc::O_DIRECT } else { 0 };
+        regular::open(options, flags, &self.file_of(slot))
     }
 
     /// Creates or overwrites a file with zeros, or only allocates a new one, and flushes it and its name.
     pub(super) fn prepare(&self, slot: Slot, bytes: u32, fill: bool) -> io::Result<File> {
-        let file = self.options().create(true).open(self.file_of(slot))?;
+        let file = self.open_with(OpenOptions::new().read(true).write(true).create(true).truncate(false), slot)?;
         if !fill {
             // Whatever it held must not show through.
             file.set_len(0)?;
@@ -133,6 +121,11 @@ impl LogDirectory {
         Ok(file)
     }
 
+    /// Puts this in the place of the note of the newest segment.
+    pub(super) fn note(&self, content: &[u8]) -> io::Result<()> {
+        regular::replace(&self.path, NOTE, content)
+    }
+
     /// Removes a file for good.
     pub(super) fn remove(&self, slot: Slot) -> io::Result<()> {
         match std::fs::remove_file(self.file_of(slot)) {
@@ -144,8 +137,8 @@ impl LogDirectory {
 
 fn probe_direct(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
-    options.open(path)?.write_all(&AlignedBuf::zeroed(BLOCK_BYTES))
+    options.write(true).create(true).truncate(true);
+    regular::open(&mut options, libc::O_DIRECT, path)?.write_all(&AlignedBuf::zeroed(BLOCK_BYTES))
 }
 
 /// Takes the space of a file at once: a disk that is full says so before anything is written.
@@ -160,14 +153,12 @@ fn allocate(file: &File, bytes: u32) -> io::Result<()> {
     }
 }
 
-/// Makes names in a directory as durable as the files.
-pub(super) fn flush_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 impl DiskFault {
     /// The fault that an error of the standard library stands for.
-    pub(super) fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        if let Some(NoFile(what)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Self::NoFile(what);
+        }
         match error.kind() {
             io::ErrorKind::WriteZero | io::ErrorKind::UnexpectedEof => Self::Short,
             _ => Self::from_errno(error.raw_os_error().unwrap_or(libc::EIO)),
@@ -224,7 +215,7 @@ impl Files for LogReader<'_> {
             let mut slots = Vec::new();
             for entry in std::fs::read_dir(self.directory.path())? {
                 let entry = entry?;
-                if let Some(slot) = entry.file_name().to_str().and_then(LogDirectory::slot_of) {
+                if let Some(slot) = entry.file_name().to_str().and_then(slot_named) {
                     slots.push((slot, entry.metadata()?.len()));
                 }
             }
@@ -240,6 +231,10 @@ impl Files for LogReader<'_> {
         Ok(buffer)
     }
 
+    fn note(&mut self) -> Result<Option<Vec<u8>>, DiskFault> {
+        regular::read(&self.directory.path().join(NOTE), NOTE_BYTES_MAX).map_err(|error| DiskFault::of(&error))
+    }
+
     fn flush(&mut self, slot: Slot) -> Result<(), DiskFault> {
         self.file(slot).and_then(File::sync_all).map_err(|error| DiskFault::of(&error))
     }
@@ -248,16 +243,6 @@ impl Files for LogReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_one_name_of_a_slot_is_a_segment() {
-        for (name, slot) in [("00000000.segment", 0), ("00000012.segment", 12), ("4294967295.segment", u32::MAX)] {
-            assert_eq!(LogDirectory::slot_of(name), Some(Slot(slot)));
-        }
-        for name in ["12.segment", "+0000012.segment", "000000012.segment", "00000012.segment.bak", "store.json", ""] {
-            assert_eq!(LogDirectory::slot_of(name), None, "{name}");
-        }
-    }
 
     /// Files are zeros whatever was in them, and as long as asked for, whatever their length was.
     #[test]
@@ -281,6 +266,21 @@ mod tests {
             direct.remove(Slot(3)).unwrap();
             assert_eq!(reader.slots().unwrap(), []);
         }
+    }
+
+    /// Something else in the place of a segment's file is a fault of that file, and nobody waits for it.
+    #[test]
+    fn what_is_no_file_is_a_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = LogDirectory::open(dir.path()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(directory.file_of(Slot(2))).status().unwrap().success());
+        std::fs::create_dir(dir.path().join(NOTE)).unwrap();
+        let mut reader = LogReader::new(&directory);
+        assert_eq!(reader.slots().unwrap(), [(Slot(2), 0)]);
+        assert_eq!(reader.read(Slot(2), 0, 4096).unwrap_err(), DiskFault::NoFile("a FIFO"));
+        assert_eq!(reader.note(), Err(DiskFault::NoFile("a directory")));
+        let prepared = directory.prepare(Slot(2), 1 << 20, false).unwrap_err();
+        assert_eq!(DiskFault::of(&prepared), DiskFault::NoFile("a FIFO"));
     }
 
     #[test]

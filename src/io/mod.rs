@@ -8,7 +8,9 @@
 //! that become WebSockets, `websocket` is what they are then.
 //!
 //! `files` does the I/O of a shard's logs, on the same io_uring (`operations`); where their files are is known to
-//! [`log_directory`], and to [`store_directory`] whose they are. [`engine`] drives the engines of a log without a shard.
+//! [`log_directory`], and to [`store_directory`] whose they are. `layout` has the names of all files of a store, `identity`
+//! reads and writes what says which store it is, and `regular` opens files and nothing else. [`engine`] drives the engines
+//! of a log without a shard.
 
 mod acceptor;
 pub mod doorbell;
@@ -16,6 +18,8 @@ pub mod driver;
 pub mod engine;
 mod files;
 pub mod handshakes;
+pub(crate) mod identity;
+pub(crate) mod layout;
 pub mod listen;
 pub mod log_directory;
 pub mod logins;
@@ -23,6 +27,7 @@ mod operations;
 mod poller;
 mod proxy;
 mod rate;
+pub(crate) mod regular;
 mod session;
 mod sockets;
 pub mod store_directory;

@@ -1,11 +1,6 @@
 //! The directory of a store: what it is, who uses it, and what in it is missing or does not belong there.
 //!
-//! ```text
-//! lock            whoever has this file locked uses the store; it holds the number of that process
-//! store.json      which store this is, and how many logs it has
-//! log-000/        the first log: segments, and a copy of store.json
-//! log-001/        …
-//! ```
+//! Names are those of [`layout`](super::layout).
 //!
 //! A new store is made in an order that a crash can cut anywhere: directories first, then the copies, then `store.json`.
 //! Afterwards any of the copies is enough to open it; one that is damaged or gone is written anew and told of. A missing
@@ -13,22 +8,14 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::log_directory::{LogDirectory, PROBE, flush_directory};
+use super::identity::{self, Identity, Told, Untold, Use};
+use super::layout::{self, IDENTITY, LOCK, NOTE, directory_of, log_named, slot_named};
+use super::log_directory::LogDirectory;
+use super::regular::{self, flush_directory};
 use crate::log::{LogId, StoreId};
-
-const LOCK: &str = "lock";
-const IDENTITY: &str = "store.json";
-/// An identity on its way to its name.
-const NEW_IDENTITY: &str = "store.json.new";
-/// No identity is longer.
-const IDENTITY_BYTES_MAX: u64 = 4096;
-const FORMAT: u32 = 1;
 
 /// A store that this process has for itself.
 #[derive(Debug)]
@@ -67,8 +54,8 @@ pub enum Unusable {
     Io(PathBuf, io::Error),
     /// Another process uses it; its number, if it could be read.
     InUse(PathBuf, Option<u32>),
-    /// It was written by a later version, in this format.
-    Later(PathBuf, u32),
+    /// It was written by a later version.
+    Later(String),
     /// A log is missing.
     MissingLog(PathBuf),
     /// There are logs, but nothing says which store they belong to.
@@ -83,9 +70,7 @@ impl fmt::Display for Unusable {
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
             Self::InUse(path, Some(pid)) => write!(f, "{} is in use by process {pid}", path.display()),
             Self::InUse(path, None) => write!(f, "{} is in use by another process", path.display()),
-            Self::Later(path, format) => {
-                write!(f, "{}: format {format} is later than {FORMAT}, which this version knows", path.display())
-            }
+            Self::Later(what) => f.write_str(what),
             Self::MissingLog(path) => write!(f, "{} is missing", path.display()),
             Self::Nameless(path) => {
                 write!(f, "{} has logs, but {IDENTITY} and all copies of it are damaged or missing", path.display())
@@ -97,71 +82,12 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// Which store this is, as its files say.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Identity {
-    format: u32,
-    /// The [`StoreId`], in hexadecimal digits.
-    store: String,
-    logs: u16,
-    /// CRC-32 of the fields above as text, with a space between each two. The same in all formats.
-    checksum: u32,
-}
-
-/// What a file says of the identity.
-enum Told {
-    Sound(StoreId, u16),
-    /// It is damaged or not there.
-    Nothing,
-}
-
-impl Identity {
-    fn new(store: StoreId, logs: u16) -> Self {
-        let mut identity = Self { format: FORMAT, store: data_encoding::HEXLOWER.encode(&store.0), logs, checksum: 0 };
-        identity.checksum = identity.sum();
-        identity
-    }
-
-    fn sum(&self) -> u32 {
-        crc32fast::hash(format!("{} {} {}", self.format, self.store, self.logs).as_bytes())
-    }
-
-    fn read(directory: &Path) -> Result<Told, Unusable> {
-        let path = directory.join(IDENTITY);
-        let mut text = Vec::new();
-        match File::open(&path).and_then(|file| file.take(IDENTITY_BYTES_MAX).read_to_end(&mut text)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Told::Nothing),
-            Err(error) => return Err(Unusable::Io(path, error)),
+impl From<Untold> for Unusable {
+    fn from(untold: Untold) -> Self {
+        match untold {
+            Untold::Io(path, error) => Self::Io(path, error),
+            Untold::Later(..) => Self::Later(untold.to_string()),
         }
-        let Ok(identity) = serde_json::from_slice::<Self>(&text) else { return Ok(Told::Nothing) };
-        if identity.checksum != identity.sum() {
-            return Ok(Told::Nothing);
-        }
-        if identity.format != FORMAT {
-            return Err(Unusable::Later(path, identity.format));
-        }
-        let id = data_encoding::HEXLOWER.decode(identity.store.as_bytes()).ok();
-        Ok(match id.and_then(|id| id.try_into().ok()) {
-            Some(id) => Told::Sound(StoreId(id), identity.logs),
-            None => Told::Nothing,
-        })
-    }
-
-    /// Under its name only when it is whole and on disk.
-    fn write(&self, directory: &Path) -> Result<(), Unusable> {
-        let path = directory.join(NEW_IDENTITY);
-        let write = || {
-            let mut text = serde_json::to_vec(self)?;
-            text.push(b'\n');
-            let mut file = File::create(&path)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&path, directory.join(IDENTITY))?;
-            flush_directory(directory)
-        };
-        write().map_err(|error| Unusable::Io(path.clone(), error))
     }
 }
 
@@ -178,28 +104,28 @@ impl StoreDirectory {
         }
         let lock = lock(path)?;
         let present = present_logs(path)?;
-        let main = Identity::read(path)?;
+        let main = identity::read(path)?;
         let mut copies = Vec::new();
         for log in &present {
             let directory = log_path(path, *log);
-            copies.push((directory.clone(), Identity::read(&directory)?));
+            copies.push((directory.clone(), identity::read(&directory)?));
         }
         let from_copies = copies.iter().find_map(|(_, told)| match told {
             Told::Sound(id, logs) => Some((*id, *logs)),
-            Told::Nothing => None,
+            Told::Damaged | Told::Missing => None,
         });
         let mut oddities = Vec::new();
         let (id, logs) = match (main, from_copies) {
             (Told::Sound(id, logs), _) => (id, logs),
-            (Told::Nothing, Some((id, logs))) => {
+            (Told::Damaged | Told::Missing, Some((id, logs))) => {
                 whole(path, &copies, id, logs)?;
                 Identity::new(id, logs).write(path)?;
                 oddities.push(Oddity::Rewritten(path.join(IDENTITY)));
                 (id, logs)
             }
-            (Told::Nothing, None) => {
-                let mut segments = copies.iter().map(|(directory, _)| has_segments(directory));
-                if path.join(IDENTITY).exists() || segments.try_fold(false, |any, has| Ok(any | has?))? {
+            (Told::Damaged | Told::Missing, None) => {
+                let mut used = copies.iter().map(|(directory, _)| was_used(directory));
+                if main == Told::Damaged || used.try_fold(false, |any, has| Ok::<_, Unusable>(any | has?))? {
                     return Err(Unusable::Nameless(path.to_owned()));
                 }
                 let id = create(path, logs)?;
@@ -210,9 +136,7 @@ impl StoreDirectory {
         };
         whole(path, &copies, id, logs)?;
         for (directory, told) in &copies {
-            if let Told::Nothing = told
-                && number_of(directory).is_some_and(|log| log < logs)
-            {
+            if matches!(told, Told::Damaged | Told::Missing) && number_of(directory).is_some_and(|log| log < logs) {
                 Identity::new(id, logs).write(directory)?;
                 oddities.push(Oddity::Rewritten(directory.join(IDENTITY)));
             }
@@ -286,14 +210,12 @@ fn whole(path: &Path, copies: &[(PathBuf, Told)], id: StoreId, logs: u16) -> Res
 }
 
 fn log_path(path: &Path, log: u16) -> PathBuf {
-    path.join(format!("log-{log:03}"))
+    path.join(directory_of(LogId(log)))
 }
 
 /// The number of the log that has that directory, if it is one's.
 fn number_of(directory: &Path) -> Option<u16> {
-    let name = directory.file_name()?.to_str()?;
-    let log = name.strip_prefix("log-")?.parse().ok()?;
-    (format!("log-{log:03}") == name).then_some(log)
+    log_named(directory.file_name()?.to_str()?).map(|log| log.0)
 }
 
 fn entries(path: &Path) -> Result<Vec<PathBuf>, Unusable> {
@@ -307,17 +229,18 @@ fn present_logs(path: &Path) -> Result<Vec<u16>, Unusable> {
     Ok(entries(path)?.iter().filter(|entry| entry.is_dir()).filter_map(|entry| number_of(entry)).collect())
 }
 
-fn has_name(entry: &Path, names: &[&str]) -> bool {
-    names.iter().any(|name| entry.file_name().is_some_and(|of| of == *name))
+/// Whether an entry has a name of that kind.
+fn has_name(entry: &Path, is_of_kind: impl FnOnce(&str) -> bool) -> bool {
+    entry.file_name().and_then(|name| name.to_str()).is_some_and(is_of_kind)
 }
 
 fn is_segment(entry: &Path) -> bool {
-    let name = entry.file_name().and_then(|name| name.to_str());
-    name.and_then(LogDirectory::slot_of).is_some() && entry.is_file()
+    has_name(entry, |name| slot_named(name).is_some()) && entry.is_file()
 }
 
-fn has_segments(directory: &Path) -> Result<bool, Unusable> {
-    Ok(entries(directory)?.iter().any(|entry| is_segment(entry)))
+/// Whether something was ever written to a log.
+fn was_used(directory: &Path) -> Result<bool, Unusable> {
+    Ok(entries(directory)?.iter().any(|entry| is_segment(entry) || has_name(entry, |name| name == NOTE)))
 }
 
 /// What is in the directories and belongs to nobody.
@@ -326,11 +249,10 @@ fn foreign(path: &Path, logs: u16, oddities: &mut Vec<Oddity>) -> Result<(), Unu
         match number_of(&entry).filter(|log| *log < logs && entry.is_dir()) {
             Some(_) => {
                 let strangers = entries(&entry)?.into_iter();
-                let strangers =
-                    strangers.filter(|entry| !is_segment(entry) && !has_name(entry, &[IDENTITY, NEW_IDENTITY, PROBE]));
+                let strangers = strangers.filter(|entry| !is_segment(entry) && !has_name(entry, layout::is_in_log));
                 oddities.extend(strangers.map(Oddity::Foreign));
             }
-            None if has_name(&entry, &[LOCK, IDENTITY, NEW_IDENTITY]) => {}
+            None if has_name(&entry, layout::is_in_store) => {}
             None => oddities.push(Oddity::Foreign(entry)),
         }
     }
@@ -341,16 +263,10 @@ fn foreign(path: &Path, logs: u16, oddities: &mut Vec<Oddity>) -> Result<(), Unu
 fn lock(path: &Path) -> Result<File, Unusable> {
     let place = path.join(LOCK);
     let take = || {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&place)?;
-        // SAFETY: no pointers are passed, and the descriptor is that of an open file.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::WouldBlock {
-                return Err(error);
-            }
-            let mut holder = String::new();
-            file.take(IDENTITY_BYTES_MAX).read_to_string(&mut holder)?;
-            return Ok(Err(holder.trim().parse().ok()));
+        let mut options = OpenOptions::new();
+        let mut file = regular::open(options.read(true).write(true).create(true).truncate(false), 0, &place)?;
+        if let Err(holder) = identity::lock(&file, Use::Alone)? {
+            return Ok(Err(holder));
         }
         file.set_len(0)?;
         // On a full disk it stays empty.

@@ -42,6 +42,7 @@ use super::footer::Footer;
 use super::fragment::{fragments, needs_fragments};
 use super::ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
 use super::message::Message;
+use super::note::Note;
 use super::request::{DiskFault, Outcome, Request, RequestId};
 use super::run::{Kind, PlacedRun, RIDE_ALONG_NS, Urgency};
 use super::segment::{Seal, SegmentHead, StoreId};
@@ -82,7 +83,7 @@ const BULK_BYTES: u64 = 256 << 10;
 const SEAL_ROOM: usize = BLOCK_BYTES;
 /// Builders and buffers kept for the next commits.
 const KEPT_BUFFERS: usize = 16;
-/// After a failure in a fresh segment the next one is tried after this time.
+/// What has failed in a fresh segment, or beside the segments, is tried again after this time.
 const RETRY_NS: i64 = 1_000_000_000;
 
 /// Why something was not appended.
@@ -220,6 +221,12 @@ pub struct Log {
     retry_at: Option<Time>,
     /// After a failure to make a file ready: tried again then.
     prepare_at: Option<Time>,
+    /// The segment that the note on disk names.
+    noted: SegmentNo,
+    /// The note that is being written, and the segment that it names.
+    noting: Option<(RequestId, SegmentNo)>,
+    /// After a failure to write the note: tried again in the first turn from then on.
+    note_at: Option<Time>,
     /// Messages are refused that would make what is not flushed larger than this.
     room: usize,
     refusing: bool,
@@ -276,6 +283,8 @@ pub(super) struct Beginnings {
     pub(super) footer: Footer,
     pub(super) checkpoints: Checkpoints,
     pub(super) next_incarnation: u64,
+    /// The segment that the note names.
+    pub(super) noted: SegmentNo,
 }
 
 impl Beginnings {
@@ -290,6 +299,7 @@ impl Beginnings {
             footer: Footer::default(),
             checkpoints: Checkpoints::default(),
             next_incarnation: 1,
+            noted: SegmentNo(0),
         }
     }
 }
@@ -326,6 +336,9 @@ impl Log {
             fault: None,
             retry_at: None,
             prepare_at: None,
+            noted: from.noted,
+            noting: None,
+            note_at: None,
             room,
             refusing: false,
             checkpoints: from.checkpoints,
@@ -576,6 +589,7 @@ impl Log {
     }
 
     fn ask(&mut self, now: Time, requests: &mut Vec<Request>) {
+        self.note_newest(now, requests);
         self.prepare_ahead(now, requests);
         if self.retry_at.is_some_and(|at| now < at) {
             return;
@@ -597,6 +611,26 @@ impl Log {
                 .push_back(Closed { body: Body::Filled(self.builders.pop().unwrap_or_default()), pending: None });
         }
         self.start_commit(now, requests);
+    }
+
+    /// Asks for a note of the newest segment with something flushed in it, if there is none yet.
+    fn note_newest(&mut self, now: Time, requests: &mut Vec<Request>) {
+        let segment = self.tail.segment;
+        if self.noting.is_some() || segment <= self.noted || self.note_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let Some(slot) = self.slot_of(segment) else { return };
+        let note = Note { log: self.id, store: self.store, segment, slot };
+        let id = self.request_id();
+        (self.noting, self.note_at) = (Some((id, segment)), None);
+        requests.push(Request::Note { id, content: note.encode() });
+    }
+
+    /// Whether the note names the newest segment, or cannot be written for now. A log that is closed before that works all
+    /// the same; only the loss of its newest segment would not be noticed.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.noting.is_none() && (self.noted >= self.tail.segment || self.note_at.is_some())
     }
 
     fn prepare_ahead(&mut self, now: Time, requests: &mut Vec<Request>) {
@@ -800,6 +834,11 @@ impl Log {
         } else if let Some(index) = self.removing.iter().position(|(removing, _)| *removing == id) {
             // A file that could not be removed stays unused until the next start.
             self.removing.swap_remove(index);
+        } else if let Some((_, segment)) = self.noting.take_if(|(noting, _)| *noting == id) {
+            match outcome {
+                Outcome::Failed(_) => self.note_at = Some(now + RETRY_NS),
+                Outcome::Done | Outcome::Read(_) => self.noted = segment,
+            }
         } else {
             match outcome {
                 Outcome::Read(bytes) => events.push(Event::Read { id, outcome: Ok(bytes) }),

@@ -3,7 +3,7 @@
 //! # Layout
 //! A log is a sequence of *batches*, numbered from one without gaps, in *segments*, numbered from one. A segment is a
 //! file `log-NNN/NNNNNNNN.segment`, named after its slot; when nothing in it is wanted any more, the slot serves
-//! another segment. All integers are little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written
+//! another segment. Beside the segments the file `log-NNN/newest` names the newest one ([`note`]). All integers are little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written
 //! and ignored when read. A block is 4096 bytes; segment heads and batches begin on blocks and end on them.
 //!
 //! ```text
@@ -76,6 +76,13 @@
 //! described at [`Removal`](crate::stream::Removal)), but for those of the log itself.
 //! A seal's is a form and numbers, see [`Seal`].
 //!
+//! ## Note of the newest segment ([`Note`])
+//! ```text
+//!    0  8  magic "LEATNOTE"          12  2  log                        32  4  segment
+//!    8  2  version: 1                14  2  reserved                   36  4  its slot
+//!   10  2  flags                     16 16  store                      40  4  checksum of all before
+//! ```
+//!
 //! # Rules
 //! * **Order.** Runs are replayed in the order of the directory. A record joins the latest run of its stream if kind,
 //!   birth segment and transaction are the same, else it opens a new run, so that each stream's records keep their
@@ -91,6 +98,9 @@
 //!   known for it even where later batches lie before it in the same segment.
 //! * **Chain.** Each head repeats the checksum of the one before, across segments too, so that none can be missing or
 //!   be exchanged unnoticed. Contents are not part of it: erasing or damaging one breaks no chain.
+//! * **Note.** It names a segment only after the first commit of that one has been flushed, and is exchanged as a whole
+//!   (written under another name, flushed, renamed). Where the log ends before the segment that it names, that segment is
+//!   lost, and segments are numbered from behind it on: should the file come back, it is no part of the log any more.
 //! * **Empty batches**, with or without a run of kind `Mark`, only carry `flushed_upto` on.
 //!
 //! What is damage and what a torn tail is said in [`scan`].
@@ -110,6 +120,7 @@ pub mod ids;
 #[expect(clippy::module_inception, reason = "the log of the module's name")]
 pub mod log;
 pub mod message;
+pub mod note;
 pub mod record;
 pub mod recover;
 pub mod request;
@@ -129,6 +140,7 @@ pub use fragment::{Assembler, Fragment, fragments, needs_fragments};
 pub use ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot, Time};
 pub use log::{Event, Log, Options, Refused};
 pub use message::Message;
+pub use note::{NOTE_BYTES_MAX, Note};
 pub use record::{FragmentNo, Record, Records, control_records, messages, records};
 pub use request::{Answer, DiskFault, Outcome, Request, RequestId};
 pub use run::{Detail, Kind, PlacedRun, RIDE_ALONG_NS, Urgency};

@@ -2,7 +2,8 @@
 //!
 //! 1. Every file's first block tells which segment it holds. Blank files are spare. Files that cannot be understood are
 //!    named and left alone, for ever.
-//! 2. The newest segment with a batch in it is walked to find where the log ends. What a crash has torn is cut.
+//! 2. The newest segment with a batch in it is walked to find where the log ends. What a crash has torn is cut. If the note
+//!    ([`super::note`]) names a newer one, that is lost and told.
 //! 3. The last batch names the latest checkpoint. Its snapshots are read; if any is damaged, those of the checkpoint
 //!    before it; if there is none, all there is in the log is replayed from its beginning.
 //! 4. From where the checkpoint says, all batches are walked in order and their runs told to the [`Visitor`]. Damage is
@@ -29,6 +30,7 @@ use super::fragment::Assembler;
 use super::ids::{BLOCK_BYTES, BatchNo, Incarnation, LogId, Position, SegmentNo, Slot};
 use super::log::{Beginnings, Log, Options};
 use super::message::Message;
+use super::note::Note;
 use super::request::DiskFault;
 use super::run::{Kind, PlacedRun};
 use super::scan::{Damage, Depth, Plan, Proven, Scan, Step, Tail};
@@ -48,6 +50,13 @@ pub trait Files {
     /// # Errors
     /// When they cannot be read.
     fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault>;
+
+    /// The content of the note of the newest segment, or its first [`NOTE_BYTES_MAX`](super::NOTE_BYTES_MAX) bytes. `None`
+    /// if there is no such file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn note(&mut self) -> Result<Option<Vec<u8>>, DiskFault>;
 
     /// Flushes a file: that a batch can be read does not prove that it survives the next power cut.
     ///
@@ -152,6 +161,40 @@ pub enum Repair {
         /// The last one.
         last: SegmentNo,
     },
+    /// The newest segment is not there, or nothing in it can be read: all that was written after the end of the log as it
+    /// is found is lost. What is written from now on gets the numbers of batches, and of messages, again.
+    NewestMissing {
+        /// Its file.
+        slot: Slot,
+        /// The segment.
+        segment: SegmentNo,
+        /// The last batch that is there; zero if there is none at all.
+        last: BatchNo,
+    },
+    /// The newest segment is missing: there may have been messages of this stream in it.
+    EndUnknown {
+        /// The stream.
+        stream: Incarnation,
+        /// The last sequence number that is known.
+        last_seq: u64,
+    },
+    /// A segment that had been lost is there again, after the log has gone on without it. It is left alone.
+    LateSegment {
+        /// The file.
+        slot: Slot,
+        /// The segment.
+        segment: SegmentNo,
+    },
+    /// The note of the newest segment is damaged: whether that segment is there is not known. The note is written anew.
+    DamagedNote {
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// The same, as the note cannot be read.
+    UnreadableNote {
+        /// Why.
+        fault: DiskFault,
+    },
     /// A file that is no segment of this log, or one whose first commit a crash has torn. It is left alone. (If it was a
     /// segment that had been flushed, that one is missed elsewhere.)
     ForeignFile {
@@ -180,7 +223,14 @@ impl Repair {
     /// Whether something that had been acknowledged is lost or cannot be reached.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::TornTail { .. } | Self::OpenTransaction { .. } | Self::ForeignFile { .. })
+        !matches!(
+            self,
+            Self::TornTail { .. }
+                | Self::OpenTransaction { .. }
+                | Self::ForeignFile { .. }
+                // That the segment is missing is the damage.
+                | Self::EndUnknown { .. }
+        )
     }
 }
 
@@ -218,6 +268,36 @@ impl fmt::Display for Repair {
             }
             Self::NoCheckpoint => f.write_str("no checkpoint can be used, removed messages may be there again"),
             Self::MissingSegments { first, last } => write!(f, "segments {} to {} are missing", first.0, last.0),
+            Self::NewestMissing { slot, segment, last: BatchNo(0) } => write!(
+                f,
+                "{}: segment {}, the newest, is missing, and so are all others: everything in this log is lost",
+                file(slot),
+                segment.0
+            ),
+            Self::NewestMissing { slot, segment, last } => write!(
+                f,
+                "{}: segment {}, the newest, is missing: everything after batch {} is lost",
+                file(slot),
+                segment.0,
+                last.0
+            ),
+            Self::EndUnknown { stream, last_seq } => write!(
+                f,
+                "stream {}: whatever came after message {last_seq} is lost; new messages get those numbers again",
+                stream.get()
+            ),
+            Self::LateSegment { slot, segment } => write!(
+                f,
+                "{}: segment {} was lost and is there again, after the log has gone on without it; it is left alone",
+                file(slot),
+                segment.0
+            ),
+            Self::DamagedNote { flaw } => {
+                write!(f, "newest: damaged, whether the newest segment is there is not known: {}", flaw.defect)
+            }
+            Self::UnreadableNote { fault } => {
+                write!(f, "newest: cannot be read, whether the newest segment is there is not known: {fault}")
+            }
             Self::ForeignFile { slot, flaw } => write!(f, "{}: not a segment of this log: {flaw}", file(slot)),
             Self::UnreadableFile { slot, fault } => write!(f, "{}: {fault}", file(slot)),
             Self::OpenTransaction { stream, first_seq } => {
@@ -299,6 +379,8 @@ struct Opening<'a, F, V> {
     log: LogId,
     store: StoreId,
     segments: BTreeMap<SegmentNo, Found>,
+    /// What the note says.
+    note: Option<Note>,
     spare: Vec<Spare>,
     /// Files that are left alone.
     aside: Vec<Slot>,
@@ -332,7 +414,8 @@ pub fn recover<F: Files, V: Visitor>(
     let mut table = Segments::new(options.sizes, options.bytes_max);
     let Some(end) = opening.find_end()? else {
         opening.fill(&mut table, None);
-        let log = Log::begin(id, store, options, Beginnings::empty(table));
+        let beginnings = Beginnings { noted: opening.noted(), ..Beginnings::empty(table) };
+        let log = Log::begin(id, store, options, beginnings);
         return Ok(Recovered { log, repairs: opening.repairs, batches: 0 });
     };
     let (content, checkpoints, mut next_incarnation) = opening.restore(&end);
@@ -361,6 +444,7 @@ pub fn recover<F: Files, V: Visitor>(
         footer: end.footer,
         checkpoints: Checkpoints::recovered(checkpoints, walked.bytes),
         next_incarnation,
+        noted: opening.noted(),
     };
     let log = Log::begin(id, store, options, beginnings);
     Ok(Recovered { log, repairs: opening.repairs, batches: opening.batches })
@@ -386,6 +470,7 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
             log,
             store,
             segments: BTreeMap::new(),
+            note: None,
             spare: Vec::new(),
             aside: Vec::new(),
             repairs: Vec::new(),
@@ -395,6 +480,7 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
 
     /// Finds out what each file holds.
     fn list(&mut self) -> Result<(), Refusal> {
+        self.read_note();
         let slots = self.files.slots().map_err(Refusal::Unlistable)?;
         for (slot, bytes) in slots {
             let file_bytes = u32::try_from(bytes).unwrap_or(u32::MAX) / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
@@ -419,6 +505,29 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
             }
         }
         Ok(())
+    }
+
+    fn read_note(&mut self) {
+        let note = match self.files.note() {
+            // Of a log in which nothing was flushed yet, or of before there were notes.
+            Ok(None) => return,
+            Ok(Some(content)) => Note::parse(&content),
+            Err(fault) => return self.repairs.push(Repair::UnreadableNote { fault }),
+        };
+        let whose = |note: Note| match () {
+            () if note.store != self.store => Err(Flaw::new(0, Defect::Store)),
+            () if note.log != self.log => Err(Flaw::new(0, Defect::Log(note.log))),
+            () => Ok(note),
+        };
+        match note.and_then(whose) {
+            Ok(note) => self.note = Some(note),
+            Err(flaw) => self.repairs.push(Repair::DamagedNote { flaw }),
+        }
+    }
+
+    /// Something was flushed in this segment.
+    fn noted(&self) -> SegmentNo {
+        self.note.map_or(SegmentNo(0), |note| note.segment)
     }
 
     fn found(&mut self, slot: Slot, file_bytes: u32, head: SegmentHead, flaw: Option<Flaw>) {
@@ -474,7 +583,10 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
     /// Walks the newest segment that holds anything. `None` if no segment does.
     fn find_end(&mut self) -> Result<Option<End>, Refusal> {
         loop {
-            let Some((&segment, &found)) = self.segments.last_key_value() else { return Ok(None) };
+            let Some((&segment, &found)) = self.segments.last_key_value() else {
+                self.miss_newest(SegmentNo(0), BatchNo(0));
+                return Ok(None);
+            };
             let plan = Plan {
                 log: self.log,
                 store_tag: self.store.tag(),
@@ -503,7 +615,8 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
                 Step::Read { .. } | Step::End(_) => {}
             });
             // A head that did not reach the disk is no damage: then neither was anything behind it flushed.
-            any &= found.flaw.is_none() || proven >= found.head.first.batch;
+            let is_noted = segment <= self.noted();
+            any &= found.flaw.is_none() || is_noted || proven >= found.head.first.batch;
             if any {
                 match end.tail {
                     Tail::Unknown(flaw) => return Err(Refusal::LaterVersion { slot: found.slot, flaw }),
@@ -511,23 +624,45 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
                     Tail::Torn(_) => self.repairs.push(Repair::TornTail { slot: found.slot, offset: end.offset }),
                     _ => {}
                 }
+                // What follows a lost one does not follow this one.
+                sealed |= self.miss_newest(segment, BatchNo(end.next.batch.0 - 1));
                 self.drop_abandoned();
                 return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
             }
-            // It was begun, and nothing in it was ever flushed.
             self.segments.remove(&segment);
-            self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+            if is_noted {
+                // Something was there that cannot be read.
+                self.aside.push(found.slot);
+            } else {
+                // It was begun, and nothing in it was ever flushed.
+                self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
+            }
         }
     }
 
-    /// Segments whose first commit failed: the next one does not follow them, and has their batches again.
+    /// Tells of it if the log, which ends in segment `end`, has gone on behind that.
+    fn miss_newest(&mut self, end: SegmentNo, last: BatchNo) -> bool {
+        let missing = self.note.filter(|note| note.segment > end);
+        self.repairs.extend(missing.map(|Note { slot, segment, .. }| Repair::NewestMissing { slot, segment, last }));
+        missing.is_some()
+    }
+
+    /// Segments that the next one does not follow, and whose batches it has again. The first commit of such a one has
+    /// failed; or else it was lost while the log went on, and is there again.
     fn drop_abandoned(&mut self) {
-        let heads = self.segments.iter().map(|(no, found)| (*no, found.head.previous)).collect::<Vec<_>>();
-        for (no, previous) in heads {
-            let Some((previous, _)) = previous else { continue };
-            let between = self.segments.range(SegmentNo(previous.0 + 1)..no).map(|(no, _)| *no).collect::<Vec<_>>();
-            for abandoned in between {
-                if let Some(found) = self.segments.remove(&abandoned) {
+        let sound = self.segments.iter().filter(|(_, found)| found.flaw.is_none());
+        let follows = sound.map(|(no, found)| (*no, found.head.previous.map_or(0, |(previous, _)| previous.0)));
+        for (no, previous) in follows.collect::<Vec<_>>() {
+            let between = self.segments.range(SegmentNo(previous + 1)..no).map(|(no, _)| *no).collect::<Vec<_>>();
+            for segment in between {
+                let Some(found) = self.segments.remove(&segment) else { continue };
+                let plan = self.plan(segment, &found, found.head.first, BLOCK_BYTES as u32, Depth::Directories);
+                let plan = Plan { end: found.file_bytes, proven: Proven::AtLeast(BatchNo(0)), ..plan };
+                let (_, proven) = scan(self.files, found.slot, &plan, |_| {});
+                if proven >= found.head.first.batch {
+                    self.repairs.push(Repair::LateSegment { slot: found.slot, segment });
+                    self.aside.push(found.slot);
+                } else {
                     self.spare.push(Spare { slot: found.slot, bytes: found.file_bytes });
                 }
             }
@@ -781,6 +916,11 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
         }
         for slot in &self.aside {
             table.leave_alone(*slot);
+        }
+        if let Some(note) = self.note {
+            // Should what is lost come back, nothing is in its place.
+            table.leave_alone(note.slot);
+            table.leave_numbers(note.segment);
         }
     }
 }

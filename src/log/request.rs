@@ -61,6 +61,14 @@ pub enum Request {
         /// The file.
         slot: Slot,
     },
+    /// Put this in the place of the note of the newest segment ([`super::note`]): whatever happens meanwhile, the old one
+    /// or the new one is there as a whole. [`Outcome::Done`] only if the new one is on disk. Done in the background.
+    Note {
+        /// Comes back with the outcome.
+        id: RequestId,
+        /// The file's new content.
+        content: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -68,7 +76,11 @@ impl Request {
     #[must_use]
     pub fn id(&self) -> RequestId {
         match self {
-            Self::Prepare { id, .. } | Self::Commit { id, .. } | Self::Read { id, .. } | Self::Remove { id, .. } => *id,
+            Self::Prepare { id, .. }
+            | Self::Commit { id, .. }
+            | Self::Read { id, .. }
+            | Self::Remove { id, .. }
+            | Self::Note { id, .. } => *id,
         }
     }
 }
@@ -108,6 +120,8 @@ pub enum DiskFault {
     Short,
     /// The file is not there.
     Missing,
+    /// In the place of the file there is something else: a directory, a FIFO, a socket, a device.
+    NoFile(&'static str),
 }
 
 impl DiskFault {
@@ -129,6 +143,7 @@ impl fmt::Display for DiskFault {
             Self::Io(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
             Self::Short => f.write_str("fewer bytes than asked for"),
             Self::Missing => f.write_str("the file is not there"),
+            Self::NoFile(what) => write!(f, "{what} where a file belongs"),
         }
     }
 }

@@ -132,6 +132,11 @@ impl Segments {
         self.next_slot = self.next_slot.max(slot.0 + 1);
     }
 
+    /// No segment gets this number or a lower one.
+    pub(super) fn leave_numbers(&mut self, upto: SegmentNo) {
+        self.next_no = self.next_no.max(upto.0.saturating_add(1));
+    }
+
     pub(super) fn set_free(&mut self, bytes: u64) {
         self.free = Some(bytes);
     }

@@ -230,7 +230,7 @@ impl Store {
         match self.fetch(key.stream, seq, block.position, current.as_ref(), Wake::Consumer(key)) {
             Fetched::Run(run) if run.find(seq).is_some() => Search::Found(run, seq),
             Fetched::Run(_) | Fetched::Lost(_) => Search::Dry,
-            Fetched::Wait => Search::Wait,
+            Fetched::Wait(_) => Search::Wait,
         }
     }
 
@@ -266,7 +266,7 @@ impl Store {
                     let near = entry.current.clone();
                     match self.fetch(key.stream, block.from, block.position, near.as_ref(), Wake::Consumer(key)) {
                         Fetched::Run(run) => run,
-                        Fetched::Wait => return Search::Wait,
+                        Fetched::Wait(_) => return Search::Wait,
                         Fetched::Lost(upto) => {
                             seq = upto.unwrap_or(block.upto.max(block.from)).max(seq) + 1;
                             continue;
@@ -328,7 +328,7 @@ impl Store {
             };
             let near = entry.current.clone();
             let run = match self.fetch(key.stream, block.from, block.position, near.as_ref(), Wake::Consumer(key)) {
-                Fetched::Wait => return false,
+                Fetched::Wait(_) => return false,
                 Fetched::Lost(lost) => {
                     self.count_on(key, 0, lost.unwrap_or(block.from) + 1);
                     continue;

@@ -209,6 +209,8 @@ pub struct Store {
     waiters: BTreeMap<Position, (Position, Vec<Wake>)>,
     /// Looks for messages that wait for a read, the latest at the back.
     searches: VecDeque<Search>,
+    /// Reads that have failed, oldest first, until somebody is told.
+    failed_reads: VecDeque<reads::FailedRead>,
     /// Who waits for a flush, in order.
     unproven: VecDeque<(Pending, Wake)>,
     /// Runs of transactions that are not complete.
@@ -247,6 +249,7 @@ impl Store {
             reads: HashMap::new(),
             waiters: BTreeMap::new(),
             searches: VecDeque::new(),
+            failed_reads: VecDeque::new(),
             unproven: VecDeque::new(),
             parts: HashMap::new(),
             requests: Vec::new(),
@@ -428,7 +431,8 @@ impl Store {
         outcome
     }
 
-    /// Exact numbers of a stream. `Ok(None)` if they have to be read for first: ask again after the next turn.
+    /// Exact numbers of a stream. `Ok(None)` if they have to be read for first: ask again after the next turn. While that
+    /// cannot be read it stays so: it is tried again each second, and told as [`Notice::ReadFailed`].
     ///
     /// # Errors
     /// There is no such stream.
@@ -441,6 +445,10 @@ impl Store {
     }
 
     /// Hands a message to `take`. [`Got::Later`] if it has to be read first: ask again after the next turn.
+    ///
+    /// A read that fails is told once to whoever asks again ([`Got::Unreadable`]), and begun anew. One that the device
+    /// never answers is [`Got::Later`] for ever, as it cannot be taken back: its memory is the kernel's. How long to wait
+    /// for it is up to whoever asks.
     ///
     /// # Errors
     /// There is no such stream.
@@ -455,7 +463,7 @@ impl Store {
                 }
                 None => Got::Nothing,
             },
-            reads::Fetched::Wait => Got::Later,
+            reads::Fetched::Wait(position) => self.take_failed_read(position).map_or(Got::Later, Got::Unreadable),
             reads::Fetched::Lost(_) => Got::Nothing,
         })
     }
@@ -596,6 +604,7 @@ impl Store {
                 Wake::Cleaner => self.cleaner.awake = true,
             }
         }
+        self.forget_failed_reads(now);
         self.upkeep(now);
         self.log.end_turn(now, &mut self.requests);
         requests.append(&mut self.requests);
@@ -805,6 +814,8 @@ pub enum Got {
     Nothing,
     /// It has to be read first.
     Later,
+    /// The device has failed to give it. It may be there: ask again after a while.
+    Unreadable(DiskFault),
 }
 
 const NO_STREAM: Refused = Refused { why: stream::Refusal::NotFound, after: Pending::NONE };

@@ -67,6 +67,9 @@ impl Store {
         opened.kept = opening.kept;
         opened.streams = opening.streams;
         report.repairs.extend(opened.missing_segments(&report.repairs));
+        if report.repairs.iter().any(|repair| matches!(repair, Repair::NewestMissing { .. })) {
+            report.repairs.extend(opened.unknown_ends());
+        }
         let streams = opened.streams.keys().copied().collect::<Vec<_>>();
         for of in streams {
             // A crash may have come between a message and what it pushed out.
@@ -77,6 +80,12 @@ impl Store {
             }
         }
         Ok(Opened { store: opened, report })
+    }
+
+    /// What is known of the streams' ends where that of the log is lost.
+    fn unknown_ends(&self) -> impl Iterator<Item = Repair> {
+        let on_disk = self.streams.iter().filter(|(_, slot)| !slot.stream.config().is_memory());
+        on_disk.map(|(of, slot)| Repair::EndUnknown { stream: *of, last_seq: slot.stream.last_seq() })
     }
 
     /// Segments in which streams have messages, and which are not there: recovery misses only those behind the

@@ -11,9 +11,11 @@ use crate::stream::{Block, Settled};
 
 /// After a read that failed it is tried again so much later.
 const READ_RETRY_NS: i64 = 1_000_000_000;
+/// That a read has failed is remembered for so long, for whoever asks again.
+const FAILED_READ_NS: i64 = 10 * READ_RETRY_NS;
 /// Reads that are under way or done ahead of a reader.
 const READ_AHEAD: usize = 4;
-/// Searches that wait for a read and are kept; whoever else waits begins again.
+/// Searches that wait for a read and are kept; whoever else waits begins again. As many failed reads are remembered.
 const SEARCHES_MAX: usize = 64;
 
 /// A read that is under way.
@@ -25,6 +27,14 @@ pub(super) enum Reading {
     Block(Box<Salvage>),
     /// The head of a segment none of whose wanted blocks can be read.
     Head(Box<Salvage>),
+}
+
+/// A read that has failed as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedRead {
+    position: Position,
+    fault: DiskFault,
+    at: Time,
 }
 
 /// Reading block by block, as one bad sector must not spoil what lies around it.
@@ -45,8 +55,8 @@ pub(super) struct Salvage {
 pub(super) enum Fetched {
     /// The run that holds the message.
     Run(Arc<DecodedRun>),
-    /// It is being read.
-    Wait,
+    /// This is being read.
+    Wait(Position),
     /// It is damaged, and so is everything up to this number if that is known.
     Lost(Option<u64>),
 }
@@ -90,7 +100,7 @@ impl Store {
                 }
                 self.searches.push_back(search);
                 self.read(position, bytes, waiter);
-                Fetched::Wait
+                Fetched::Wait(position)
             }
             Looked::End => {
                 self.damaged(of, position, Flaw { offset: position.offset(), defect: Defect::Absent });
@@ -219,6 +229,7 @@ impl Store {
     }
 
     fn read_done(&mut self, position: Position, bytes: Bytes, leads_on: bool) {
+        self.failed_reads.retain(|failed| failed.position != position);
         self.cache.insert_extent(position, bytes, leads_on);
         self.wake_waiters(position);
     }
@@ -241,6 +252,11 @@ impl Store {
 
     fn read_failed(&mut self, now: Time, position: Position, fault: DiskFault) {
         self.notices.push(Notice::ReadFailed { file: file_of(&self.log, position.segment()), fault });
+        self.failed_reads.retain(|failed| failed.position != position);
+        if self.failed_reads.len() >= SEARCHES_MAX {
+            self.failed_reads.pop_front();
+        }
+        self.failed_reads.push_back(FailedRead { position, fault, at: now });
         for waiter in self.waiters.remove(&position).into_iter().flat_map(|(_, waiters)| waiters) {
             match waiter {
                 Wake::Cleaner => {
@@ -249,6 +265,19 @@ impl Store {
                 }
                 waiter => self.arm(waiter, Some(now + READ_RETRY_NS)),
             }
+        }
+    }
+
+    /// How the last read at this place has failed, if nobody has been told of it yet.
+    pub(super) fn take_failed_read(&mut self, position: Position) -> Option<DiskFault> {
+        let index = self.failed_reads.iter().position(|failed| failed.position == position)?;
+        self.failed_reads.remove(index).map(|failed| failed.fault)
+    }
+
+    /// Whoever has not asked again by now is not going to.
+    pub(super) fn forget_failed_reads(&mut self, now: Time) {
+        while self.failed_reads.front().is_some_and(|failed| failed.at.saturating_add(FAILED_READ_NS) <= now) {
+            self.failed_reads.pop_front();
         }
     }
 
@@ -296,7 +325,7 @@ impl Store {
             let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering) };
             let near = gathering.runs.last().map(|(_, run)| run);
             match self.fetch(of, seq, block.position, near, Wake::Stream(of)) {
-                Fetched::Wait => {
+                Fetched::Wait(_) => {
                     self.streams.get_mut(&of)?.gathering = Some(gathering);
                     return None;
                 }

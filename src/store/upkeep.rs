@@ -156,7 +156,7 @@ impl Store {
     /// Whether a stop that was begun is complete.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopping == Stopping::Done && !self.log.is_checkpointing() && self.log.is_at_rest()
+        self.stopping == Stopping::Done && !self.log.is_checkpointing() && self.log.is_at_rest() && self.log.is_noted()
     }
 
     /// Cleans on, for one chunk.
@@ -282,7 +282,7 @@ impl Store {
         match self.fetch(of, seq, Some(place), None, Wake::Cleaner) {
             Fetched::Run(run) if run.find(seq).is_some() => Whole::Run(run),
             Fetched::Run(_) | Fetched::Lost(_) => Whole::Nothing,
-            Fetched::Wait => Whole::Wait,
+            Fetched::Wait(_) => Whole::Wait,
         }
     }
 

@@ -6,10 +6,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::identity::{self, IDENTITY, LOCK, NEW_IDENTITY, Told};
+use crate::io::identity::{self, Told, Untold, Use};
+use crate::io::layout::{self, IDENTITY, LOCK, NOTE, directory_of, file_of, log_named, slot_named};
+use crate::io::regular;
 use crate::log::aligned::AlignedBuf;
 use crate::log::recover::Files;
-use crate::log::{BLOCK_BYTES, DiskFault, LogId, SegmentHead, Slot, StoreId};
+use crate::log::{BLOCK_BYTES, DiskFault, LogId, NOTE_BYTES_MAX, SegmentHead, Slot, StoreId};
 
 /// Why a directory cannot be looked at.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub enum Unusable {
     Unreadable(PathBuf, io::Error),
     /// Another process uses it; its number, if it could be read.
     InUse(PathBuf, Option<u32>),
-    /// It was written by a later version, in this format.
-    Later(PathBuf, u32),
+    /// It was written by a later version.
+    Later(String),
     /// There is no store in it.
     NoStore(PathBuf),
     /// A log cannot be opened.
@@ -36,7 +38,7 @@ impl fmt::Display for Unusable {
                 write!(f, "{} is in use by process {pid}; stop it first", path.display())
             }
             Self::InUse(path, None) => write!(f, "{} is in use by another process; stop it first", path.display()),
-            Self::Later(path, format) => write!(f, "{}: format {format} is of a later version", path.display()),
+            Self::Later(what) => f.write_str(what),
             Self::NoStore(path) => write!(f, "{}: there is no store in this directory", path.display()),
             Self::Refused(path, refusal) => write!(f, "{}: {refusal}", path.display()),
             Self::Stream(why) => f.write_str(why),
@@ -45,6 +47,15 @@ impl fmt::Display for Unusable {
 }
 
 impl std::error::Error for Unusable {}
+
+impl From<Untold> for Unusable {
+    fn from(untold: Untold) -> Self {
+        match untold {
+            Untold::Io(path, error) => Self::Unreadable(path, error),
+            Untold::Later(..) => Self::Later(untold.to_string()),
+        }
+    }
+}
 
 /// Something that is not as it should be with what is around the segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,12 +113,12 @@ impl StoreDirectory {
     /// It cannot be read, is in use, or is no store.
     pub fn open(path: &Path) -> Result<Self, Unusable> {
         let entries = list(path)?;
-        let lock = identity::lock(path)?;
+        let lock = lock(path)?;
         let (mut logs, mut oddities) = (Vec::new(), Vec::new());
         for (name, entry) in entries {
             match log_named(&name).filter(|_| entry.is_dir()) {
                 Some(log) => logs.push(log),
-                None if [LOCK, IDENTITY, NEW_IDENTITY].contains(&&*name) => {}
+                None if layout::is_in_store(&name) => {}
                 None => oddities.push(Oddity::Foreign(entry)),
             }
         }
@@ -141,7 +152,7 @@ impl StoreDirectory {
         for log in &logs {
             let strangers = list(&path.join(directory_of(*log)))?;
             let strangers =
-                strangers.into_iter().filter(|(name, _)| slot_named(name).is_none() && !IN_LOG.contains(&&**name));
+                strangers.into_iter().filter(|(name, _)| slot_named(name).is_none() && !layout::is_in_log(name));
             oddities.extend(strangers.map(|(_, entry)| Oddity::Foreign(entry)));
         }
         Ok(Self { path: path.to_owned(), store, logs, oddities, _lock: lock })
@@ -184,8 +195,20 @@ impl StoreDirectory {
     }
 }
 
-/// What may be in the directory of a log beside segments; the last one is left over from a try of direct I/O.
-const IN_LOG: [&str; 3] = [IDENTITY, NEW_IDENTITY, "probe"];
+/// Keeps servers away as long as the file is open; other readers are welcome. `None` if no server has been here.
+fn lock(path: &Path) -> Result<Option<File>, Unusable> {
+    let place = path.join(LOCK);
+    let unreadable = |error| Unusable::Unreadable(place.clone(), error);
+    let file = match regular::open_to_read(&place) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    match identity::lock(&file, Use::Reading).map_err(unreadable)? {
+        Ok(()) => Ok(Some(file)),
+        Err(holder) => Err(Unusable::InUse(path.to_owned(), holder)),
+    }
+}
 
 /// Names and paths of what is in a directory, in order.
 fn list(path: &Path) -> Result<Vec<(String, PathBuf)>, Unusable> {
@@ -216,29 +239,6 @@ fn by_segments(path: &Path, logs: &[LogId]) -> Result<Option<StoreId>, Unusable>
     Ok(store)
 }
 
-/// The name of a log's directory.
-#[must_use]
-pub fn directory_of(log: LogId) -> String {
-    format!("log-{:03}", log.0)
-}
-
-fn log_named(name: &str) -> Option<LogId> {
-    let log = LogId(name.strip_prefix("log-")?.parse().ok()?);
-    // One name for each log, and no signs.
-    (directory_of(log) == name).then_some(log)
-}
-
-/// The name of a slot's file.
-#[must_use]
-pub fn file_of(slot: Slot) -> String {
-    format!("{:08}.segment", slot.0)
-}
-
-fn slot_named(name: &str) -> Option<Slot> {
-    let slot = Slot(name.strip_suffix(".segment")?.parse().ok()?);
-    (file_of(slot) == name).then_some(slot)
-}
-
 /// The files of a log, to be read only.
 pub struct SegmentFiles<'a> {
     path: PathBuf,
@@ -251,7 +251,7 @@ impl SegmentFiles<'_> {
     fn file(&mut self, slot: Slot) -> io::Result<&File> {
         let file = match self.open.take() {
             Some((of, file)) if of == slot => file,
-            _ => File::open(self.path.join(file_of(slot)))?,
+            _ => regular::open_to_read(&self.path.join(file_of(slot)))?,
         };
         Ok(&self.open.insert((slot, file)).1)
     }
@@ -288,21 +288,21 @@ impl Files for SegmentFiles<'_> {
             slots.sort_unstable();
             Ok(slots)
         };
-        list().map_err(|error| fault(&error))
+        list().map_err(|error| DiskFault::of(&error))
     }
 
     fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault> {
-        let read = self.read_at(slot, offset, bytes).map_err(|error| fault(&error))?;
+        let read = self.read_at(slot, offset, bytes).map_err(|error| DiskFault::of(&error))?;
         (self.on_read)(read.len() as u64);
         Ok(read)
+    }
+
+    fn note(&mut self) -> Result<Option<Vec<u8>>, DiskFault> {
+        regular::read(&self.path.join(NOTE), NOTE_BYTES_MAX).map_err(|error| DiskFault::of(&error))
     }
 
     /// Nothing is acknowledged here that would have to be proven.
     fn flush(&mut self, _: Slot) -> Result<(), DiskFault> {
         Ok(())
     }
-}
-
-fn fault(error: &io::Error) -> DiskFault {
-    DiskFault::from_errno(error.raw_os_error().unwrap_or(libc::EIO))
 }

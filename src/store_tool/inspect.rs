@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::describe::{self, Bytes, Place};
-use super::directory::{StoreDirectory, Unusable, directory_of, file_of};
+use super::directory::{StoreDirectory, Unusable};
 use super::reading::Reading;
+use crate::io::layout::{directory_of, file_of};
 use crate::log::recover::survey::{FoundCheckpoint, FoundSegment, Survey, survey};
 use crate::log::recover::{Files, Repair};
 use crate::log::{Depth, Incarnation, Kind, LogId, SegmentNo, Slot, Step, Time};
@@ -313,7 +314,10 @@ fn facts_of_checkpoint(found: FoundCheckpoint) -> CheckpointFacts {
 /// A file that is left alone, and why.
 fn foreign(slot: Slot, repairs: &[Repair]) -> String {
     let told = repairs.iter().find(|repair| match repair {
-        Repair::ForeignFile { slot: of, .. } | Repair::UnreadableFile { slot: of, .. } => *of == slot,
+        Repair::ForeignFile { slot: of, .. }
+        | Repair::UnreadableFile { slot: of, .. }
+        | Repair::LateSegment { slot: of, .. }
+        | Repair::NewestMissing { slot: of, .. } => *of == slot,
         _ => false,
     });
     told.map_or_else(|| format!("{}: a copy of another segment", file_of(slot)), ToString::to_string)

@@ -7,7 +7,6 @@
 pub mod describe;
 pub mod directory;
 pub mod dump;
-mod identity;
 pub mod inspect;
 mod print;
 pub mod reading;

@@ -71,7 +71,7 @@ impl<'a> Reading<'a> {
         loop {
             match self.store.get(of, seq, &mut take) {
                 Ok(Got::Message) => return true,
-                Ok(Got::Nothing) | Err(_) => return false,
+                Ok(Got::Nothing | Got::Unreadable(_)) | Err(_) => return false,
                 Ok(Got::Later) => {}
             }
             let turn = self.turn();

@@ -12,8 +12,9 @@ use std::ops::RangeInclusive;
 use roaring::RoaringTreemap;
 
 use super::describe;
-use super::directory::{StoreDirectory, Unusable, directory_of, file_of};
+use super::directory::{StoreDirectory, Unusable};
 use super::reading::Reading;
+use crate::io::layout::{directory_of, file_of};
 use crate::log::checkpoint::CheckpointEnd;
 use crate::log::recover::survey::{FoundSegment, HiddenEnd, Survey, survey};
 use crate::log::recover::{Files, Repair};
@@ -181,9 +182,18 @@ impl fmt::Display for Described<'_> {
                 repair @ (Repair::TornTail { .. }
                 | Repair::LostBatches { .. }
                 | Repair::DamagedHead { .. }
+                | Repair::NewestMissing { .. }
+                | Repair::LateSegment { .. }
+                | Repair::DamagedNote { .. }
+                | Repair::UnreadableNote { .. }
                 | Repair::ForeignFile { .. }
                 | Repair::UnreadableFile { .. }),
             ) => write!(f, "{directory}/{repair}"),
+            Problem::Repair(Repair::EndUnknown { stream, last_seq }) => write!(
+                f,
+                "{directory}: {} ends with message {last_seq}; whatever came after it is lost",
+                verdict.stream(*stream)
+            ),
             Problem::Repair(repair) => write!(f, "{directory}: {repair}"),
             Problem::Senseless { slot, position, kind } => {
                 write!(f, "{}: batch at {}: a record ({kind:?}) makes no sense", file(slot), position.offset())

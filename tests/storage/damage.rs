@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use leat::io::engine::{Engine, Failure, now};
 use leat::io::store_directory::StoreDirectory;
 use leat::log::recover::Repair;
-use leat::log::{Incarnation, Kind};
+use leat::log::{Incarnation, Kind, Note};
 
 use super::content::{Face, ask, get, message, open, options, publish, state, streams};
 use super::disk;
@@ -100,6 +100,12 @@ impl Whole {
             (file, end)
         });
         ends.filter(|(_, end)| *end > 0).collect()
+    }
+
+    /// The file of the newest segment, as its note tells.
+    fn newest(&self) -> PathBuf {
+        let note = Note::parse(&fs::read(self.dir.path().join("store/log-000/newest")).unwrap()).unwrap();
+        format!("store/log-000/{:08}.segment", note.slot.0).into()
     }
 
     /// Damages a copy and looks at all of it. What is served is compared with what was published.
@@ -213,12 +219,10 @@ fn segments_that_are_cut_or_gone() {
     let mut rng = fastrand::Rng::with_seed(seed);
     for clean in [true, false] {
         let whole = whole(clean);
-        // Cleaning may have emptied a segment before it was damaged; others hold what is lost then. The newest one, without
-        // any batch, is as if it had never been begun: nothing tells that from a crash at that moment.
+        // Cleaning may have emptied a segment before it was damaged; others hold what is lost then.
         let mut lost = 0;
-        let mut segments = whole.segments();
-        segments.pop();
-        for (file, end) in segments {
+        let newest = whole.newest();
+        for (file, end) in whole.segments().into_iter().filter(|(file, _)| *file != newest) {
             let anywhere = (0..disk::rounds(40).div_ceil(40)).map(|_| rng.usize(..end)).collect::<Vec<_>>();
             for cut in [0, 100, 4096, 5000, end - 1].into_iter().chain(anywhere) {
                 let context = format!("seed {seed}, clean {clean}: {} cut at {cut}", file.display());
@@ -229,6 +233,46 @@ fn segments_that_are_cut_or_gone() {
         }
         assert!(lost > 0, "nothing that was cut off was needed");
     }
+}
+
+/// The newest segment is missed by its name if no batch of it is left, and if there is no segment at all.
+#[test]
+fn the_newest_segment_is_cut_or_gone() {
+    for clean in [true, false] {
+        let whole = whole(clean);
+        let newest = whole.newest();
+        let missed = |context: &str, damage: &dyn Fn(&Path)| {
+            let found = whole.damaged(context, damage);
+            let name = newest.file_name().unwrap().to_str().unwrap();
+            let told = found.told.iter().any(|told| told.contains(name) && told.contains("the newest, is missing"));
+            assert!(told && found.refused.is_none(), "{context}: {found:?}");
+            found
+        };
+        for cut in [0, 100, 4096, 5000] {
+            missed(&format!("clean {clean}: cut at {cut}"), &|copy| truncate(&copy.join(&newest), cut));
+        }
+        missed(&format!("clean {clean}: gone"), &|copy| fs::remove_file(copy.join(&newest)).unwrap());
+        let all = missed(&format!("clean {clean}: all gone"), &|copy| {
+            whole.segments().iter().for_each(|(file, _)| fs::remove_file(copy.join(file)).unwrap());
+        });
+        assert_eq!(all.lost, whole.messages.iter().map(Vec::len).sum::<usize>());
+    }
+}
+
+/// A note that is damaged is told of; without one nothing is missed, as in a store of before there were notes.
+#[test]
+fn damaged_notes() {
+    let whole = whole(true);
+    let name = "store/log-000/newest";
+    let bytes = fs::metadata(whole.dir.path().join(name)).unwrap().len() as usize;
+    for at in 0..bytes {
+        let context = format!("byte {at} of the note");
+        let found = whole.damaged(&context, |copy| flip(&copy.join(name), at, 3));
+        assert!(found.told.iter().any(|told| told.contains("newest: damaged")), "{context}: {found:?}");
+        assert!(found.lost == 0 && found.refused.is_none(), "{context}: {found:?}");
+    }
+    let found = whole.damaged("no note", |copy| fs::remove_file(copy.join(name)).unwrap());
+    assert!(found.lost == 0 && found.told.is_empty() && found.refused.is_none(), "{found:?}");
 }
 
 #[test]

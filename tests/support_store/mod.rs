@@ -195,6 +195,10 @@ impl Writer {
                 self.file(slot, false).read_exact_at(&mut buffer, offset.into()).expect("a read should succeed");
                 (id, Outcome::Read(buffer.into()))
             }
+            Request::Note { id, content } => {
+                fs::write(self.path.join("newest"), content).expect("the note should be writable");
+                (id, Outcome::Done)
+            }
             Request::Remove { id, slot } => {
                 fs::remove_file(self.path.join(format!("{:08}.segment", slot.0))).expect("a file should be removed");
                 (id, Outcome::Done)

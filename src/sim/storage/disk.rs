@@ -2,7 +2,7 @@
 //!
 //! Requests are carried out one at a time, in random order. A file is what was flushed plus, over it, sectors that were
 //! written since. A crash decides for each of those sectors alone whether it reached the disk, did not, or is garbage;
-//! so it does for what was on its way. Beside that there are failing writes and flushes, and a disk that is full.
+//! so it does for what was on its way. The note is exchanged as a whole or not at all. Beside that there are failing writes and flushes, and a disk that is full.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use bytes::Bytes;
 
 use crate::log::aligned::AlignedBuf;
 use crate::log::recover::Files;
-use crate::log::{BLOCK_BYTES, DiskFault, Outcome, Request, RequestId, Slot};
+use crate::log::{BLOCK_BYTES, DiskFault, Note, Outcome, Request, RequestId, SegmentNo, Slot};
 
 const SECTOR: usize = 512;
 
 #[derive(Clone, Debug, Default)]
-struct File {
+pub(in crate::sim) struct File {
     flushed: Vec<u8>,
     written: BTreeMap<usize, [u8; SECTOR]>,
 }
@@ -70,7 +70,7 @@ pub(in crate::sim) struct Faults {
     pub(in crate::sim) commits: u32,
     /// Reads that fail.
     pub(in crate::sim) reads: u32,
-    /// Files that cannot be made ready.
+    /// Files that cannot be made ready, and notes that cannot be written.
     pub(in crate::sim) prepares: u32,
 }
 
@@ -79,6 +79,8 @@ pub(in crate::sim) struct Faults {
 pub(in crate::sim) struct Disk {
     rng: fastrand::Rng,
     files: BTreeMap<Slot, File>,
+    /// The note of the newest segment.
+    note: Option<Vec<u8>>,
     pending: Vec<Request>,
     pub(in crate::sim) faults: Faults,
     /// Bytes that all files may have.
@@ -92,6 +94,7 @@ impl Disk {
         Self {
             rng: fastrand::Rng::with_seed(seed ^ 0xD15C),
             files: BTreeMap::new(),
+            note: None,
             pending: Vec::new(),
             faults: Faults::default(),
             capacity: u64::MAX,
@@ -106,6 +109,20 @@ impl Disk {
     /// Bytes that are left of the capacity.
     pub(in crate::sim) fn free(&self) -> u64 {
         self.capacity.saturating_sub(self.files.values().map(|file| file.len() as u64).sum())
+    }
+
+    /// Takes away the file of a slot, or puts one back.
+    pub(in crate::sim) fn exchange(&mut self, slot: Slot, file: Option<File>) -> Option<File> {
+        match file {
+            Some(file) => self.files.insert(slot, file),
+            None => self.files.remove(&slot),
+        }
+    }
+
+    /// The segment that the note names, and its file.
+    pub(in crate::sim) fn noted(&self) -> Option<(SegmentNo, Slot)> {
+        let note = Note::parse(self.note.as_ref()?).expect("a note is whole, or not there");
+        Some((note.segment, note.slot))
     }
 
     /// Whether these bytes are in any file.
@@ -189,6 +206,17 @@ impl Disk {
                 self.files.remove(&slot);
                 (id, Outcome::Done)
             }
+            Request::Note { id, content } => {
+                if self.fails(self.faults.prepares) {
+                    // Under its name perhaps, but that may not be flushed.
+                    if self.rng.bool() {
+                        self.note = Some(content);
+                    }
+                    return (id, Outcome::Failed(DiskFault::Io(libc::EIO)));
+                }
+                self.note = Some(content);
+                (id, Outcome::Done)
+            }
         }
     }
 
@@ -219,6 +247,11 @@ impl Disk {
                         }
                     }
                 }
+                Request::Note { content, .. } => {
+                    if self.rng.bool() {
+                        self.note = Some(content);
+                    }
+                }
                 Request::Read { .. } | Request::Remove { .. } => {}
             }
         }
@@ -246,6 +279,10 @@ impl Files for Disk {
 
     fn read(&mut self, slot: Slot, offset: u32, bytes: usize) -> Result<AlignedBuf, DiskFault> {
         self.files.get(&slot).map(|file| file.read(offset as usize, bytes)).ok_or(DiskFault::Missing)
+    }
+
+    fn note(&mut self) -> Result<Option<Vec<u8>>, DiskFault> {
+        Ok(self.note.clone())
     }
 
     fn flush(&mut self, slot: Slot) -> Result<(), DiskFault> {

@@ -5,10 +5,11 @@ use std::fmt::Write;
 
 use super::disk::{Disk, Faults};
 use super::seeds;
-use crate::log::recover::{Effect, Recovered, Visitor, recover};
+use crate::log::recover::{Effect, Recovered, Repair, Visitor, recover};
 use crate::log::segments::Sizes;
 use crate::log::{
-    Durable, Event, Flaw, Incarnation, Kind, Log, LogId, Message, Options, Pending, PlacedRun, StoreId, Time, Urgency,
+    BatchNo, Durable, Event, Flaw, Incarnation, Kind, Log, LogId, Message, Options, Pending, PlacedRun, SegmentNo,
+    Slot, StoreId, Time, Urgency,
 };
 
 const STORE: StoreId = StoreId([7; 16]);
@@ -231,6 +232,74 @@ fn run(seed: u64, faults: Faults) {
         }
         world.crash(&format!("{context}, life {life}"));
     }
+}
+
+/// Works until so many segments have been begun, and then until everything is at rest.
+fn fill(world: &mut World, segments: u32) {
+    let begun = |world: &World| world.disk.noted().map_or(0, |(segment, _)| segment.0);
+    let from = begun(world);
+    while begun(world) < from + segments {
+        world.append();
+        world.turn();
+        world.complete_one();
+    }
+    world.settle();
+}
+
+/// Segments that are lost from the end on: told once, and only they; the log goes on behind them, also if a crash comes
+/// before anything is written, and takes no notice of them when they come back.
+fn lose(seed: u64) {
+    let mut world = World::new(seed, Faults::default());
+    fill(&mut world, 4);
+    world.crash(&format!("seed {seed}, whole"));
+    let segments = world.log.segments().map(|open| (open.segment, open.slot)).collect::<Vec<_>>();
+    let count = world.rng.usize(1..=segments.len());
+    let context = format!("seed {seed}, {count} of {} lost", segments.len());
+    assert_eq!(world.disk.noted(), segments.last().copied(), "{context}");
+    let mut lost = Vec::new();
+    for (segment, slot) in &segments[segments.len() - count..] {
+        lost.push((*segment, *slot, world.disk.exchange(*slot, None)));
+    }
+    for _ in 0..2 {
+        world.disk.crash();
+        let (collected, recovered) = world.open();
+        let damage = recovered.repairs.iter().filter(|repair| repair.is_damage()).collect::<Vec<_>>();
+        let [Repair::NewestMissing { slot, segment, last }] = damage[..] else { panic!("{context}: {damage:?}") };
+        assert_eq!(Some(&(*segment, *slot)), segments.last(), "{context}");
+        assert_eq!(*last == BatchNo(0), count == segments.len(), "{context}");
+        let appended = std::mem::take(&mut world.kept);
+        world.kept = world.check(&collected.entries, &appended, 0, &context);
+        world.log = recovered.log;
+        world.proof = None;
+        for (stream, seq) in &mut world.streams {
+            let of = |entry: &&Entry| matches!(entry, Entry::Message { stream: of, .. } if *of == stream.get());
+            *seq = world.kept.iter().filter(of).count() as u64;
+        }
+    }
+    fill(&mut world, 1);
+    world.crash(&format!("{context}, went on"));
+    let new = world.log.segments().last().map(|open| open.segment);
+    assert!(new > segments.last().map(|(segment, _)| *segment), "{context}: {new:?}");
+
+    let mut back = Vec::new();
+    for (segment, slot, file) in lost {
+        assert!(world.disk.exchange(slot, file).is_none(), "{context}: another file is in its place");
+        back.push((segment, slot));
+    }
+    let (collected, recovered) = world.open();
+    assert_eq!(collected.entries, world.kept, "{context}, back");
+    let late = |repair: &Repair| match repair {
+        Repair::LateSegment { slot, segment } => Some((*segment, *slot)),
+        repair => panic!("{context}, back: {repair}"),
+    };
+    let told = recovered.repairs.iter().filter(|repair| repair.is_damage()).filter_map(late);
+    assert_eq!(told.collect::<Vec<(SegmentNo, Slot)>>(), back, "{context}");
+}
+
+/// What has been lost from the end of the log is told, and does not get into what is written later.
+#[test]
+fn lost_ends_are_told() {
+    seeds(50).for_each(lose);
 }
 
 /// Nothing proven is missing after a crash, nothing comes back changed, and nothing is taken for damage.

@@ -7,7 +7,7 @@ use super::disk::{Disk, Faults};
 use super::seeds;
 use crate::consumer::{self, Delivery, Origin, Reply, Target};
 use crate::log::segments::Sizes;
-use crate::log::{Durable, Incarnation, LogId, Message, Pending, StoreId, Time};
+use crate::log::{DiskFault, Durable, Incarnation, LogId, Message, Pending, StoreId, Time};
 use crate::store::{ConsumerKey, Got, Next, Notice, Opened, Options, Outlet, Store};
 use crate::stream::{self, Inbound, Purge, Purged, Refusal};
 
@@ -375,7 +375,7 @@ impl World {
                     found = Some((message.subject.to_vec(), message.payload.to_vec()));
                 });
                 match got.expect("is there") {
-                    Got::Later => self.step(),
+                    Got::Later | Got::Unreadable(_) => self.step(),
                     _ => break,
                 }
             }
@@ -506,6 +506,34 @@ fn erased_messages_leave_the_disk() {
     assert!(!world.disk.contains(secret));
     let state = world.store.state(of).unwrap().unwrap();
     assert_eq!((state.messages, state.first_seq, state.last_seq), (2999, 1, 3000));
+}
+
+/// A device that fails is an error for whoever wants a message, not a promise for ever; when it works again the message is
+/// there.
+#[test]
+fn a_device_that_fails_is_told() {
+    let mut world = World::new(11, Faults::default());
+    let of = world.store.create_stream(world.now, stream::Config::default(), b"").0;
+    let message = Inbound { subject: b"s", payload: b"payload", ..Default::default() };
+    world.store.publish(world.now, of, &message).unwrap();
+    world.restart(true);
+    let get = |world: &mut World| {
+        for _ in 0..20 {
+            match world.store.get(of, 1, |_| {}).unwrap() {
+                Got::Later => world.step(),
+                got => return got,
+            }
+        }
+        panic!("no answer: {:?}", world.face.notices)
+    };
+    world.disk.faults.reads = 1000;
+    for _ in 0..3 {
+        assert_eq!(get(&mut world), Got::Unreadable(DiskFault::Io(libc::EIO)));
+    }
+    assert!(matches!(world.face.notices[0], Notice::ReadFailed { .. }), "{:?}", world.face.notices);
+    world.disk.faults.reads = 0;
+    world.settle();
+    assert_eq!(get(&mut world), Got::Message);
 }
 
 /// Returns how many publishes were refused.
