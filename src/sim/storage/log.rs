@@ -245,6 +245,6 @@ fn crashes_lose_nothing_proven() {
 #[test]
 fn failing_flushes_lose_nothing_proven() {
     for seed in seeds(1000) {
-        run(seed, Faults { commits: 50, prepares: 50, reads: 0 });
+        run(seed, Faults { commits: 50, prepares: 50, ..Faults::default() });
     }
 }
