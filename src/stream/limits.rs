@@ -141,7 +141,8 @@ impl Stream {
                 continue;
             }
             match what {
-                What::Crowd(id) if id == subject && self.is_crowded(id) => {
+                // Some that cannot be found may still count: the last one is never too many.
+                What::Crowd(id) if id == subject && self.is_crowded(id) && known.seq < self.subjects.get(id).last => {
                     self.evict(known.seq, Some(known), Cause::Other, sink);
                     continue;
                 }

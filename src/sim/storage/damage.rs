@@ -182,7 +182,8 @@ impl World {
                 let expected = self.streams[index].payloads.get(&seq).cloned();
                 let there = self.get(of, seq).map(|(_, payload)| payload);
                 assert!(there.is_none() || there == expected, "{}: {seq} of {of:?}", self.context);
-                assert!(there.is_some() || seq < before + 3, "{}: {seq} of {of:?} is not there", self.context);
+                let config = &self.streams[index].now.config;
+                assert!(there.is_some() || seq < before + 3, "{}: {seq} is not there: {config:?}", self.context);
             }
             let settled = (0..2_000).any(|_| {
                 self.step();
