@@ -30,8 +30,8 @@ enum Search {
     Found(std::sync::Arc<super::cache::DecodedRun>, u64),
     /// Nothing matches from the number on.
     Dry,
-    /// It has to be read.
-    Wait,
+    /// It has to be read. Nothing matches up to the number: what was read for that need not stay in memory.
+    Wait(u64),
     /// So far nothing was found; the slice is used up.
     Later(u64),
 }
@@ -71,7 +71,12 @@ impl Store {
             };
             let found = if is_new { self.search(key, seq, &mut budget) } else { self.find(key, seq) };
             match found {
-                Search::Wait => break,
+                Search::Wait(upto) => {
+                    if let Some(entry) = self.entry(key).filter(|_| upto >= seq) {
+                        entry.passed(upto);
+                    }
+                    break;
+                }
                 Search::Later(upto) => {
                     if let Some(entry) = self.entry(key) {
                         entry.passed(upto);
@@ -230,7 +235,7 @@ impl Store {
         match self.fetch(key.stream, seq, block.position, current.as_ref(), Wake::Consumer(key)) {
             Fetched::Run(run) if run.find(seq).is_some() => Search::Found(run, seq),
             Fetched::Run(_) | Fetched::Lost(_) => Search::Dry,
-            Fetched::Wait(_) => Search::Wait,
+            Fetched::Wait(_) => Search::Wait(0),
         }
     }
 
@@ -266,7 +271,7 @@ impl Store {
                     let near = entry.current.clone();
                     match self.fetch(key.stream, block.from, block.position, near.as_ref(), Wake::Consumer(key)) {
                         Fetched::Run(run) => run,
-                        Fetched::Wait(_) => return Search::Wait,
+                        Fetched::Wait(_) => return Search::Wait(seq - 1),
                         Fetched::Lost(upto) => {
                             seq = upto.unwrap_or(block.upto.max(block.from)).max(seq) + 1;
                             continue;

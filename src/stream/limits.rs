@@ -141,7 +141,8 @@ impl Stream {
                 continue;
             }
             match what {
-                What::Crowd(id) if id == subject && self.is_crowded(id) => {
+                // Some that cannot be found may still count: the last one is never too many.
+                What::Crowd(id) if id == subject && self.is_crowded(id) && known.seq < self.subjects.get(id).last => {
                     self.evict(known.seq, Some(known), Cause::Other, sink);
                     continue;
                 }
@@ -247,6 +248,8 @@ impl Stream {
                 self.evict(before.seq, Some(before), Cause::Other, sink);
             } else if self.owed.contains(before.seq) {
                 self.settle_owed(&before, sink);
+            } else if self.is_crowded(before.subject) {
+                self.account_lost(&before, sink);
             }
         }
         let Some(id) = self.subjects.find(subject).filter(|_| self.config.max_per_subject.is_some()) else { return };
@@ -273,8 +276,19 @@ impl Stream {
             }
             let oldest = self.subjects.older(id).chain(self.subjects.last(id)).next();
             let Some(oldest) = oldest else { return };
-            self.evict(oldest.seq, Some(known_of(id, oldest)), Cause::Other, sink);
+            let known = known_of(id, oldest);
+            if self.is_live(oldest.seq) {
+                self.evict(oldest.seq, Some(known), Cause::Other, sink);
+            } else {
+                self.account_lost(&known, sink);
+            }
         }
+    }
+
+    /// A message that a read could not find, and that still counts on its subject, gives way there: no other must.
+    fn account_lost(&mut self, known: &Known, sink: &mut impl Sink) {
+        self.lost = self.lost.saturating_sub(1);
+        self.account(known, Cause::Other, sink);
     }
 
     /// Notes every subject that has too many messages.

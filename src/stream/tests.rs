@@ -5,7 +5,7 @@
 //! drive both, and after each everything that can be asked is compared. A crash forgets what is not flushed and builds
 //! the stream again from a snapshot and what follows it; the model goes back to the same batch.
 
-mod model;
+pub(crate) mod model;
 mod world;
 
 use proptest::prelude::*;

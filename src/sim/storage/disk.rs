@@ -3,6 +3,9 @@
 //! Requests are carried out one at a time, in random order. A file is what was flushed plus, over it, sectors that were
 //! written since. A crash decides for each of those sectors alone whether it reached the disk, did not, or is garbage;
 //! so it does for what was on its way. The note is exchanged as a whole or not at all. Beside that there are failing writes and flushes, and a disk that is full.
+//!
+//! And there are faults of which nobody is told: a write that lands elsewhere or nowhere while its place keeps what was
+//! there, and bits that flip in what was flushed long ago.
 
 use std::collections::BTreeMap;
 
@@ -72,6 +75,8 @@ pub(in crate::sim) struct Faults {
     pub(in crate::sim) reads: u32,
     /// Files that cannot be made ready, and notes that cannot be written.
     pub(in crate::sim) prepares: u32,
+    /// Writes that land in another place, or in none, and are reported as done.
+    pub(in crate::sim) misdirected: u32,
 }
 
 /// The disk of one log.
@@ -87,6 +92,8 @@ pub(in crate::sim) struct Disk {
     pub(in crate::sim) capacity: u64,
     /// Flushes that succeeded.
     pub(in crate::sim) flushes: u64,
+    /// Silent faults so far: writes that went astray, and sectors that have rotted.
+    pub(in crate::sim) silent: u64,
 }
 
 impl Disk {
@@ -99,6 +106,7 @@ impl Disk {
             faults: Faults::default(),
             capacity: u64::MAX,
             flushes: 0,
+            silent: 0,
         }
     }
 
@@ -164,6 +172,10 @@ impl Disk {
                 (id, Outcome::Done)
             }
             Request::Commit { id, slot, offset, data } => {
+                if self.fails(self.faults.misdirected) && self.files.contains_key(&slot) {
+                    self.misdirect(&data);
+                    return (id, Outcome::Done);
+                }
                 let fails = self.fails(self.faults.commits);
                 let Some(file) = self.files.get_mut(&slot) else {
                     return (id, Outcome::Failed(DiskFault::Missing));
@@ -216,6 +228,40 @@ impl Disk {
                 }
                 self.note = Some(content);
                 (id, Outcome::Done)
+            }
+        }
+    }
+
+    /// Writes to some place of some file, or nowhere. Its own place keeps what it has.
+    fn misdirect(&mut self, data: &[std::sync::Arc<AlignedBuf>]) {
+        self.silent += 1;
+        let bytes = data.iter().map(|part| part.len()).sum::<usize>();
+        let index = self.rng.usize(..=self.files.len());
+        let Some(file) = self.files.values_mut().nth(index).filter(|file| file.flushed.len() >= bytes) else { return };
+        // Mostly where something is.
+        let used = file.flushed.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / BLOCK_BYTES + 1);
+        let blocks = (file.flushed.len() - bytes) / BLOCK_BYTES;
+        let mut at = self.rng.usize(..=blocks.min(used)) * BLOCK_BYTES;
+        for part in data {
+            file.write(at, part);
+            at += part.len();
+        }
+        file.flush();
+    }
+
+    /// Bits flip in so many sectors of what was flushed.
+    pub(in crate::sim) fn rot(&mut self, sectors: u32) {
+        for _ in 0..sectors {
+            let index = self.rng.usize(..self.files.len().max(1));
+            let Some(file) = self.files.values_mut().nth(index) else { return };
+            let used = file.flushed.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / SECTOR + 1);
+            if used == 0 {
+                continue;
+            }
+            self.silent += 1;
+            let at = self.rng.usize(..used) * SECTOR;
+            for _ in 0..self.rng.usize(1..9) {
+                file.flushed[at + self.rng.usize(..SECTOR)] ^= 1 << self.rng.u8(..8);
             }
         }
     }

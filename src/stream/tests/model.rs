@@ -7,28 +7,28 @@ use crate::subject::matches;
 
 /// A message of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) time: Time,
-    pub(super) subject: Vec<u8>,
-    pub(super) headers: usize,
-    pub(super) payload: usize,
-    pub(super) expires: Option<Time>,
-    pub(super) id: Option<u128>,
+pub(crate) struct Stored {
+    pub(crate) time: Time,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) headers: usize,
+    pub(crate) payload: usize,
+    pub(crate) expires: Option<Time>,
+    pub(crate) id: Option<u128>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Model {
-    pub(super) config: Config,
-    pub(super) messages: BTreeMap<u64, Stored>,
-    pub(super) last: u64,
-    pub(super) last_time: Option<Time>,
-    pub(super) last_id: Option<u128>,
-    pub(super) ids: BTreeMap<u128, (u64, Time)>,
+pub(crate) struct Model {
+    pub(crate) config: Config,
+    pub(crate) messages: BTreeMap<u64, Stored>,
+    pub(crate) last: u64,
+    pub(crate) last_time: Option<Time>,
+    pub(crate) last_id: Option<u128>,
+    pub(crate) ids: BTreeMap<u128, (u64, Time)>,
     in_batch: bool,
 }
 
 impl Model {
-    pub(super) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let last = config.first_seq.max(1) - 1;
         Self {
             config,
@@ -41,19 +41,19 @@ impl Model {
         }
     }
 
-    pub(super) fn size(&self, stored: &Stored) -> u64 {
+    pub(crate) fn size(&self, stored: &Stored) -> u64 {
         u64::from(self.config.accounting.size(stored.subject.len(), stored.headers, stored.payload))
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.messages.values().map(|stored| self.size(stored)).sum()
     }
 
-    pub(super) fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         self.messages.keys().next().copied().unwrap_or(self.last + 1)
     }
 
-    pub(super) fn matching(&self, filter: &[u8]) -> impl DoubleEndedIterator<Item = u64> + '_ {
+    pub(crate) fn matching(&self, filter: &[u8]) -> impl DoubleEndedIterator<Item = u64> + '_ {
         let filter = filter.to_vec();
         self.messages.iter().filter(move |(_, stored)| matches(&filter, &stored.subject)).map(|(seq, _)| *seq)
     }
@@ -63,7 +63,7 @@ impl Model {
     }
 
     /// The stream may remember an id a little longer than the window: then `is_known` tells.
-    pub(super) fn admit(&mut self, now: Time, m: &Inbound<'_>, is_known: bool) -> Result<(u64, bool), Refusal> {
+    pub(crate) fn admit(&mut self, now: Time, m: &Inbound<'_>, is_known: bool) -> Result<(u64, bool), Refusal> {
         let time = self.last_time.map_or(now, |last| last.max(now));
         if let Some(expected) = &m.checks.last_subject_seq {
             let last = self.matching(expected.filter).next_back().unwrap_or(0);
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// The messages of a batch are stored before any limit takes something away.
-    pub(super) fn admit_batch(&mut self, now: Time, messages: &[Inbound<'_>]) {
+    pub(crate) fn admit_batch(&mut self, now: Time, messages: &[Inbound<'_>]) {
         self.in_batch = true;
         for message in messages {
             self.admit(now, message, false).expect("the stream has taken all of them");
@@ -148,8 +148,8 @@ impl Model {
     }
 
     fn enforce_subject(&mut self, subject: &[u8]) {
-        let on_subject = self.on(subject);
         if let Some(max) = self.config.max_per_subject {
+            let on_subject = self.on(subject);
             for seq in &on_subject[..on_subject.len().saturating_sub(max as usize)] {
                 self.messages.remove(seq);
             }
@@ -171,7 +171,7 @@ impl Model {
     }
 
     /// What has become too old goes. The stream rounds deadlines of single messages up: `steps` says how.
-    pub(super) fn expire(&mut self, now: Time, step_bits: u32) {
+    pub(crate) fn expire(&mut self, now: Time, step_bits: u32) {
         let max_age = self.config.max_age;
         self.messages.retain(|_, stored| {
             let is_exempt = stored.expires == Some(NEVER);
@@ -182,7 +182,7 @@ impl Model {
     }
 
     /// Limits that have been changed apply at once.
-    pub(super) fn update(&mut self, config: Config) {
+    pub(crate) fn update(&mut self, config: Config) {
         self.config = config;
         let subjects: std::collections::BTreeSet<Vec<u8>> =
             self.messages.values().map(|stored| stored.subject.clone()).collect();
@@ -192,7 +192,7 @@ impl Model {
         self.enforce_size();
     }
 
-    pub(super) fn purge(&mut self, filter: Option<&[u8]>, below: Option<u64>, keep: u64) -> u64 {
+    pub(crate) fn purge(&mut self, filter: Option<&[u8]>, below: Option<u64>, keep: u64) -> u64 {
         let all: Vec<u64> =
             self.matching(filter.unwrap_or(b">")).filter(|seq| below.is_none_or(|below| *seq < below)).collect();
         let count = all.len().saturating_sub(keep as usize);
