@@ -590,7 +590,8 @@ fn what_is_no_file_is_named() {
         return;
     }
     let commands = [("inspect", &[][..]), ("verify", &[]), ("dump", &["ORDERS"])];
-    let kinds: [(&str, &dyn Fn(&Path)); 4] = [
+    type Make<'a> = &'a dyn Fn(&Path);
+    let kinds: [(&str, Make<'_>); 4] = [
         ("a FIFO", &|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
         ("a socket", &|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),

@@ -1,6 +1,6 @@
 //! The directory of a store: what it is, who uses it, and what in it is missing or does not belong there.
 //!
-//! Names are those of [`layout`](super::layout).
+//! Names are those of `layout`.
 //!
 //! A new store is made in an order that a crash can cut anywhere: directories first, then the copies, then `store.json`.
 //! Afterwards any of the copies is enough to open it; one that is damaged or gone is written anew and told of. A missing

@@ -148,19 +148,20 @@ impl Log {
     /// The segment whose cleaning gains most, if any is worth it and can be done.
     #[must_use]
     pub fn cleaning_candidate(&self) -> Option<Candidate> {
-        let to_erase = self.segments.in_use.iter().find(|(no, segment)| {
-            segment.erase
-                && segment.sealed
+        // Streams do not know yet what they are going to need of a transaction that is flushed in part.
+        let unfinished = self.unfinished_from();
+        let may_be_cleaned = |(no, segment): &(&SegmentNo, &Segment)| {
+            segment.sealed
                 && segment.spared_at != Some(segment.dead)
+                && unfinished.is_none_or(|unfinished| **no < unfinished)
                 && !is_retired(&self.retired, **no)
-        });
+        };
+        let sealed = self.segments.in_use.iter().filter(may_be_cleaned);
+        let to_erase = sealed.clone().find(|(_, segment)| segment.erase);
         if let Some((no, segment)) = to_erase {
             return Some(Candidate::of(*no, segment));
         }
         let share = if self.is_full() { WORTHWHILE_WHEN_FULL } else { WORTHWHILE };
-        let sealed = self.segments.in_use.iter().filter(|(no, segment)| {
-            segment.sealed && segment.spared_at != Some(segment.dead) && !is_retired(&self.retired, **no)
-        });
         let movable = self.movable();
         let sealed = sealed.filter(|(_, segment)| segment.records.saturating_sub(segment.dead) <= movable);
         let worthwhile = sealed.filter(|(_, segment)| segment.reclaimable() as f64 >= share * f64::from(segment.end));

@@ -729,6 +729,11 @@ impl Log {
             .unwrap_or((tail, self.tail.next))
     }
 
+    /// The first segment that holds a part of a transaction that is not complete.
+    pub(super) fn unfinished_from(&self) -> Option<SegmentNo> {
+        self.unfinished.values().map(|(position, _)| position.segment()).min()
+    }
+
     fn segment_head(&self, now: Time, no: SegmentNo, bytes: u32) -> AlignedBuf {
         let mut block = AlignedBuf::new();
         let head = SegmentHead {
