@@ -356,7 +356,7 @@ mod tests {
             (&["-hbi", "0s"], "streaming: heartbeats need some time"),
             (&["--encryption_key", "k"], "streaming: encryption is not available in this version"),
             (
-                &["--clustered", "--cluster_peers", "a, b"],
+                &["-st", "memory", "--clustered", "--cluster_peers", "a, b"],
                 "stan: clustering mode not supported with MEMORY store type; \
                  streaming: clustering is not available in this version",
             ),

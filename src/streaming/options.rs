@@ -246,7 +246,10 @@ mod tests {
             (|o| o.store = StoreType::Memory, &[]),
             (|o| o.partitioning = true, &["stan: no configured channel"]),
             (
-                |o| (o.partitioning, o.clustering) = (true, Some(Clustering::default())),
+                |o| {
+                    (o.store, o.partitioning) = (StoreType::Memory, true);
+                    o.clustering = Some(Clustering::default());
+                },
                 &[
                     "stan: channels partitioning in clustering mode is not supported",
                     "stan: no configured channel",

@@ -73,6 +73,8 @@ struct Durable {
     /// Acknowledged for good: a later answer came from the same home.
     final_acks: BTreeSet<u64>,
     acks: BTreeSet<u64>,
+    /// Acknowledged at some time: that may be forgotten in a crash, or not.
+    ever_acked: BTreeSet<u64>,
     got: BTreeSet<u64>,
 }
 
@@ -148,7 +150,7 @@ fn run(seed: u64) {
     }
     for ((channel, number), text) in &stored {
         let durable = &durables[channel];
-        let is_there = durable.got.contains(number) || durable.final_acks.contains(number);
+        let is_there = durable.got.contains(number) || durable.ever_acked.contains(number);
         assert!(is_there, "seed {seed}: {number} of {channel} ({text}) was lost");
     }
 }
@@ -182,6 +184,7 @@ fn collect<'a>(
             let ack = pb::Ack { subject: (*channel).into(), sequence: number }.encode_to_vec();
             world.publish(0, &durable.ack_inbox.clone(), "", &ack);
             durable.acks.insert(number);
+            durable.ever_acked.insert(number);
         }
     }
 }
