@@ -49,7 +49,12 @@ macro_rules! clustered {
 pub(super) const SERVICE: &[Flag] = &[
     flag(&["-cid", "--cluster_id"], "string", "Cluster ID (default: test-cluster)", set!(cluster_id, text)),
     flag(&["-st", "--store"], "string", "Store type: MEMORY or FILE (default: FILE)", set!(store, StoreType::parse)),
-    flag(&["--dir"], "string", "For FILE store type, this is the root directory\n(default: leat-streaming)", set!(dir, some_path)),
+    flag(
+        &["--dir"],
+        "string",
+        "For FILE store type, this is the root directory\n(default: leat-streaming)",
+        set!(dir, some_path),
+    ),
     flag(
         &["-mc", "--max_channels"],
         "int",
