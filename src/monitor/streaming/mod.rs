@@ -1,4 +1,5 @@
-//! `/streaming`: the pages about NATS Streaming as nats-streaming-server answers them. Without the service there are none.
+//! `/streaming`: the pages about NATS Streaming as nats-streaming-server answers them. Without the service there are
+//! none.
 #![forbid(unsafe_code)]
 
 mod documents;
