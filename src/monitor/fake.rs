@@ -1,15 +1,58 @@
 //! A server without a broker, for the tests of monitoring.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{ConnSnapshot, Counters, Facts, Readiness, ShardSnapshot, Source, SubSnapshot, Want};
+use serde_json::Value;
+
+use super::{ConnSnapshot, Counters, Facts, MonitorServer, Readiness, ShardSnapshot, Source, SubSnapshot, Want, serve};
 use crate::config::Options;
 
-pub(super) struct FakeSource {
-    pub(super) facts: Facts,
-    pub(super) shards: Vec<ShardSnapshot>,
+/// A server over a real socket.
+pub(super) struct FakeServer {
+    pub(super) addr: SocketAddr,
+    pub(super) server: MonitorServer,
+}
+
+/// What it answers.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// In lower case.
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl FakeServer {
+    pub(super) fn start(facts: Facts, shards: Vec<ShardSnapshot>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        Self { addr, server: serve(listener, None, Arc::new(FakeSource { facts, shards })).unwrap() }
+    }
+
+    pub(super) fn request(&self, method: &str, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.addr).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    pub(super) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path)
+    }
+
+    pub(super) fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.get(path).body).unwrap()
+    }
+}
+
+struct FakeSource {
+    facts: Facts,
+    shards: Vec<ShardSnapshot>,
 }
 
 impl Source for FakeSource {
@@ -23,6 +66,11 @@ impl Source for FakeSource {
             shard.connections.retain(|conn| {
                 want.cid.is_none_or(|cid| conn.cid == cid) && if conn.stop.is_some() { want.closed } else { want.open }
             });
+            if !want.service.streaming
+                && let Some(service) = &mut shard.service
+            {
+                service.streaming = None;
+            }
             if !want.subscriptions {
                 shard.connections.iter_mut().for_each(|conn| conn.subscriptions.clear());
             }

@@ -13,11 +13,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ use super::params::ConnzParams;
 use super::process::ProcessUsage;
 use super::query::Query;
 use super::varz::{Surroundings, varz};
-use super::{Source, Want, go_json, index};
+use super::{Source, Want, go_json, index, streaming};
 use crate::tls::Current;
 
 /// Threads that may wait for shards at the same time.
@@ -76,7 +77,9 @@ impl MonitorServer {
 }
 
 fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut stopped: oneshot::Receiver<()>) {
-    let base = base_path(source.facts().options.http_base_path.as_deref());
+    let options = source.facts().options;
+    let base = base_path(options.http_base_path.as_deref());
+    let has_streaming = options.streaming.is_some();
     let shared = Arc::new(Shared {
         source,
         requests: Mutex::default(),
@@ -86,7 +89,7 @@ fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut
     });
     runtime.block_on(async move {
         let (finish, finishing) = oneshot::channel::<()>();
-        let server = axum::serve(listener, router(&base, shared)).with_graceful_shutdown(async {
+        let server = axum::serve(listener, router(&base, has_streaming, shared)).with_graceful_shutdown(async {
             let _ = finishing.await;
         });
         let server = tokio::spawn(server.into_future());
@@ -99,8 +102,8 @@ fn run(runtime: Runtime, listener: BoundedListener, source: Arc<dyn Source>, mut
 }
 
 /// What all requests share.
-struct Shared {
-    source: Arc<dyn Source>,
+pub(super) struct Shared {
+    pub(super) source: Arc<dyn Source>,
     requests: Mutex<BTreeMap<&'static str, u64>>,
     usage: ProcessUsage,
     questions: Semaphore,
@@ -119,7 +122,7 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-type SharedState = State<Arc<Shared>>;
+pub(super) type SharedState = State<Arc<Shared>>;
 
 /// `http_base_path` with a slash before it and none behind; empty if there is nothing else.
 fn base_path(given: Option<&str>) -> String {
@@ -127,24 +130,26 @@ fn base_path(given: Option<&str>) -> String {
     if path.is_empty() { String::new() } else { format!("/{path}") }
 }
 
-fn router(base: &str, shared: Arc<Shared>) -> Router {
+fn router(base: &str, has_streaming: bool, shared: Arc<Shared>) -> Router {
     // What would be a pattern in a route is meant as it is written.
     let literal = base.replace('{', "{{").replace('}', "}}");
     let at = |path: &str| if literal.is_empty() || path != "/" { format!("{literal}{path}") } else { literal.clone() };
     let last = base.rsplit('/').next().unwrap_or_default().to_owned();
-    Router::new()
+    let mut router = Router::new()
         .without_v07_checks()
-        .route(&at("/"), any(async move |shared: SharedState| get_index(&last, &shared)))
+        .route(&at("/"), any(async move |shared: SharedState| get_index(&last, has_streaming, &shared)))
         .route(&at("/varz"), any(get_varz))
         .route(&at("/connz"), any(get_connz))
-        .route(&at("/healthz"), any(get_healthz))
-        .fallback(async || not_found())
-        .with_state(shared)
+        .route(&at("/healthz"), any(get_healthz));
+    if has_streaming {
+        router = streaming::routes(router, at);
+    }
+    router.fallback(async || not_found(NO_PAGE)).with_state(shared)
 }
 
-fn get_index(name: &str, shared: &Shared) -> Response {
+fn get_index(name: &str, has_streaming: bool, shared: &Shared) -> Response {
     shared.count("/");
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], index::page(name)).into_response()
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], index::page(name, has_streaming)).into_response()
 }
 
 async fn get_varz(State(shared): SharedState) -> Response {
@@ -158,7 +163,7 @@ async fn get_varz(State(shared): SharedState) -> Response {
             processor_percent: shared.usage.processor_percent(),
             requests: shared.counts(),
         };
-        go_json::indented(&varz(&facts, &shards, around)).ok()
+        made(&varz(&facts, &shards, around))
     })
     .await
 }
@@ -172,7 +177,7 @@ async fn get_connz(State(shared): SharedState, RawQuery(query): RawQuery) -> Res
     from_shards(shared, move |shared| {
         let facts = shared.source.facts();
         let shards = shared.source.shards(params.want());
-        go_json::indented(&connz(&facts, &shards, &params, SystemTime::now())).ok()
+        made(&connz(&facts, &shards, &params, SystemTime::now()))
     })
     .await
 }
@@ -189,7 +194,7 @@ async fn get_healthz(State(shared): SharedState, RawQuery(query): RawQuery) -> R
     let health = healthz(&params, facts.readiness, &faults);
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match go_json::compact(&health.body) {
-        Ok(body) => json(status, body.into()),
+        Ok(body) => document(status, JSON, body.into()),
         Err(_) => internal_error(),
     }
 }
@@ -211,34 +216,62 @@ impl Shared {
     }
 }
 
+/// A document.
+pub(super) struct Made {
+    pub(super) content_type: HeaderValue,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Why there is no document.
+pub(super) enum Unmade {
+    /// What was asked for does not exist; with the text of the answer.
+    NotFound(String),
+    /// The server cannot make it now.
+    Failed,
+}
+
+/// An indented JSON document.
+pub(super) fn made<T: Serialize>(value: &T) -> Result<Made, Unmade> {
+    let bytes = go_json::indented(value).map_err(|_| Unmade::Failed)?;
+    Ok(Made { content_type: JSON, bytes })
+}
+
 /// Makes an answer on a thread that may wait for the shards.
-async fn from_shards(shared: Arc<Shared>, make: impl FnOnce(&Shared) -> Option<Vec<u8>> + Send + 'static) -> Response {
+pub(super) async fn from_shards(
+    shared: Arc<Shared>,
+    make: impl FnOnce(&Shared) -> Result<Made, Unmade> + Send + 'static,
+) -> Response {
     let answers = Arc::clone(&shared.answers);
     let asking = Arc::clone(&shared);
     let Ok(_question) = shared.questions.acquire().await else {
         return internal_error();
     };
-    let Ok(Some(bytes)) = tokio::task::spawn_blocking(move || make(&asking)).await else {
-        return internal_error();
+    let Made { content_type, bytes } = match tokio::task::spawn_blocking(move || make(&asking)).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(Unmade::NotFound(text))) => return not_found(text),
+        Ok(Err(Unmade::Failed)) | Err(_) => return internal_error(),
     };
     let kib = u32::try_from(bytes.len() >> 10).map_or(ANSWERS_KIB_MAX, |kib| kib.min(ANSWERS_KIB_MAX));
     match answers.acquire_many_owned(kib).await {
-        Ok(share) => json(StatusCode::OK, Bytes::from_owner(Answer { bytes, _share: share })),
+        Ok(share) => {
+            let body = Bytes::from_owner(Answer { bytes, _share: share });
+            document(StatusCode::OK, content_type, body)
+        }
         Err(_) => internal_error(),
     }
 }
 
-fn json(status: StatusCode, body: Bytes) -> Response {
-    (status, [ALLOW_ALL, (header::CONTENT_TYPE, JSON)], body).into_response()
+fn document(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response {
+    (status, [ALLOW_ALL, (header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 fn bad_request(text: String) -> Response {
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-fn not_found() -> Response {
+fn not_found(text: impl Into<Body>) -> Response {
     let headers = [(header::CONTENT_TYPE, TEXT), (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))];
-    (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
+    (StatusCode::NOT_FOUND, headers, text.into()).into_response()
 }
 
 fn internal_error() -> Response {
@@ -246,8 +279,11 @@ fn internal_error() -> Response {
         .into_response()
 }
 
+/// The answer to a path that leads nowhere.
+const NO_PAGE: &str = "404 page not found\n";
+
 const ALLOW_ALL: (HeaderName, HeaderValue) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 #[cfg(test)]

@@ -1,56 +1,23 @@
 //! The server over real sockets: headers, texts, and the names and types of all JSON fields against the reference's.
 
 use super::*;
-use crate::monitor::fake::{FakeSource, conn, facts, shard, sub};
+use crate::monitor::fake::{FakeServer, conn, facts, shard, sub};
 use crate::monitor::{Facts, Readiness, ServiceSnapshot};
 use serde_json::{Map, Value};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write as _;
+use std::net::TcpStream;
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-struct Server {
-    addr: SocketAddr,
-    server: MonitorServer,
-}
-
-impl Server {
-    fn start(facts: Facts) -> Self {
-        let mut open = conn(5);
-        (open.name, open.lang, open.version) = ("a<b>&c".into(), "py".into(), "1.0".into());
-        (open.stalls, open.authorized_user, open.account) = (1, Some("u".into()), "A".into());
-        open.subscriptions = vec![sub("1", "foo.>", Some("q"))];
-        open.subscriptions[0].max = Some(7);
-        let mut closed = open.clone();
-        (closed.cid, closed.stop, closed.reason) = (6, Some(SystemTime::now()), Some("Client Closed"));
-        let mut shards = vec![shard(0, 1, vec![open, closed]), shard(1, 0, vec![])];
-        shards[1].service = Some(ServiceSnapshot { faults: vec!["the disk is tired".into()], ..Default::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        Self { addr, server: serve(listener, None, Arc::new(FakeSource { facts, shards })).unwrap() }
-    }
-
-    fn request(&self, method: &str, path: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.addr).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.request("GET", path)
-    }
-
-    fn json(&self, path: &str) -> Value {
-        serde_json::from_str(&self.get(path).body).unwrap()
-    }
+fn start(facts: Facts) -> FakeServer {
+    let mut open = conn(5);
+    (open.name, open.lang, open.version) = ("a<b>&c".into(), "py".into(), "1.0".into());
+    (open.stalls, open.authorized_user, open.account) = (1, Some("u".into()), "A".into());
+    open.subscriptions = vec![sub("1", "foo.>", Some("q"))];
+    open.subscriptions[0].max = Some(7);
+    let mut closed = open.clone();
+    (closed.cid, closed.stop, closed.reason) = (6, Some(SystemTime::now()), Some("Client Closed"));
+    let mut shards = vec![shard(0, 1, vec![open, closed]), shard(1, 0, vec![])];
+    shards[1].service = Some(ServiceSnapshot { faults: vec!["the disk is tired".into()], ..Default::default() });
+    FakeServer::start(facts, shards)
 }
 
 /// Names and JSON types as the reference answers them: s string, i integer, n number, o object, a array, b boolean.
@@ -122,7 +89,7 @@ fn varz_fields() {
         auth_timeout: Some(Duration::from_millis(1500)),
         ..Default::default()
     });
-    let server = Server::start(facts);
+    let server = start(facts);
     server.get("/");
     server.get("/connz?sort=zz");
     let answer = server.get("/varz");
@@ -147,7 +114,7 @@ fn varz_fields() {
 
 #[test]
 fn connz_fields() {
-    let server = Server::start(facts());
+    let server = start(facts());
     let value = server.json("/connz?auth=1&subs=detail&state=any");
     expect_fields(&value, &[CONNZ]);
     expect_fields(&value["connections"][0], &[CONNECTION, CONNECTION_OWN]);
@@ -162,7 +129,7 @@ fn connz_fields() {
 /// Status, headers and texts of each kind of answer.
 #[test]
 fn answers() {
-    let server = Server::start(facts());
+    let server = start(facts());
     let json_head = ["content-type: application/json\r\n", "access-control-allow-origin: *\r\n"];
     let text_head = ["content-type: text/plain; charset=utf-8\r\n"];
     let cases: &[(&str, u16, &[&str], &str)] = &[
@@ -194,12 +161,9 @@ fn answers() {
 fn untaken_answers_are_bounded() {
     let mut listed = conn(5);
     listed.name = "x".repeat(40 << 20);
-    let source = FakeSource { facts: facts(), shards: vec![shard(0, 1, vec![listed])] };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let server = Server { addr, server: serve(listener, None, Arc::new(source)).unwrap() };
+    let server = FakeServer::start(facts(), vec![shard(0, 1, vec![listed])]);
     let ask = || {
-        let mut stream = TcpStream::connect(addr).unwrap();
+        let mut stream = TcpStream::connect(server.addr).unwrap();
         stream.write_all(b"GET /connz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         stream
     };
@@ -219,7 +183,7 @@ fn untaken_answers_are_bounded() {
 /// Where something is stored, shards are asked for what is wrong with that.
 #[test]
 fn health_of_storage() {
-    let server = Server::start(Facts { stores: true, ..facts() });
+    let server = start(Facts { stores: true, ..facts() });
     let answer = server.get("/healthz");
     assert_eq!((answer.status, answer.body.as_str()), (503, r#"{"status":"error","error":"the disk is tired"}"#));
     server.server.stop();
@@ -228,7 +192,7 @@ fn health_of_storage() {
 /// Health turns red while clients are turned away, and the port is free again after a stop.
 #[test]
 fn lame_duck_and_stop() {
-    let server = Server::start(Facts { readiness: Readiness::LameDuck, ..facts() });
+    let server = start(Facts { readiness: Readiness::LameDuck, ..facts() });
     assert_eq!(server.get("/healthz").status, 500);
     let idle = TcpStream::connect(server.addr).unwrap();
     let addr = server.addr;

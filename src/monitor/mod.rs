@@ -1,4 +1,4 @@
-//! HTTP monitoring: `/`, `/varz`, `/connz`, `/healthz` as the reference answers them.
+//! HTTP monitoring: `/`, `/varz`, `/connz`, `/healthz`, and `/streaming` with its pages, as the references answer them.
 //!
 //! Owns the monitoring listener, in clear or with TLS, and the thread that serves it. It never touches a shard's state:
 //! all numbers come through [`Source`] as plain values. The thread runs on its own and slow or hostile HTTP clients can
@@ -17,6 +17,7 @@ pub mod ports;
 mod process;
 mod query;
 mod snapshot;
+mod streaming;
 pub(crate) mod text;
 mod transport;
 mod varz;

@@ -1,11 +1,11 @@
-//! Memory and processor time of this process, as `/varz` shows them.
+//! Memory, processor time and open files of this process, as `/varz` and `/streaming/serverz` show them.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::host::sys;
+use crate::host::sys::{self, Resource, UNLIMITED};
 
 /// Processor load is the mean since a sample that is at least this old.
 const SAMPLE_AGE_MIN: Duration = Duration::from_secs(1);
@@ -53,6 +53,23 @@ impl ProcessUsage {
     }
 }
 
+/// Open files of this process, sockets included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Descriptors {
+    /// How many are open; `None` if that cannot be known.
+    pub(super) open: Option<u64>,
+    /// How many may be; `None` without a limit.
+    pub(super) max: Option<u64>,
+}
+
+impl Descriptors {
+    pub(super) fn of_this_process() -> Self {
+        let open = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
+        let limit = sys::limit(Resource::OpenFiles).map(|limit| limit.soft);
+        Self { open: open.ok(), max: limit.ok().filter(|limit| *limit != UNLIMITED) }
+    }
+}
+
 fn read_ticks() -> Option<u64> {
     processor_ticks(&fs::read_to_string("/proc/self/stat").ok()?)
 }
@@ -79,6 +96,14 @@ mod tests {
         let stat = "77 (a) b (c)) S 1 77 77 0 -1 4194560 500 0 0 0 120 30 0 0 20 0 5 0 1000 1 1";
         assert_eq!(processor_ticks(stat), Some(150));
         assert_eq!(processor_ticks("77 (x) S 1 2"), None);
+    }
+
+    /// This process has at least standard output and the directory that is read.
+    #[test]
+    fn this_process_has_open_files() {
+        let Descriptors { open, max } = Descriptors::of_this_process();
+        let open = open.expect("there is a list of them");
+        assert!(open >= 2 && max.is_none_or(|max| open <= max), "{open} of {max:?}");
     }
 
     #[test]

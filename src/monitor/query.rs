@@ -41,6 +41,15 @@ impl Query {
         self.number(name, "int", "Atoi")
     }
 
+    /// A signed number, 0 if there is none, and the nearest there is to one that is too large.
+    pub(super) fn int_or_zero(&self, name: &str) -> i64 {
+        self.get(name).parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => i64::MAX,
+            IntErrorKind::NegOverflow => i64::MIN,
+            _ => 0,
+        })
+    }
+
     /// An unsigned number, 0 if absent.
     pub(super) fn unsigned(&self, name: &str) -> Result<u64, String> {
         // Unlike Rust's, Go's unsigned numbers take no plus sign.
@@ -129,5 +138,15 @@ mod tests {
         assert!(query.unsigned("f").is_err());
         assert_eq!(query.int("f"), Ok(5));
         assert_eq!(query.unsigned("absent"), Ok(0));
+    }
+
+    #[test]
+    fn numbers_without_errors() {
+        let query = Query::parse("a=7&b=-7&c=zz&d=99999999999999999999&e=-99999999999999999999&f=1_0&g=%2B5");
+        for (name, number) in
+            [("a", 7), ("b", -7), ("c", 0), ("d", i64::MAX), ("e", i64::MIN), ("f", 0), ("g", 5), ("absent", 0)]
+        {
+            assert_eq!(query.int_or_zero(name), number, "{name}");
+        }
     }
 }

@@ -83,11 +83,11 @@ pub struct ServiceSnapshot {
 pub struct StreamingSnapshot {
     /// Messages received from publishers since start.
     pub in_msgs: u64,
-    /// Bytes of their payloads.
+    /// Bytes of the requests with them.
     pub in_bytes: u64,
     /// Messages sent to subscribers since start.
     pub out_msgs: u64,
-    /// Bytes of their payloads.
+    /// Bytes of the deliveries with them.
     pub out_bytes: u64,
     /// All clients of the service; told by one of the shards only, in no order.
     pub clients: Vec<StreamingClient>,

@@ -122,7 +122,7 @@ impl Streaming {
         match said {
             Said::Publish { reply, request } => {
                 let Some(message) = PubMsg::decode(request) else { return };
-                self.publish(now, source, reply, &message, out);
+                self.publish(now, source, reply, &message, request.len(), out);
             }
             Said::Subscribe { reply, request } => {
                 let Ok(request) = SubscriptionRequest::decode(request) else { return };
@@ -163,9 +163,20 @@ impl Streaming {
         }
     }
 
+    /// A publish to a channel that is at home here. `bytes` is the length of the request.
     #[inline]
-    fn publish(&mut self, now: Time, source: Source, reply: &[u8], message: &PubMsg<'_>, out: &mut Outbox) {
+    fn publish(
+        &mut self,
+        now: Time,
+        source: Source,
+        reply: &[u8],
+        message: &PubMsg<'_>,
+        bytes: usize,
+        out: &mut Outbox,
+    ) {
         let Some(home) = self.home_of(message.channel) else { return };
+        self.traffic.in_msgs += 1;
+        self.traffic.in_bytes += bytes as u64;
         self.homes[home].publish(scene!(self, now, out), source, reply, message);
     }
 
@@ -186,7 +197,7 @@ impl Streaming {
         }
         let (shard, _) = self.places.of(message.channel);
         if shard == self.shard {
-            self.publish(now, mail.source, mail.reply, &message, out);
+            self.publish(now, mail.source, mail.reply, &message, mail.payload.len(), out);
         } else {
             let said = Said::Publish { reply: mail.reply, request: mail.payload };
             out.relay(Some(shard), mail.source, |bytes| said.encode(bytes));

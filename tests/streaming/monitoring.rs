@@ -23,7 +23,7 @@ fn with_subscriptions(server: &Server) -> (Stan, Subscription, Subscription) {
     let request = stan.wants("orders").in_flight(2).ack_wait(7);
     let plain = stan.subscribe(&request);
     assert_eq!(stan.take_messages(&plain, 2).len(), 2);
-    let request = stan.wants("orders").durable("d");
+    let request = stan.wants("orders").durable("d").in_flight(3);
     let durable = stan.subscribe(&request);
     assert_eq!(stan.take_messages(&durable, 3).len(), 3);
     assert_eq!(stan.close_subscription(&durable), "");
@@ -51,8 +51,9 @@ fn item_58_the_documents_have_their_fields(shards: usize) {
     for key in ["server_id", "version", "go", "now", "start_time", "uptime"] {
         assert!(serverz[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {serverz:#}");
     }
-    for key in ["total_bytes", "in_bytes", "out_bytes"] {
-        assert!(serverz[key].as_u64().is_some_and(|count| count > 0), "{key}: {serverz:#}");
+    // Of requests and deliveries as a whole: the payloads are two bytes long.
+    for (key, least) in [("total_bytes", 3 * 10), ("in_bytes", 3 * 20), ("out_bytes", 5 * 10)] {
+        assert!(serverz[key].as_u64().is_some_and(|count| count > least), "{key}: {serverz:#}");
     }
 
     let storez = server.get_json("/streaming/storez");
@@ -93,6 +94,7 @@ fn item_58_the_documents_have_their_fields(shards: usize) {
         ("is_offline", json!(true)),
         ("last_sent", json!(3)),
         ("pending_count", json!(3)),
+        ("is_stalled", json!(true)),
     ] {
         assert_eq!(offline[key], value, "{key}: {offline:#}");
     }

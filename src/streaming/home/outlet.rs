@@ -34,8 +34,9 @@ impl store::Outlet for Outlet<'_> {
             crc32: crc32fast::hash(message.payload),
         };
         self.traffic.out_msgs += 1;
-        self.traffic.out_bytes += message.data.len() as u64;
-        self.out.publish(&recipient.inbox, b"", message.encoded_bytes(), |bytes| message.encode(bytes));
+        let bytes = message.encoded_bytes();
+        self.traffic.out_bytes += bytes as u64;
+        self.out.publish(&recipient.inbox, b"", bytes, |bytes| message.encode(bytes));
     }
 
     fn event(&mut self, _: ConsumerKey, _: Event) {}

@@ -26,8 +26,6 @@ impl Home {
         reply: &[u8],
         message: &PubMsg<'_>,
     ) {
-        scene.traffic.in_msgs += 1;
-        scene.traffic.in_bytes += message.data.len() as u64;
         let guid = message.guid;
         if guid.is_empty() || !scene.registry.may_publish(message.client_id, message.conn_id) {
             return acknowledge(scene.out, reply, guid, errors::INVALID_PUBLISH.as_bytes());

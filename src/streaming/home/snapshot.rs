@@ -52,7 +52,7 @@ impl Home {
             ack_wait: record.ack_wait_secs,
             last_sent: info.delivered.stream_seq,
             pending_count,
-            is_stalled: !record.offline && pending_count >= u64::from(record.max_in_flight),
+            is_stalled: pending_count >= u64::from(record.max_in_flight),
         };
         let members = group.members.iter().filter_map(|number| self.members.get(number));
         let online = members.map(|member| {
