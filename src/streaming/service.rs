@@ -103,7 +103,7 @@ impl Streaming {
     }
 
     /// Passes a request on to where the channel is at home, or does what it asks for here.
-    fn to_home(&mut self, now: Time, source: Source, channel: &[u8], said: Said<'_>, out: &mut Outbox) {
+    fn pass_on(&mut self, now: Time, source: Source, channel: &[u8], said: Said<'_>, out: &mut Outbox) {
         let (shard, _) = self.places.of(channel);
         if shard == self.shard {
             self.hear(now, source, said, out);
@@ -217,7 +217,7 @@ impl Streaming {
         };
         if self.serves(request.subject.as_bytes()) {
             let said = Said::Subscribe { reply: mail.reply, request: mail.payload };
-            self.to_home(now, mail.source, request.subject.as_bytes(), said, out);
+            self.pass_on(now, mail.source, request.subject.as_bytes(), said, out);
         }
     }
 
@@ -235,7 +235,7 @@ impl Streaming {
             UNSUBSCRIBE => Said::Unsubscribe { reply, request: payload },
             _ => Said::CloseSubscription { reply, request: payload },
         };
-        self.to_home(now, mail.source, request.subject.as_bytes(), said, out);
+        self.pass_on(now, mail.source, request.subject.as_bytes(), said, out);
     }
 
     /// What the client has sent before is on its way to every home; the end goes the same ways.

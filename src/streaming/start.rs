@@ -79,6 +79,9 @@ pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result
     Ok(instances.collect())
 }
 
+/// An instance, and its logs.
+pub(crate) type Assembled = (Box<dyn Service + Send>, Vec<LogId>);
+
 /// An instance for each of `shards` shards with the numbers of its logs, from all logs of a store.
 ///
 /// # Errors
@@ -88,7 +91,7 @@ pub(crate) fn assemble(
     options: &Options,
     stores: Vec<(LogId, Store)>,
     shards: u16,
-) -> Result<Vec<(Box<dyn Service + Send>, Vec<LogId>)>, CannotStart> {
+) -> Result<Vec<Assembled>, CannotStart> {
     let is_memory = options.store == StoreType::Memory;
     let homes = stores.into_iter().map(|(log, store)| Home::open(now, log, store, options, is_memory));
     let homes = homes.collect::<Result<Vec<_>, _>>()?;

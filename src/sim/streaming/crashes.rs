@@ -67,124 +67,158 @@ fn kills() {
     }
 }
 
+const CHANNELS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Default)]
 struct Durable {
-    inbox: String,
     ack_inbox: String,
-    /// Acknowledged for good: a later answer came from the same home.
+    /// Acknowledged for good: time for a flush has passed.
     final_acks: BTreeSet<u64>,
+    /// Acknowledged in this life.
     acks: BTreeSet<u64>,
     /// Acknowledged at some time: that may be forgotten in a crash, or not.
     ever_acked: BTreeSet<u64>,
+    /// Delivered in this life.
     got: BTreeSet<u64>,
+    /// What was delivered ever, by number.
+    texts: BTreeMap<u64, String>,
 }
 
-fn run(seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut world = World::new(rng.u16(1..4));
-    world.connect(0, "me");
-    let channels = ["a", "b", "c"];
-    // What subscribers have seen, by channel and number.
-    let mut stored: BTreeMap<(&str, u64), String> = BTreeMap::new();
-    // What publishers were told is stored.
-    let mut answered: BTreeSet<(&str, String)> = BTreeSet::new();
-    let mut sent: BTreeMap<String, (&str, String)> = BTreeMap::new();
-    let mut durables: BTreeMap<&str, Durable> = BTreeMap::new();
-    for channel in channels {
-        let inbox = format!("_INBOX.{channel}");
-        let request = pb::SubscriptionRequest {
-            durable_name: "d".into(),
-            ack_wait_in_secs: 1,
-            max_in_flight: 50,
-            ..World::sub_request("me", channel, &inbox)
-        };
-        let ack_inbox = world.subscribe(0, &request).unwrap();
-        let durable =
-            Durable { inbox, ack_inbox, final_acks: BTreeSet::new(), acks: BTreeSet::new(), got: BTreeSet::new() };
-        durables.insert(channel, durable);
+struct Run {
+    world: World,
+    rng: fastrand::Rng,
+    durables: BTreeMap<&'static str, Durable>,
+    /// Publishes without an answer so far: channel and text by reply subject.
+    sent: BTreeMap<String, (&'static str, String)>,
+    /// Channels and texts of what publishers were told is stored.
+    answered: BTreeSet<(&'static str, String)>,
+    published: u64,
+    context: String,
+}
+
+fn inbox_of(channel: &str) -> String {
+    format!("_INBOX.{channel}")
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(rng.u16(1..4));
+        world.connect(0, "me");
+        let mut durables = BTreeMap::new();
+        for channel in CHANNELS {
+            let request = pb::SubscriptionRequest {
+                durable_name: "d".into(),
+                ack_wait_in_secs: 1,
+                max_in_flight: 50,
+                ..World::sub_request("me", channel, &inbox_of(channel))
+            };
+            let ack_inbox = world.subscribe(0, &request).unwrap();
+            durables.insert(channel, Durable { ack_inbox, ..Durable::default() });
+        }
+        Self {
+            world,
+            rng,
+            durables,
+            sent: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            published: 0,
+            context: format!("seed {seed}"),
+        }
     }
-    let mut number = 0;
-    for life in 0..4 {
-        let context = format!("seed {seed}, life {life}");
-        for _ in 0..rng.usize(1..300) {
-            let channel = channels[rng.usize(..3)];
-            match rng.u8(..10) {
-                0..=4 => {
-                    number += 1;
-                    let (reply, text) = (format!("_INBOX.ack.{number}"), format!("message {number}"));
-                    let message = World::pub_msg(channel, &reply, text.as_bytes()).encode_to_vec();
-                    world.publish(0, &format!("_STAN.pub.test-cluster.{channel}"), &reply, &message);
-                    sent.insert(reply, (channel, text));
-                }
-                5..=7 => drop(world.turn()),
-                8 => world.now += rng.i64(0..SECOND / 5),
-                _ => collect(&mut world, &mut rng, &mut stored, (&mut sent, &mut answered), &mut durables, &context),
+
+    fn publish(&mut self) {
+        let channel = CHANNELS[self.rng.usize(..CHANNELS.len())];
+        self.published += 1;
+        let (reply, text) = (format!("_INBOX.ack.{}", self.published), format!("message {}", self.published));
+        let message = World::pub_msg(channel, &reply, text.as_bytes()).encode_to_vec();
+        self.world.publish(0, &format!("_STAN.pub.test-cluster.{channel}"), &reply, &message);
+        self.sent.insert(reply, (channel, text));
+    }
+
+    /// Takes what clients have got: acknowledgements of publishes, and messages, some of which are acknowledged.
+    fn collect(&mut self) {
+        for got in std::mem::take(&mut self.world.got) {
+            if let Some(sent) = self.sent.remove(&got.subject) {
+                assert_eq!(pb::PubAck::decode(&got.payload[..]).unwrap().error, "", "{}", self.context);
+                self.answered.insert(sent);
+                continue;
+            }
+            let of_inbox = self.durables.iter_mut().find(|(channel, _)| inbox_of(channel) == got.subject);
+            let Some((channel, durable)) = of_inbox else { continue };
+            let message = pb::MsgProto::decode(&got.payload[..]).unwrap();
+            let number = message.sequence;
+            let is_final = durable.final_acks.contains(&number);
+            assert!(!is_final, "{}: {number} of {channel} comes again", self.context);
+            let text = String::from_utf8(message.data.to_vec()).unwrap();
+            let known = durable.texts.entry(number).or_insert_with(|| text.clone());
+            assert_eq!(*known, text, "{}: {number} of {channel} has other content", self.context);
+            durable.got.insert(number);
+            if self.rng.u8(..3) > 0 {
+                let ack = pb::Ack { subject: (*channel).into(), sequence: number }.encode_to_vec();
+                self.world.publish(0, &durable.ack_inbox, "", &ack);
+                durable.acks.insert(number);
+                durable.ever_acked.insert(number);
             }
         }
-        collect(&mut world, &mut rng, &mut stored, (&mut sent, &mut answered), &mut durables, &context);
-        if rng.bool() {
-            // What is acknowledged now is in the log before a message that comes later.
-            world.pass(SECOND / 2);
-            collect(&mut world, &mut rng, &mut stored, (&mut sent, &mut answered), &mut durables, &context);
-            world.pass(SECOND / 2);
-            for durable in durables.values_mut() {
-                durable.final_acks.append(&mut durable.acks);
-            }
+    }
+
+    /// What is acknowledged by now is acknowledged for good.
+    fn wait_for_flushes(&mut self) {
+        for _ in 0..2 {
+            self.world.pass(SECOND / 2);
+            self.collect();
         }
-        for durable in durables.values_mut() {
+        self.world.pass(SECOND / 2);
+        for durable in self.durables.values_mut() {
+            durable.final_acks.append(&mut durable.acks);
+        }
+        self.world.got.clear();
+    }
+
+    fn kill(&mut self) {
+        for durable in self.durables.values_mut() {
             durable.acks.clear();
             durable.got.clear();
         }
-        world.got.clear();
-        sent.clear();
-        world.kill(rng.u16(1..4));
-        assert_eq!(world.ping(0, "me"), "", "{context}");
-    }
-    // In the end everything comes that was not acknowledged, and what was does not.
-    for _ in 0..400 {
-        world.pass(2 * SECOND);
-        collect(&mut world, &mut rng, &mut stored, (&mut sent, &mut answered), &mut durables, "end");
-    }
-    for (channel, text) in &answered {
-        let is_there = stored.iter().any(|((of, _), known)| of == channel && known == text);
-        assert!(is_there, "seed {seed}: {text} of {channel} was acknowledged and is lost");
-    }
-    for ((channel, number), text) in &stored {
-        let durable = &durables[channel];
-        let is_there = durable.got.contains(number) || durable.ever_acked.contains(number);
-        assert!(is_there, "seed {seed}: {number} of {channel} ({text}) was lost");
+        self.world.got.clear();
+        self.sent.clear();
+        self.world.kill(self.rng.u16(1..4));
+        assert_eq!(self.world.ping(0, "me"), "", "{}", self.context);
     }
 }
 
-/// Takes what clients have got: acknowledgements of publishes, and messages, some of which are acknowledged.
-fn collect<'a>(
-    world: &mut World,
-    rng: &mut fastrand::Rng,
-    stored: &mut BTreeMap<(&'a str, u64), String>,
-    (sent, answered): (&mut BTreeMap<String, (&'a str, String)>, &mut BTreeSet<(&'a str, String)>),
-    durables: &mut BTreeMap<&'a str, Durable>,
-    context: &str,
-) {
-    for got in std::mem::take(&mut world.got) {
-        if let Some((channel, text)) = sent.remove(&got.subject) {
-            assert_eq!(pb::PubAck::decode(&got.payload[..]).unwrap().error, "", "{context}");
-            answered.insert((channel, text));
-            continue;
+fn run(seed: u64) {
+    let mut run = Run::new(seed);
+    for life in 0..4 {
+        run.context = format!("seed {seed}, life {life}");
+        for _ in 0..run.rng.usize(1..300) {
+            match run.rng.u8(..10) {
+                0..=4 => run.publish(),
+                5..=7 => drop(run.world.turn()),
+                8 => run.world.now += run.rng.i64(0..SECOND / 5),
+                _ => run.collect(),
+            }
         }
-        let Some((channel, durable)) = durables.iter_mut().find(|(_, durable)| durable.inbox == got.subject) else {
-            continue;
-        };
-        let message = pb::MsgProto::decode(&got.payload[..]).unwrap();
-        let number = message.sequence;
-        assert!(!durable.final_acks.contains(&number), "{context}: {number} of {channel} comes again");
-        let text = String::from_utf8(message.data.to_vec()).unwrap();
-        let known = stored.entry((*channel, number)).or_insert_with(|| text.clone());
-        assert_eq!(*known, text, "{context}: {number} of {channel} has other content");
-        durable.got.insert(number);
-        if rng.u8(..3) > 0 {
-            let ack = pb::Ack { subject: (*channel).into(), sequence: number }.encode_to_vec();
-            world.publish(0, &durable.ack_inbox.clone(), "", &ack);
-            durable.acks.insert(number);
-            durable.ever_acked.insert(number);
+        run.collect();
+        if run.rng.bool() {
+            run.wait_for_flushes();
+        }
+        run.kill();
+    }
+    // In the end everything comes that was never acknowledged.
+    for _ in 0..400 {
+        run.world.pass(2 * SECOND);
+        run.collect();
+    }
+    for (channel, text) in &run.answered {
+        let is_there = run.durables[channel].texts.values().any(|known| known == text);
+        assert!(is_there, "seed {seed}: {text} of {channel} was acknowledged and is lost");
+    }
+    for (channel, durable) in &run.durables {
+        for (number, text) in &durable.texts {
+            let is_there = durable.got.contains(number) || durable.ever_acked.contains(number);
+            assert!(is_there, "seed {seed}: {number} of {channel} ({text}) was lost");
         }
     }
 }
