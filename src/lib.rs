@@ -272,7 +272,6 @@
 //! | [`websocket`] | the request that becomes a WebSocket, and frames |
 //! | [`ring`] | single-producer single-consumer rings and the agreement on doorbells |
 //! | [`config`], [`version`] | options as plain values, their notations, rules and defaults; the configuration file |
-//! | [`streaming`] | NATS Streaming: its messages, its options, names and limits of channels |
 //! | [`tls`] | certificates and what a handshake needs; what it found out |
 //! | [`host`] | what the machine must offer, and the remedy where it does not |
 //! | [`auth`] | who may connect, and what they may do |
@@ -284,14 +283,14 @@
 //! | [`consumer`] | who gets which message when: cursors, credit, acknowledgements, redelivery |
 //! | [`store`] | log, streams and consumers together: all that a protocol face sees of storage |
 //! | [`io`] | the only place that meets sockets and files: readiness, accepting, doorbells, the driver, the disk |
+//! | [`streaming`] | NATS Streaming: a service in each shard, on the engines; and its options, which `config` reads |
 //! | [`server`] | shards on their threads, and the handle to steer them |
 //! | [`control`] | start, signals, drain, lame duck, reload |
 //! | [`cli`] | arguments and file to options: the table of flags, help |
 //! | [`store_tool`] | looking at a stopped store: inspect, verify, dump |
 //!
-//! Still to come are the faces of the store, for which there is a place in each shard ([`server::Server::start_with`];
-//! [`io::engine`] runs a store by itself): JetStream and NATS Streaming; and routes, gateways and leafnodes to other
-//! servers, for which a socket will stand in the place of a ring.
+//! Still to come are JetStream, another face of the store and another service in each shard ([`shard::service`]); and
+//! routes, gateways and leafnodes to other servers, for which a socket will stand in the place of a ring.
 
 pub mod auth;
 pub mod cli;

@@ -110,6 +110,9 @@ fn start(options: Options, prepared: Result<Vec<Problem>, Problem>, warnings: &[
     let urls = Urls { clients, monitoring: monitoring_at, websocket };
     let ports_file = urls.write(&options)?;
     tracing::info!("Server is ready");
+    if options.streaming.is_some() {
+        tracing::info!("STREAM: Streaming Server is ready");
+    }
     Ok(Running { server, options, in_force, monitor, monitoring_tls, events, urls, ports_file })
 }
 

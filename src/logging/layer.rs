@@ -34,6 +34,11 @@ const TRACE: u8 = 2;
 const TIME: u8 = 4;
 const UTC: u8 = 8;
 const COLOUR: u8 = 16;
+/// DBG lines of the streaming service.
+const STREAMING: u8 = 32;
+
+/// Begins the target of what the streaming service logs.
+const STREAMING_TARGET: &str = "leat::streaming";
 
 impl Settings {
     pub(super) fn new(pid: u32, local: UtcOffset) -> Self {
@@ -42,8 +47,14 @@ impl Settings {
 
     /// What lines are like from now on; `colour` if they are read at a terminal.
     pub(super) fn set(&self, config: &LogConfig, colour: bool) {
-        let all =
-            [(config.debug, DEBUG), (config.trace, TRACE), (config.time, TIME), (config.utc, UTC), (colour, COLOUR)];
+        let all = [
+            (config.debug, DEBUG),
+            (config.trace, TRACE),
+            (config.time, TIME),
+            (config.utc, UTC),
+            (colour, COLOUR),
+            (config.streaming_debug, STREAMING),
+        ];
         let switches = all.into_iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
         self.switches.store(switches, Ordering::Relaxed);
     }
@@ -76,6 +87,7 @@ impl LineLayer {
         match *metadata.level() {
             Level::ERROR | Level::WARN => true,
             Level::INFO => own,
+            Level::DEBUG if metadata.target().starts_with(STREAMING_TARGET) => self.settings.is_on(STREAMING),
             Level::DEBUG => own && self.settings.is_on(DEBUG),
             Level::TRACE => own && self.settings.is_on(TRACE),
         }
@@ -88,7 +100,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match (self.settings.is_on(TRACE), self.settings.is_on(DEBUG)) {
+        Some(match (self.settings.is_on(TRACE), self.settings.is_on(DEBUG) || self.settings.is_on(STREAMING)) {
             (true, _) => LevelFilter::TRACE,
             (false, true) => LevelFilter::DEBUG,
             (false, false) => LevelFilter::INFO,

@@ -68,6 +68,8 @@ pub struct LogConfig {
     pub debug: bool,
     /// Write TRC lines.
     pub trace: bool,
+    /// Write the DBG lines of the streaming service, which has a switch of its own.
+    pub streaming_debug: bool,
     /// Bytes of a payload shown in a TRC line; 0 = all.
     pub traced_bytes_max: usize,
     /// Begin lines with the time.
@@ -86,6 +88,7 @@ impl From<&Options> for LogConfig {
             file: options.log_file.clone(),
             debug: options.debug,
             trace: options.trace,
+            streaming_debug: options.streaming.as_ref().is_some_and(|streaming| streaming.debug),
             traced_bytes_max: options.max_traced_msg_len,
             time: options.logtime,
             utc: options.logtime_utc,

@@ -4,6 +4,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 
 use crate::log::{Position, Time};
+use crate::streaming;
 
 /// Bytes as text where they are text, else in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,9 +37,12 @@ pub fn time(time: Time) -> String {
 }
 
 /// What a face calls its stream or consumer, as far as that can be told from what it has stored with it: the whole of
-/// it if it is a line of text, or the member `name` of a JSON object.
+/// it if it is a line of text, or the member `name` of a JSON object, or the name of a channel of NATS Streaming.
 #[must_use]
 pub fn name(meta: &[u8]) -> Option<String> {
+    if let Some(channel) = streaming::channel_of(meta) {
+        return Some(channel);
+    }
     let text = std::str::from_utf8(meta).ok()?;
     if let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) {
         return members.get("name")?.as_str().map(str::to_owned);
@@ -92,6 +96,7 @@ mod tests {
     #[test]
     fn names_come_from_lines_and_from_json() {
         assert_eq!(name(b"ORDERS").as_deref(), Some("ORDERS"));
+        assert_eq!(name(b"stan\0\x0a\x03a b").as_deref(), Some("a b"));
         assert_eq!(name(br#"{"max_age":1,"name":"ORDERS"}"#).as_deref(), Some("ORDERS"));
         for nameless in [&b""[..], b"{}", br#"{"name":1}"#, b"\x01ORDERS", b"\xff\xfe"] {
             assert_eq!(name(nameless), None, "{nameless:?}");

@@ -8,13 +8,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use prost::Message as _;
 
-use super::home::{Home, Scene, respond};
+use super::home::{Home, INBOX_BYTES_MAX, Scene, respond};
 use super::pb::{CloseResponse, ConnectRequest, ConnectResponse};
 use super::records::{ClientRecord, client_key};
 use super::relay::{Closing, Said};
 use super::{Options, errors};
 use crate::log::{Pending, Time};
 use crate::shard::service::{Outbox, Source};
+use crate::subject::is_valid_literal;
 
 /// How long the holder of a client id may take to show that it is there when another one wants the id.
 const CHECK_NS: i64 = 500_000_000;
@@ -79,6 +80,10 @@ fn nanos(duration: std::time::Duration) -> i64 {
 
 fn tell(out: &mut Outbox, said: &Said<'_>) {
     out.relay(None, SERVICE, |bytes| said.encode(bytes));
+}
+
+fn is_inbox(inbox: &str) -> bool {
+    inbox.len() <= INBOX_BYTES_MAX && is_valid_literal(inbox.as_bytes())
 }
 
 /// The answer to a client that is known now.
@@ -156,7 +161,8 @@ impl Clients {
     /// A client wants to be known.
     pub(super) fn connect(&mut self, scene: &mut Scene<'_>, home: &mut Home, reply: &[u8], request: &[u8]) {
         let request = match ConnectRequest::decode(request) {
-            Ok(request) if !request.heartbeat_inbox.is_empty() => request,
+            // What is no subject would be something else to whoever gets it.
+            Ok(request) if is_inbox(&request.heartbeat_inbox) => request,
             _ => return refuse(scene.out, reply, errors::INVALID_CONNECT),
         };
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

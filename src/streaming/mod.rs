@@ -51,6 +51,7 @@ mod service;
 pub mod start;
 mod wire;
 
+pub use home::channel_of;
 pub use limits::{ChannelLimits, ChannelOverride, Overrides, StoreLimits};
 pub use names::{channel_name_is_valid, channel_pattern_is_valid};
 pub use options::{Cipher, Clustering, FileOptions, Options, StoreType};

@@ -60,6 +60,7 @@ pub struct Instance {
 /// # Errors
 /// Why not.
 pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result<Vec<Instance>, CannotStart> {
+    tracing::info!("STREAM: Starting NATS Streaming [{}], message store is {}", options.cluster_id, options.store);
     let (stores, directory) = match options.store {
         StoreType::Memory => (in_memory(of_store, shards)?, None),
         StoreType::File => {
@@ -98,6 +99,11 @@ pub(crate) fn assemble(
     let known = homes.iter().flat_map(|home| home.channels().map(|name| (name, home.log())));
     let places = Arc::new(Places::new(homes.len() as u16, shards, known));
     let clients = homes.first().map(Home::clients).unwrap_or_default();
+    if !is_memory {
+        let channels = homes.iter().map(|home| home.channels().count()).sum::<usize>();
+        let directory = options.directory();
+        tracing::info!("STREAM: {} has {channels} channels and {} clients", directory.display(), clients.len());
+    }
     let (options, shared) = (Arc::new(options.clone()), Arc::new(Shared::default()));
     let mut of_shards: Vec<Vec<Home>> = (0..shards).map(|_| Vec::new()).collect();
     for home in homes {

@@ -289,6 +289,21 @@ fn the_answer_comes_before_the_first_message() {
     }
 }
 
+/// An inbox that is no subject must not become part of what others get.
+#[test]
+fn inboxes_that_are_no_subjects_get_nothing() {
+    let mut world = world_with(3);
+    for inbox in ["", "a b", "x 0\r\n\r\nMSG y", "a..b", "_INBOX.*"] {
+        world.subscribe(0, &World::sub_request("me", "foo", inbox)).unwrap();
+        assert_eq!(world.numbers(inbox), [], "{inbox:?}");
+    }
+    for inbox in ["a b", "x\r\n"] {
+        let request = pb::ConnectRequest { heartbeat_inbox: inbox.into(), ..world.connect_request("x", "x") };
+        let response: pb::ConnectResponse = world.ask(0, "_STAN.discover.test-cluster", &request);
+        assert_eq!(response.error, "stan: invalid connection request");
+    }
+}
+
 /// Deliveries wait while there is no room for them; answers and acknowledgements of publishes do not.
 #[test]
 fn deliveries_wait_for_room() {

@@ -29,9 +29,11 @@ use crate::log::{Durable, Incarnation, LogId, Outcome, Pending, Request, Request
 use crate::shard::service::Outbox;
 use crate::store::{ConsumerKey, Next, Store};
 use crate::stream;
+use crate::subject;
 
 use outlet::Outlet;
 pub(super) use publish::acknowledge;
+pub use recover::channel_of;
 use subscribe::Search;
 
 /// Counters of a shard's part of the service.
@@ -112,6 +114,14 @@ struct Member {
 struct Recipient {
     inbox: Box<[u8]>,
     channel: Arc<str>,
+}
+
+impl Recipient {
+    /// `None` if the inbox is no subject: then deliveries go nowhere, as to a subject on which nobody listens.
+    fn new(inbox: &str, channel: Arc<str>) -> Option<Self> {
+        let is_subject = inbox.len() <= INBOX_BYTES_MAX && subject::is_valid_literal(inbox.as_bytes());
+        is_subject.then(|| Self { inbox: inbox.as_bytes().into(), channel })
+    }
 }
 
 /// An answer that waits for a flush.
@@ -410,6 +420,9 @@ enum NoChannel {
     BadName,
     Refused(String),
 }
+
+/// Longest inbox that gets anything: a longer one fits into no client's protocol line.
+pub(super) const INBOX_BYTES_MAX: usize = 4096;
 
 /// Longest name of a channel: what streams take as a subject, with every byte written as three.
 const NAME_BYTES_MAX: usize = 1024;

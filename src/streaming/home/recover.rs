@@ -21,7 +21,9 @@ pub(super) fn channel_meta(name: &str) -> Vec<u8> {
     [CHANNEL, &ChannelRecord { name: name.to_owned() }.encode_to_vec()].concat()
 }
 
-fn channel_name(meta: &[u8]) -> Option<String> {
+/// The channel whose stream has this meta; `None` if it is no channel's.
+#[must_use]
+pub fn channel_of(meta: &[u8]) -> Option<String> {
     Some(ChannelRecord::decode(meta.strip_prefix(CHANNEL)?).ok()?.name)
 }
 
@@ -93,7 +95,7 @@ impl Home {
 
     fn recover_channels(&mut self, now: Time, options: &Options) {
         for stream in self.store.streams().collect::<Vec<Incarnation>>() {
-            let Some(name) = self.store.stream_meta(stream).and_then(channel_name) else { continue };
+            let Some(name) = self.store.stream_meta(stream).and_then(channel_of) else { continue };
             let limits = options.limits_of(&name);
             let channel = self.add_channel(now, &name, stream, limits);
             self.watch(channel, now);
@@ -153,8 +155,9 @@ impl Home {
             for (number, id) in numbers.into_iter().zip(ids) {
                 let Some(member) = self.members.get_mut(&number) else { continue };
                 member.joined = Some(id);
-                let inbox = member.record.inbox.as_bytes().into();
-                self.recipients.insert((key, id), Recipient { inbox, channel: channel.clone() });
+                if let Some(recipient) = Recipient::new(&member.record.inbox, channel.clone()) {
+                    self.recipients.insert((key, id), recipient);
+                }
             }
         }
         let channels = self.channels.iter().map(|(index, _)| index).collect::<Vec<_>>();

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Answer, Group, Home, Member, NoChannel, Recipient, Scene, respond};
+use super::{Answer, Channel, Group, Home, Member, NoChannel, Recipient, Scene, respond};
 use crate::consumer::{self, OnReturn, Origin, Presence, RedeliveryOrder, RestartDeadline, Sharing};
 use crate::log::{Incarnation, Pending, Time};
 use crate::store::{ConsumerKey, Got};
@@ -247,6 +247,8 @@ impl Home {
             ack_wait_secs: request.ack_wait_in_secs.unsigned_abs(),
             offline: false,
         };
+        let (client, channel) = (&record.client_id, &request.subject);
+        tracing::debug!("STREAM: [Client:{client}] Subscribes to {channel:?} (Inbox={})", record.inbox);
         let put = self.put(scene.now, &member_key(key, number), &record.encode_to_vec());
         let Some(group) = self.groups.get_mut(&key) else { return };
         group.members.push(number);
@@ -281,14 +283,14 @@ impl Home {
         member.joined = Some(id);
         let channel = self.channels[group.channel].name.clone();
         let is_silent = scene.registry.is_silent(&record.client_id);
-        self.recipients.insert((key, id), Recipient { inbox: record.inbox.as_bytes().into(), channel });
+        if let Some(recipient) = Recipient::new(&record.inbox, channel) {
+            self.recipients.insert((key, id), recipient);
+        }
         if is_silent {
             self.store.with_consumer(key, |consumer| consumer.set_presence(id, Presence::Suspended));
         }
     }
 }
-
-use super::Channel;
 
 enum Start {
     At(u64),
