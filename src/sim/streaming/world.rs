@@ -305,7 +305,7 @@ impl World {
     pub(super) fn connect_request(&self, id: &str, conn_id: &str) -> pb::ConnectRequest {
         pb::ConnectRequest {
             client_id: id.into(),
-            heartbeat_inbox: format!("_INBOX.hb.{id}.{conn_id}"),
+            heartbeat_inbox: format!("_INBOX.hb.{id}-{conn_id}"),
             protocol: 1,
             conn_id: conn_id.to_owned().into(),
             ping_interval: 5,
