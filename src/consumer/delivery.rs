@@ -241,11 +241,7 @@ impl Consumer {
             self.reserved = self.next_consumer_seq + RESERVED_BLOCK;
             self.changes.reserve();
         }
-        let may = self.next_consumer_seq <= self.reserved_durable;
-        if !may {
-            self.changes.hurry();
-        }
-        may
+        self.next_consumer_seq <= self.reserved_durable
     }
 
     fn taker_new(&self) -> Option<Target> {

@@ -30,6 +30,8 @@ pub(super) struct Rig {
     pub(super) now: Time,
     pub(super) messages: BTreeMap<u64, Stored>,
     pub(super) last: u64,
+    /// Deltas that were flushed because the consumer was in a hurry.
+    pub(super) written: Vec<Vec<u8>>,
 }
 
 impl Rig {
@@ -45,7 +47,7 @@ impl Rig {
         let mut consumer = Consumer::new(now, config, origin).unwrap();
         let mark = consumer.first_record(&mut Vec::new());
         consumer.flushed(mark);
-        let mut rig = Self { consumer, now, messages: BTreeMap::new(), last: 0 };
+        let mut rig = Self { consumer, now, messages: BTreeMap::new(), last: 0, written: Vec::new() };
         for seq in 1..=stored {
             let time = now - (stored - seq) as Time * SECOND;
             rig.messages.insert(seq, Stored { time, bytes: 100, matches: true });
@@ -86,11 +88,13 @@ impl Rig {
         self.consumer.removed_below(first);
     }
 
-    /// Writes and flushes what is to be recorded, and throws it away.
+    /// Writes and flushes what is to be recorded.
     pub(super) fn flush(&mut self) {
         if self.consumer.changed().is_some() {
-            let mark = self.consumer.take_delta(&mut Vec::new());
+            let mut delta = Vec::new();
+            let mark = self.consumer.take_delta(&mut delta);
             self.consumer.flushed(mark);
+            self.written.push(delta);
         }
     }
 
