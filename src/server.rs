@@ -105,16 +105,12 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(options: &Options) -> Result<Self, StartError> {
-        let plan = |instance: streaming::start::Instance| {
-            let streaming::start::Instance { service, logs, directory } = instance;
-            Some(ServicePlan { service, logs, directory })
-        };
         let services = options.streaming.as_ref().map(|streaming| {
             let shards = u16::try_from(options.cores.len()).unwrap_or(u16::MAX);
             streaming::start::start(streaming, store_options(options), shards)
         });
         let services = services.transpose().map_err(StartError::Streaming)?.unwrap_or_default();
-        Self::start_with(options, services.into_iter().map(plan).collect())
+        Self::start_with(options, services.into_iter().map(Some).collect())
     }
 
     /// As [`Server::start`], with a service in each shard for which `services` has one, by index.
@@ -368,7 +364,8 @@ impl Server {
         }
     }
 
-    /// Reads what clients have sent, delivers it, has it answered by services, and closes connections as their output drains, for at most `time`.
+    /// Reads what clients have sent, delivers it, has it answered by services, and closes connections as their output
+    /// drains, for at most `time`.
     /// Half of it is for reading: clients that never stop sending are cut short then.
     pub fn drain(&self, time: Duration) {
         let read_deadline = Instant::now() + time / 2;

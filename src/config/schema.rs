@@ -10,6 +10,26 @@ use std::time::Duration;
 use super::grammar::{Map, Node, Position, Value};
 use super::read;
 
+/// Compares a field of the `Options` at hand.
+macro_rules! compare {
+    ($($field:ident).+) => {
+        Compare {
+            differ: |old: &Options, new: &Options| old.$($field).+ != new.$($field).+,
+            show: |options: &Options| options.$($field).+.shown(),
+        }
+    };
+}
+pub(super) use compare;
+
+/// Sets a boolean field of the `Options` at hand.
+macro_rules! switch {
+    ($names:expr, $default:expr, $help:expr, $($field:ident).+) => {
+        Key::<Options>::boolean($names, $default, $help, |options, on| options.$($field).+ = on)
+            .compared(compare!($($field).+))
+    };
+}
+pub(super) use switch;
+
 /// Outcome of a setter. The error is put behind the place of the key.
 pub(super) type Verdict = Result<(), String>;
 

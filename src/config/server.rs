@@ -6,29 +6,11 @@ use std::path::PathBuf;
 use super::grammar::{Map, Value};
 use super::later::{self, cluster, gateway, jetstream, leafnodes, mqtt};
 use super::reload::Shown as _;
-use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, items, rows};
+use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, Verdict, compare, items, rows, switch};
 use super::tls::Place;
 use super::{
     Options, Secret, accounts, authorization, mappings, operators, read, reload, streaming, tls, values, websocket,
 };
-
-/// Compares a field.
-macro_rules! compare {
-    ($($field:ident).+) => {
-        Compare {
-            differ: |old: &Options, new: &Options| old.$($field).+ != new.$($field).+,
-            show: |options: &Options| options.$($field).+.shown(),
-        }
-    };
-}
-
-/// Sets a boolean field.
-macro_rules! switch {
-    ($names:expr, $default:expr, $help:expr, $($field:ident).+) => {
-        Key::<Options>::boolean($names, $default, $help, |options, on| options.$($field).+ = on)
-            .compared(compare!($($field).+))
-    };
-}
 
 /// Sets a field from an integer.
 macro_rules! number {

@@ -3,7 +3,8 @@
 //! # Layout
 //! A log is a sequence of *batches*, numbered from one without gaps, in *segments*, numbered from one. A segment is a
 //! file `log-NNN/NNNNNNNN.segment`, named after its slot; when nothing in it is wanted any more, the slot serves
-//! another segment. Beside the segments the file `log-NNN/newest` names the newest one ([`note`]). All integers are little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written
+//! another segment. Beside the segments the file `log-NNN/newest` names the newest one ([`note`]). All integers are
+//! little endian, all checksums CRC-32 (IEEE), all reserved bytes zero when written
 //! and ignored when read. A block is 4096 bytes; segment heads and batches begin on blocks and end on them.
 //!
 //! ```text

@@ -207,10 +207,8 @@ impl Store {
         }
     }
 
-    /// Whether anything in a segment is needed. Streams learn of messages in parts when the last part is flushed.
     fn is_occupied(&self, segment: SegmentNo) -> bool {
-        self.parts.values().flatten().any(|part| part.position.segment() == segment)
-            || self.streams.values().any(|slot| slot.stream.occupied().any(|(occupied, _)| occupied == segment))
+        self.streams.values().any(|slot| slot.stream.occupied().any(|(occupied, _)| occupied == segment))
     }
 
     /// Moves what is needed of the batches in one chunk, from a run of a batch on. Returns whether the segment can be

@@ -8,14 +8,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use prost::Message as _;
 
-use super::home::{Home, INBOX_BYTES_MAX, Scene, respond};
+use super::home::{Home, Scene, is_inbox, nanos, respond};
 use super::pb::{CloseResponse, ConnectRequest, ConnectResponse};
 use super::records::{ClientRecord, client_key};
 use super::relay::{Closing, Said};
 use super::{Options, errors};
 use crate::log::{Pending, Time};
-use crate::shard::service::{Outbox, Source};
-use crate::subject::is_valid_literal;
+use crate::shard::service::{self, Outbox, Source};
 
 /// How long the holder of a client id may take to show that it is there when another one wants the id.
 const CHECK_NS: i64 = 500_000_000;
@@ -23,7 +22,7 @@ const CHECK_NS: i64 = 500_000_000;
 const SOON_NS: i64 = 1_000_000;
 
 /// Messages of the service itself.
-pub(super) const SERVICE: Source = Source { shard: 0, conn: u32::MAX, cid: 0 };
+pub(super) const SERVICE: Source = Source { shard: 0, conn: service::SERVICE, cid: 0 };
 
 /// A client.
 #[derive(Debug)]
@@ -74,16 +73,8 @@ pub(super) struct Clients {
     next: u64,
 }
 
-fn nanos(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
 fn tell(out: &mut Outbox, said: &Said<'_>) {
     out.relay(None, SERVICE, |bytes| said.encode(bytes));
-}
-
-fn is_inbox(inbox: &str) -> bool {
-    inbox.len() <= INBOX_BYTES_MAX && is_valid_literal(inbox.as_bytes())
 }
 
 /// The answer to a client that is known now.
@@ -161,7 +152,6 @@ impl Clients {
     /// A client wants to be known.
     pub(super) fn connect(&mut self, scene: &mut Scene<'_>, home: &mut Home, reply: &[u8], request: &[u8]) {
         let request = match ConnectRequest::decode(request) {
-            // What is no subject would be something else to whoever gets it.
             Ok(request) if is_inbox(&request.heartbeat_inbox) => request,
             _ => return refuse(scene.out, reply, errors::INVALID_CONNECT),
         };

@@ -122,7 +122,9 @@ impl Streaming {
         match said {
             Said::Publish { reply, request } => {
                 let Some(message) = PubMsg::decode(request) else { return };
-                self.publish(now, source, reply, &message, request.len(), out);
+                let (_, log) = self.places.of(message.channel);
+                self.count(request);
+                self.publish(now, log, source, reply, &message, out);
             }
             Said::Subscribe { reply, request } => {
                 let Ok(request) = SubscriptionRequest::decode(request) else { return };
@@ -165,19 +167,16 @@ impl Streaming {
 
     /// A publish to a channel that is at home here. `bytes` is the length of the request.
     #[inline]
-    fn publish(
-        &mut self,
-        now: Time,
-        source: Source,
-        reply: &[u8],
-        message: &PubMsg<'_>,
-        bytes: usize,
-        out: &mut Outbox,
-    ) {
-        let Some(home) = self.home_of(message.channel) else { return };
+    fn publish(&mut self, now: Time, log: LogId, source: Source, reply: &[u8], message: &PubMsg<'_>, out: &mut Outbox) {
+        if let Some(home) = self.homes.iter_mut().find(|home| home.log() == log) {
+            home.publish(scene!(self, now, out), source, reply, message);
+        }
+    }
+
+    /// Counts a publish that has come to its home.
+    fn count(&mut self, request: &[u8]) {
         self.traffic.in_msgs += 1;
-        self.traffic.in_bytes += bytes as u64;
-        self.homes[home].publish(scene!(self, now, out), source, reply, message);
+        self.traffic.in_bytes += request.len() as u64;
     }
 
     fn unsubscribe(&mut self, now: Time, reply: &[u8], request: &[u8], keeps_durable: bool, out: &mut Outbox) {
@@ -195,9 +194,10 @@ impl Streaming {
         if !self.serves(message.channel) {
             return;
         }
-        let (shard, _) = self.places.of(message.channel);
+        let (shard, log) = self.places.of(message.channel);
         if shard == self.shard {
-            self.publish(now, mail.source, mail.reply, &message, mail.payload.len(), out);
+            self.count(mail.payload);
+            self.publish(now, log, mail.source, mail.reply, &message, out);
         } else {
             let said = Said::Publish { reply: mail.reply, request: mail.payload };
             out.relay(Some(shard), mail.source, |bytes| said.encode(bytes));

@@ -9,8 +9,9 @@ use super::home::{Home, Shared};
 use super::places::Places;
 use super::service::Streaming;
 use super::{Options, StoreType};
+use crate::io::driver::ServicePlan;
 use crate::io::engine::now;
-use crate::io::log_directory::{Access, LogDirectory, LogReader};
+use crate::io::log_directory::{LogDirectory, LogReader};
 use crate::io::store_directory::{StoreDirectory, Unusable};
 use crate::log::recover::Refusal;
 use crate::log::{LogId, StoreId, Time};
@@ -45,21 +46,11 @@ impl fmt::Display for CannotStart {
 
 impl std::error::Error for CannotStart {}
 
-/// One shard's instance, and the logs that it works with.
-pub struct Instance {
-    /// The instance.
-    pub service: Box<dyn Service + Send>,
-    /// Its logs.
-    pub logs: Vec<(LogId, LogDirectory)>,
-    /// To be kept as long as the logs are in use.
-    pub directory: Option<Arc<StoreDirectory>>,
-}
-
 /// An instance for each of `shards` shards.
 ///
 /// # Errors
 /// Why not.
-pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result<Vec<Instance>, CannotStart> {
+pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result<Vec<ServicePlan>, CannotStart> {
     tracing::info!("STREAM: Starting NATS Streaming [{}], message store is {}", options.cluster_id, options.store);
     let (stores, directory) = match options.store {
         StoreType::Memory => (in_memory(of_store, shards)?, None),
@@ -75,7 +66,7 @@ pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result
     let instances = assembled.into_iter().map(|(service, logs)| {
         let place = |log: LogId| Some((log, directory.as_ref()?.log(log)?.clone()));
         let logs = logs.into_iter().filter_map(place).collect();
-        Instance { service, logs, directory: directory.clone() }
+        ServicePlan { service, logs, directory: directory.clone() }
     });
     Ok(instances.collect())
 }
@@ -136,9 +127,6 @@ fn in_files(directory: &StoreDirectory, of_store: store::Options) -> Result<Vec<
         }
         if report.senseless > 0 {
             tracing::error!("STREAM: {}: {} records make no sense", place.path().display(), report.senseless);
-        }
-        if place.access() == Access::Buffered {
-            tracing::warn!("STREAM: {} takes no direct I/O: its files are cached twice", place.path().display());
         }
         if let Some(free) = place.free_bytes() {
             store.set_free_space(free);

@@ -12,32 +12,12 @@ use std::time::Duration;
 
 use super::grammar::{Map, Value};
 use super::reload::Shown;
-use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, has_key, items, rows};
+use super::schema::{Compare, Item, Key, KeyChange, Reading, Row, compare, has_key, items, rows, switch};
 use super::{Secret, read};
 use crate::streaming::{Cipher, Options, StoreType};
 
 /// The names of the block.
 pub(super) const BLOCK: &[&str] = &["streaming", "stan"];
-
-/// Compares a setting.
-macro_rules! compare {
-    ($($field:ident).+) => {
-        Compare {
-            differ: |old: &Options, new: &Options| old.$($field).+ != new.$($field).+,
-            show: |options: &Options| options.$($field).+.shown(),
-        }
-    };
-}
-use compare;
-
-/// Sets a boolean.
-macro_rules! switch {
-    ($names:expr, $default:expr, $help:expr, $($field:ident).+) => {
-        Key::<Options>::boolean($names, $default, $help, |options, on| options.$($field).+ = on)
-            .compared(compare!($($field).+))
-    };
-}
-use switch;
 
 /// Sets a text.
 macro_rules! text {

@@ -2,7 +2,8 @@
 //!
 //! Requests are carried out one at a time, in random order. A file is what was flushed plus, over it, sectors that were
 //! written since. A crash decides for each of those sectors alone whether it reached the disk, did not, or is garbage;
-//! so it does for what was on its way. The note is exchanged as a whole or not at all. Beside that there are failing writes and flushes, and a disk that is full.
+//! so it does for what was on its way. The note is exchanged as a whole or not at all. Beside that there are failing
+//! writes and flushes, and a disk that is full.
 //!
 //! And there are faults of which nobody is told: a write that lands elsewhere or nowhere while its place keeps what was
 //! there, and bits that flip in what was flushed long ago.

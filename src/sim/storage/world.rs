@@ -492,19 +492,7 @@ impl World {
         self.streams[index].now.expire(self.now, EXPIRY_STEP_BITS);
         let model = self.streams[index].now.clone();
         let state = self.store.state(of).expect("is there").expect("is settled");
-        let first = model.messages.first_key_value();
-        let subjects = model.messages.values().map(|stored| &stored.subject).collect::<BTreeSet<_>>();
-        let expected = stream::State {
-            messages: model.messages.len() as u64,
-            bytes: model.bytes(),
-            first_seq: if model.last == 0 { 0 } else { model.first() },
-            first_time: first.map(|(_, stored)| stored.time),
-            last_seq: model.last,
-            last_time: model.last_time,
-            subjects: subjects.len() as u64,
-            deleted: model.last + 1 - model.first() - model.messages.len() as u64,
-            after: state.after,
-        };
+        let expected = model.state(state.after);
         if state != expected {
             let is_there = |seq: &u64| self.store.stream(of).is_some_and(|of| of.is_visible(*seq));
             let there = (state.first_seq..=state.last_seq).filter(is_there).collect::<BTreeSet<_>>();

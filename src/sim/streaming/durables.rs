@@ -8,12 +8,7 @@ fn durable(id: &str, inbox: &str) -> pb::SubscriptionRequest {
 }
 
 fn world_with(messages: u64) -> World {
-    let mut world = World::new(2);
-    world.connect(1, "me");
-    for number in 1..=messages {
-        assert_eq!(world.store(0, "foo", &number.to_string()), "");
-    }
-    world
+    World::with_messages(2, messages)
 }
 
 #[test]

@@ -12,15 +12,7 @@ fn durable(id: &str, inbox: &str) -> pb::SubscriptionRequest {
 }
 
 fn new_world() -> World {
-    let mut world = World::new(2);
-    world.connect(1, "me");
-    world
-}
-
-fn fill(world: &mut World, messages: u64) {
-    for number in 1..=messages {
-        assert_eq!(world.store(0, "foo", &number.to_string()), "");
-    }
+    World::with_messages(2, 0)
 }
 
 fn seqs(world: &mut World, inbox: &str) -> Vec<u64> {
@@ -32,7 +24,7 @@ fn item_37_equal_members_take_turns() {
     let mut world = new_world();
     world.subscribe(0, &member("me", "_INBOX.a")).unwrap();
     world.subscribe(1, &member("me", "_INBOX.b")).unwrap();
-    fill(&mut world, 10);
+    world.fill(10);
     let (a, b) = (seqs(&mut world, "_INBOX.a"), seqs(&mut world, "_INBOX.b"));
     assert_eq!((a.len(), b.len()), (5, 5));
     let mut all = [a, b].concat();
@@ -46,7 +38,7 @@ fn item_38_others_take_over_from_a_stalled_member() {
     let a = pb::SubscriptionRequest { max_in_flight: 1, ..member("me", "_INBOX.a") };
     world.subscribe(0, &a).unwrap();
     world.subscribe(0, &member("me", "_INBOX.b")).unwrap();
-    fill(&mut world, 10);
+    world.fill(10);
     assert_eq!((seqs(&mut world, "_INBOX.a").len(), seqs(&mut world, "_INBOX.b").len()), (1, 9));
 }
 
@@ -57,7 +49,7 @@ fn item_39_what_a_member_leaves_goes_to_the_others() {
     world.subscribe(0, &a).unwrap();
     let b = pb::SubscriptionRequest { max_in_flight: 5, ..member("me", "_INBOX.b") };
     let ack_inbox = world.subscribe(0, &b).unwrap();
-    fill(&mut world, 6);
+    world.fill(6);
     let mut of_b = seqs(&mut world, "_INBOX.b");
     assert_eq!((seqs(&mut world, "_INBOX.a").len(), of_b.len()), (1, 5));
     assert_eq!(world.unsubscribe(0, "me", "foo", &ack_inbox, true), "");
@@ -74,7 +66,7 @@ fn item_40_an_acknowledgement_of_the_former_holder_counts() {
     let mut world = new_world();
     let short = |inbox: &str| pb::SubscriptionRequest { ack_wait_in_secs: 1, ..member("me", inbox) };
     let a = world.subscribe(0, &short("_INBOX.a")).unwrap();
-    fill(&mut world, 2);
+    world.fill(2);
     assert_eq!(world.numbers("_INBOX.a"), [(1, 0), (2, 0)]);
     world.subscribe(0, &short("_INBOX.b")).unwrap();
     world.pass(SECOND + SECOND / 10);
@@ -92,7 +84,7 @@ fn item_40_an_acknowledgement_of_the_former_holder_counts() {
 #[test]
 fn item_41_a_group_ends_with_its_last_member() {
     let mut world = new_world();
-    fill(&mut world, 3);
+    world.fill(3);
     let a = world.subscribe(0, &member("me", "_INBOX.a")).unwrap();
     assert_eq!(seqs(&mut world, "_INBOX.a"), [1, 2, 3]);
     assert_eq!(world.unsubscribe(0, "me", "foo", &a, true), "");
@@ -107,7 +99,7 @@ fn item_41_a_group_ends_with_its_last_member() {
 fn items_42_and_44_a_durable_group_waits_for_members() {
     let mut world = new_world();
     world.connect(0, "other");
-    fill(&mut world, 3);
+    world.fill(3);
     let a = world.subscribe(0, &durable("me", "_INBOX.a")).unwrap();
     world.subscribe(0, &member("me", "_INBOX.plain")).unwrap();
     assert_eq!((seqs(&mut world, "_INBOX.a").len(), seqs(&mut world, "_INBOX.plain").len()), (3, 3), "two groups");
@@ -132,7 +124,7 @@ fn items_42_and_44_a_durable_group_waits_for_members() {
 #[test]
 fn item_43_a_durable_group_ends_for_good_with_its_last_member() {
     let mut world = new_world();
-    fill(&mut world, 2);
+    world.fill(2);
     let a = world.subscribe(0, &durable("me", "_INBOX.a")).unwrap();
     let b = world.subscribe(0, &durable("me", "_INBOX.b")).unwrap();
     assert_eq!(world.numbers("_INBOX.a").len(), 2);
@@ -156,6 +148,6 @@ fn groups_go_by_silent_clients() {
     world.subscribe(0, &member("me", "_INBOX.a")).unwrap();
     world.subscribe(0, &member("silent", "_INBOX.b")).unwrap();
     world.pass(2 * SECOND);
-    fill(&mut world, 4);
+    world.fill(4);
     assert_eq!((seqs(&mut world, "_INBOX.a").len(), seqs(&mut world, "_INBOX.b").len()), (4, 0));
 }

@@ -5,12 +5,7 @@ use crate::streaming::pb::{self, StartPosition};
 use crate::streaming::{Options, StoreType};
 
 fn world_with(messages: u64) -> World {
-    let mut world = World::new(3);
-    world.connect(1, "me");
-    for number in 1..=messages {
-        assert_eq!(world.store(0, "foo", &number.to_string()), "");
-    }
-    world
+    World::with_messages(3, messages)
 }
 
 #[test]

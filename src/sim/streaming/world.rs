@@ -65,6 +65,21 @@ impl World {
         Self::with(shards, Options { store: StoreType::File, ..Options::default() })
     }
 
+    /// The same, with the client `me` and so many messages in the channel `foo`.
+    pub(super) fn with_messages(shards: u16, messages: u64) -> Self {
+        let mut world = Self::new(shards);
+        world.connect(1, "me");
+        world.fill(messages);
+        world
+    }
+
+    /// Stores so many messages in the channel `foo`.
+    pub(super) fn fill(&mut self, messages: u64) {
+        for number in 1..=messages {
+            assert_eq!(self.store(0, "foo", &number.to_string()), "");
+        }
+    }
+
     pub(super) fn with(shards: u16, options: Options) -> Self {
         let disks = (0..shards).map(|log| (LogId(log), Disk::new(log.into()))).collect();
         let mut world = Self {

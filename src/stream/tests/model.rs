@@ -1,6 +1,6 @@
 //! What a stream should do, without any thought of memory or time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
 use crate::subject::matches;
@@ -47,6 +47,22 @@ impl Model {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.messages.values().map(|stored| self.size(stored)).sum()
+    }
+
+    /// The numbers that a settled stream tells of itself, but for what an answer with them waits for.
+    pub(crate) fn state(&self, after: Pending) -> State {
+        let subjects = self.messages.values().map(|stored| &stored.subject).collect::<BTreeSet<_>>();
+        State {
+            messages: self.messages.len() as u64,
+            bytes: self.bytes(),
+            first_seq: if self.last == 0 { 0 } else { self.first() },
+            first_time: self.messages.values().next().map(|stored| stored.time),
+            last_seq: self.last,
+            last_time: self.last_time,
+            subjects: subjects.len() as u64,
+            deleted: self.last + 1 - self.first() - self.messages.len() as u64,
+            after,
+        }
     }
 
     pub(crate) fn first(&self) -> u64 {

@@ -775,19 +775,7 @@ impl World {
         self.settle();
         let (stream, model) = (&self.stream, &self.model);
         let state = stream.state().expect("settled");
-        let first = model.messages.first_key_value();
-        let expected = State {
-            messages: model.messages.len() as u64,
-            bytes: model.bytes(),
-            first_seq: if model.last == 0 { 0 } else { model.first() },
-            first_time: first.map(|(_, stored)| stored.time),
-            last_seq: model.last,
-            last_time: model.last_time,
-            subjects: model.messages.values().map(|stored| &stored.subject).collect::<BTreeSet<_>>().len() as u64,
-            deleted: model.last + 1 - model.first() - model.messages.len() as u64,
-            after: state.after,
-        };
-        assert_eq!(state, expected);
+        assert_eq!(state, model.state(state.after));
         let visible = stream.visible();
         for seq in model.first().saturating_sub(2)..=model.last + 2 {
             let is_live = model.messages.contains_key(&seq);

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Home, Outlet, Scene, subscribe};
+use super::{Home, Scene, subscribe};
 use crate::consumer::Presence;
 use crate::log::Pending;
 use crate::streaming::errors;
@@ -84,9 +84,8 @@ impl Home {
         if let Some(what) = what {
             self.groups.remove(&key);
             self.channels[channel].named.remove(&what);
-            let Self { store, recipients, proof, faults, is_full, .. } = self;
-            let mut outlet = Outlet { recipients, proof, faults, is_full, traffic: scene.traffic, out: scene.out };
-            let deleted = store.delete_consumer(scene.now, key, &mut outlet);
+            let now = scene.now;
+            let deleted = self.with_store(scene, |store, outlet| store.delete_consumer(now, key, outlet));
             pending = pending.max(deleted.unwrap_or(Pending::NONE));
         }
         self.watch(channel, scene.now);

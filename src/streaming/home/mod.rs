@@ -119,8 +119,7 @@ struct Recipient {
 impl Recipient {
     /// `None` if the inbox is no subject: then deliveries go nowhere, as to a subject on which nobody listens.
     fn new(inbox: &str, channel: Arc<str>) -> Option<Self> {
-        let is_subject = inbox.len() <= INBOX_BYTES_MAX && subject::is_valid_literal(inbox.as_bytes());
-        is_subject.then(|| Self { inbox: inbox.as_bytes().into(), channel })
+        is_inbox(inbox).then(|| Self { inbox: inbox.as_bytes().into(), channel })
     }
 }
 
@@ -199,7 +198,6 @@ pub(super) struct Home {
     proof: Option<Durable>,
     /// What is wrong with the log.
     faults: Vec<String>,
-    is_full: bool,
     requests: Vec<Request>,
 }
 
@@ -235,15 +233,23 @@ impl Home {
         &mut self.store
     }
 
+    /// Does something with the store that has results for clients or operators.
+    fn with_store<R>(&mut self, scene: &mut Scene<'_>, act: impl FnOnce(&mut Store, &mut Outlet<'_>) -> R) -> R {
+        let Self { store, recipients, proof, faults, .. } = self;
+        let mut outlet = Outlet { recipients, proof, faults, traffic: scene.traffic, out: scene.out };
+        act(store, &mut outlet)
+    }
+
     /// Everything that is due in this turn.
     pub(super) fn turn(&mut self, scene: &mut Scene<'_>, may_deliver: bool) -> Next {
         self.look_for_idle(scene);
         self.search_on(scene);
         self.release_answers(scene);
         self.store.set_delivering(may_deliver);
-        let Self { store, requests, recipients, proof, faults, is_full, .. } = self;
-        let mut outlet = Outlet { recipients, proof, faults, is_full, traffic: scene.traffic, out: scene.out };
-        let mut next = store.turn(scene.now, &mut outlet, requests);
+        let now = scene.now;
+        let mut requests = std::mem::take(&mut self.requests);
+        let mut next = self.with_store(scene, |store, outlet| store.turn(now, outlet, &mut requests));
+        self.requests = requests;
         if let Some(proof) = &self.proof {
             let out = &mut *scene.out;
             self.acks.release(proof, |reply, guid| publish::acknowledge(out, reply, guid, b""));
@@ -296,10 +302,10 @@ impl Home {
         if let Some(free) = free {
             self.store.set_free_space(free);
         }
-        let Self { store, recipients, proof, faults, is_full, .. } = self;
+        let Self { store, recipients, proof, faults, .. } = self;
         // Deliveries are of the turn.
         let out = &mut Outbox::default();
-        let mut outlet = Outlet { recipients, proof, faults, is_full, traffic, out };
+        let mut outlet = Outlet { recipients, proof, faults, traffic, out };
         store.completed(now, id, outcome, &mut outlet);
         debug_assert!(out.is_empty(), "nothing is delivered here");
     }
@@ -407,10 +413,9 @@ impl Home {
                 self.unset(scene.now, &super::records::member_key(*key, record.number));
             }
         }
-        let Self { store, recipients, proof, faults, is_full, .. } = self;
-        let mut outlet = Outlet { recipients, proof, faults, is_full, traffic: scene.traffic, out: scene.out };
+        let now = scene.now;
         // Nobody waits for it.
-        let _ = store.delete_stream(scene.now, gone.stream, &mut outlet);
+        let _ = self.with_store(scene, |store, outlet| store.delete_stream(now, gone.stream, outlet));
         scene.shared.channels.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -422,12 +427,17 @@ enum NoChannel {
 }
 
 /// Longest inbox that gets anything: a longer one fits into no client's protocol line.
-pub(super) const INBOX_BYTES_MAX: usize = 4096;
+const INBOX_BYTES_MAX: usize = 4096;
+
+/// Whether messages can be sent there. What is no subject would be something else to whoever gets it.
+pub(super) fn is_inbox(inbox: &str) -> bool {
+    inbox.len() <= INBOX_BYTES_MAX && subject::is_valid_literal(inbox.as_bytes())
+}
 
 /// Longest name of a channel: what streams take as a subject, with every byte written as three.
 const NAME_BYTES_MAX: usize = 1024;
 
-fn nanos(duration: std::time::Duration) -> i64 {
+pub(super) fn nanos(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -15,7 +15,6 @@ pub(super) struct Outlet<'a> {
     pub(super) recipients: &'a HashMap<(ConsumerKey, MemberId), Recipient, RandomState>,
     pub(super) proof: &'a mut Option<Durable>,
     pub(super) faults: &'a mut Vec<String>,
-    pub(super) is_full: &'a mut bool,
     pub(super) traffic: &'a mut Traffic,
     pub(super) out: &'a mut Outbox,
 }
@@ -55,10 +54,7 @@ impl store::Outlet for Outlet<'_> {
                 tracing::warn!("STREAM: {notice}");
                 self.faults.clear();
             }
-            Notice::Space { full } => {
-                tracing::warn!("STREAM: {notice}");
-                *self.is_full = *full;
-            }
+            Notice::Space { .. } => tracing::warn!("STREAM: {notice}"),
             Notice::Damaged { .. } | Notice::ReadFailed { .. } => tracing::error!("STREAM: {notice}"),
         }
     }

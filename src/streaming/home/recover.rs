@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use prost::Message as _;
 use slab::Slab;
 
-use super::{Group, Home, Member, Outlet, PubAcks, Recipient, Scene, stream_config};
+use super::{Group, Home, Member, PubAcks, Recipient, Scene, stream_config};
 use crate::log::{Incarnation, LogId, Time, Waiting};
 use crate::store::{ConsumerKey, Store};
 use crate::streaming::Options;
@@ -79,7 +79,6 @@ impl Home {
             idle: std::collections::BTreeSet::new(),
             proof: None,
             faults: Vec::new(),
-            is_full: false,
             requests: Vec::new(),
         };
         home.recover_channels(now, options);
@@ -177,9 +176,8 @@ impl Home {
             if let Some(group) = self.groups.remove(&key) {
                 self.channels[group.channel].named.remove(&group.what);
             }
-            let Self { store, recipients, proof, faults, is_full, .. } = self;
-            let mut outlet = Outlet { recipients, proof, faults, is_full, traffic: scene.traffic, out: scene.out };
-            let _ = store.delete_consumer(scene.now, key, &mut outlet);
+            let now = scene.now;
+            let _ = self.with_store(scene, |store, outlet| store.delete_consumer(now, key, outlet));
         }
         let orphans = self.store.values(self.set).filter_map(|(key, value)| {
             let group = group_of(key)?;
