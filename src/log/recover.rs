@@ -396,6 +396,15 @@ struct End {
     sealed: bool,
     checkpoint: Option<Position>,
     footer: Footer,
+    /// The last batch that is known to have been flushed. A batch behind the end may have told it.
+    proven: BatchNo,
+}
+
+impl End {
+    /// What is known of the last segment: nothing behind the end is scanned again, but what that has proven holds.
+    fn bound(&self, plan: &mut Plan) {
+        (plan.end, plan.proven) = (self.offset, Proven::AtLeast(self.proven));
+    }
 }
 
 /// Opens the log `id` of a store.
@@ -627,7 +636,15 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
                 // What follows a lost one does not follow this one.
                 sealed |= self.miss_newest(segment, BatchNo(end.next.batch.0 - 1));
                 self.drop_abandoned();
-                return Ok(Some(End { segment, offset: end.offset, next: end.next, sealed, checkpoint, footer }));
+                return Ok(Some(End {
+                    segment,
+                    offset: end.offset,
+                    next: end.next,
+                    sealed,
+                    checkpoint,
+                    footer,
+                    proven,
+                }));
             }
             self.segments.remove(&segment);
             if is_noted {
@@ -852,7 +869,7 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
             };
             let mut plan = self.plan(no, &found, next, from, Depth::Contents);
             if no == end.segment {
-                plan.end = end.offset;
+                end.bound(&mut plan);
             }
             if from >= plan.end {
                 continue;

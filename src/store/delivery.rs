@@ -3,7 +3,7 @@
 use super::reads::Fetched;
 use super::{ConsumerKey, DELTA, Outlet, SLICE, Store, Wake, head};
 use crate::consumer::{Event, Found, Step, Target, Want};
-use crate::log::{Incarnation, Kind, Pending, PlacedRun, Time, Urgency};
+use crate::log::{Kind, Pending, PlacedRun, Time, Urgency};
 use crate::stream::{Block, Lookup, Retention};
 use crate::subject::matches;
 
@@ -174,18 +174,6 @@ impl Store {
         }
         let due = self.entry(key).and_then(|consumer| consumer.next_deadline());
         self.arm(Wake::Consumer(key), due);
-    }
-
-    /// Messages that one consumer needs no longer go if no other needs them.
-    fn acknowledged(&mut self, now: Time, of: Incarnation, range: std::ops::RangeInclusive<u64>) {
-        let Some((slot, mut sink)) = self.parts_of(now, of) else { return };
-        for seq in range {
-            if slot.consumers.values().all(|entry| entry.consumer.is_done_with(seq)) {
-                slot.stream.acknowledged(seq, &mut sink);
-            }
-        }
-        sink.finish(slot.consumers);
-        self.wake(Wake::Stream(of));
     }
 
     /// Appends what has happened to a consumer since the last time.
@@ -400,7 +388,7 @@ impl Store {
 }
 
 impl super::ConsumerSlot {
-    fn wants(&self, subject: &[u8]) -> bool {
+    pub(super) fn wants(&self, subject: &[u8]) -> bool {
         let filters = &self.consumer.config().filters;
         filters.is_empty() || filters.iter().any(|filter| matches(filter.as_bytes(), subject))
     }

@@ -31,6 +31,7 @@
 
 mod cache;
 mod delivery;
+mod interest;
 mod kept;
 mod opening;
 mod reads;
@@ -40,6 +41,8 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+
+use roaring::RoaringTreemap;
 
 pub use opening::{Opened, Report};
 
@@ -171,6 +174,8 @@ struct StreamSlot {
     expected: Pending,
     /// What was read of a block that it wants details of.
     gathering: Option<reads::Gathering>,
+    /// Messages that may be needed no longer: see `interest.rs`.
+    doubtful: RoaringTreemap,
 }
 
 #[derive(Debug)]
@@ -437,7 +442,8 @@ impl Store {
     /// # Errors
     /// There is no such stream.
     pub fn state(&mut self, of: Incarnation) -> Result<Option<State>, NotFound> {
-        let state = self.streams.get(&of).ok_or(NotFound)?.stream.state();
+        let slot = self.streams.get(&of).ok_or(NotFound)?;
+        let state = slot.stream.state().filter(|_| slot.doubtful.is_empty());
         if state.is_none() {
             self.wake(Wake::Stream(of));
         }
@@ -521,7 +527,10 @@ impl Store {
         let mut entry = slot.consumers.remove(&key.number).ok_or(NotFound)?;
         entry.consumer.close();
         entry.consumer.drain_events().for_each(|event| outlet.event(key, event));
-        if entry.consumer.config().memory || slot.stream.config().is_memory() {
+        slot.interest_ended();
+        let in_memory = entry.consumer.config().memory || slot.stream.config().is_memory();
+        self.wake(Wake::Stream(key.stream));
+        if in_memory {
             return Ok(Pending::NONE);
         }
         Ok(self.log.control(now, Some(key.stream), Kind::Consumer, &head(key.number, END), Urgency::Now))
@@ -678,6 +687,9 @@ impl Store {
         if run.moved_from.is_none() {
             self.count_placed(run);
             self.wake_consumers(run.stream);
+            if self.slot(run.stream).is_some_and(|slot| !slot.doubtful.is_empty()) {
+                self.wake(Wake::Stream(run.stream));
+            }
         }
     }
 
@@ -789,9 +801,9 @@ impl Store {
     /// A stream and where its records go.
     fn parts_of(&mut self, now: Time, of: Incarnation) -> Option<(sink::Body<'_>, LogSink<'_>)> {
         let Self { streams, log, expired, .. } = self;
-        let StreamSlot { stream, meta, consumers, memory, .. } = streams.get_mut(&of)?;
+        let StreamSlot { stream, meta, consumers, memory, doubtful, .. } = streams.get_mut(&of)?;
         let sink = LogSink::new(log, now, of, stream.config().durability, memory).telling(expired);
-        Some((sink::Body { stream, meta, consumers }, sink))
+        Some((sink::Body { stream, meta, consumers, doubtful }, sink))
     }
 }
 
@@ -861,6 +873,7 @@ impl StreamSlot {
             armed: None,
             expected: Pending::NONE,
             gathering: None,
+            doubtful: RoaringTreemap::new(),
         }
     }
 }

@@ -70,6 +70,15 @@ impl Store {
         if report.repairs.iter().any(|repair| matches!(repair, Repair::NewestMissing { .. })) {
             report.repairs.extend(opened.unknown_ends());
         }
+        // Nothing goes on the word of a damaged log.
+        let is_damaged = report.senseless > 0 || report.repairs.iter().any(Repair::is_damage);
+        for slot in opened.streams.values_mut() {
+            if is_damaged {
+                slot.doubtful.clear();
+            } else {
+                slot.removals_forgotten();
+            }
+        }
         let streams = opened.streams.keys().copied().collect::<Vec<_>>();
         for of in streams {
             // A crash may have come between a message and what it pushed out.
@@ -186,7 +195,10 @@ impl Opening {
                 entry.consumer.replay(rest).ok()?;
                 entry.consumer.drain_events().for_each(drop);
             }
-            END => drop(slot.consumers.remove(&number)),
+            END => {
+                slot.consumers.remove(&number);
+                slot.interest_ended();
+            }
             _ => return None,
         }
         Some(())

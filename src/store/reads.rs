@@ -286,6 +286,7 @@ impl Store {
         if let Some(slot) = self.streams.get_mut(&of) {
             slot.dirty = false;
         }
+        self.review(now, of);
         // Each round has read one block; what is not in memory ends it.
         for _ in 0..SETTLE_ROUNDS {
             let Some((slot, mut sink)) = self.parts_of(now, of) else { return };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use roaring::RoaringTreemap;
+
 use super::ConsumerSlot;
 use super::cache::DecodedRun;
 use crate::log::{Incarnation, Kind, Log, Message, Pending, SegmentNo, Time, Urgency};
@@ -14,6 +16,7 @@ pub(super) struct Body<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) meta: &'a mut Vec<u8>,
     pub(super) consumers: &'a mut BTreeMap<u32, ConsumerSlot>,
+    pub(super) doubtful: &'a mut RoaringTreemap,
 }
 
 /// Takes the records of one stream.

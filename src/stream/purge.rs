@@ -171,12 +171,8 @@ impl Stream {
 
     /// What a search has found that looked at everything up to a number; begins it if need be.
     fn gathered(&mut self, filter: &[u8], purpose: Purpose, upto: u64) -> Option<Seqs> {
-        let place = self.gathers.iter().position(|gather| gather.purpose == purpose && *gather.filter == *filter);
-        // A purge removes what was there when it began. A message replaces everything.
-        let place = place.filter(|at| match purpose {
-            Purpose::Purge => self.gathers[*at].upto <= upto,
-            Purpose::Rollup => self.gathers[*at].upto == upto,
-        });
+        let is_this = |gather: &Gather| (gather.purpose, gather.upto, &*gather.filter) == (purpose, upto, filter);
+        let place = self.gathers.iter().position(is_this);
         match place {
             Some(at) if self.is_gathered(&self.gathers[at]) => Some(self.gathers.swap_remove(at).found),
             Some(_) => None,

@@ -261,7 +261,8 @@ pub enum Settled {
 pub struct Purge<'a> {
     /// Only messages whose subject this pattern matches.
     pub filter: Option<&'a [u8]>,
-    /// Only messages below this number.
+    /// Only messages below this number. With a filter, a purge that is not done at once has to be asked for again with
+    /// the same bound: while messages come in, give one. What another bound was asked for is begun anew.
     pub below: Option<u64>,
     /// Keep the newest so many of those that would go.
     pub keep: u64,

@@ -58,7 +58,7 @@ pub struct HiddenEnd {
 /// The files of a log. See the module.
 pub struct Survey<'s, 'f, F> {
     opening: &'s mut Opening<'f, F, Nobody>,
-    end: Option<(LogEnd, Option<Position>)>,
+    end: Option<End>,
 }
 
 /// Nothing is told to anybody.
@@ -99,9 +99,7 @@ pub fn survey<F: Files, R>(
     let mut nobody = Nobody;
     let mut opening = Opening::new(files, &mut nobody, log, store);
     opening.list()?;
-    let end = opening
-        .find_end()?
-        .map(|end| (LogEnd { position: Position::new(end.segment, end.offset), next: end.next }, end.checkpoint));
+    let end = opening.find_end()?;
     Ok(look(&mut Survey { opening: &mut opening, end }))
 }
 
@@ -109,7 +107,8 @@ impl<F: Files> Survey<'_, '_, F> {
     /// Where the log ends; `None` if there is nothing in it.
     #[must_use]
     pub fn end(&self) -> Option<LogEnd> {
-        self.end.map(|(end, _)| end)
+        let end = self.end.as_ref()?;
+        Some(LogEnd { position: Position::new(end.segment, end.offset), next: end.next })
     }
 
     /// Its segments in the order of their use.
@@ -118,7 +117,7 @@ impl<F: Files> Survey<'_, '_, F> {
         let opening = &*self.opening;
         let describe = |(no, found): (&SegmentNo, &Found)| {
             let plan = self.plan(*no, found, Depth::Directories);
-            let end_is_known = self.is_last(*no) || matches!(plan.proven, Proven::All(_));
+            let end_is_known = self.end_in(*no).is_some() || matches!(plan.proven, Proven::All(_));
             let &Found { slot, file_bytes, head, flaw } = found;
             FoundSegment { slot, file_bytes, head, flaw, end: plan.end, end_is_known }
         };
@@ -158,7 +157,7 @@ impl<F: Files> Survey<'_, '_, F> {
     /// The latest complete checkpoint and the one before it, as far as the log still names them.
     pub fn checkpoints(&mut self) -> Vec<FoundCheckpoint> {
         let mut checkpoints = Vec::new();
-        let mut position = self.end.and_then(|(_, checkpoint)| checkpoint);
+        let mut position = self.end.as_ref().and_then(|end| end.checkpoint);
         while let Some(at) = position.filter(|_| checkpoints.len() < 2) {
             let content = self.opening.checkpoint_at(at);
             position = match &content {
@@ -204,14 +203,15 @@ impl<F: Files> Survey<'_, '_, F> {
         }
     }
 
-    fn is_last(&self, segment: SegmentNo) -> bool {
-        self.end.is_some_and(|(end, _)| end.position.segment() == segment)
+    /// The end of the log, if this segment has it.
+    fn end_in(&self, segment: SegmentNo) -> Option<&End> {
+        self.end.as_ref().filter(|end| end.segment == segment)
     }
 
     fn plan(&self, segment: SegmentNo, found: &Found, depth: Depth) -> Plan {
         let mut plan = self.opening.plan(segment, found, found.head.first, BLOCK_BYTES as u32, depth);
-        if let Some((end, _)) = self.end.filter(|_| self.is_last(segment)) {
-            plan.end = end.position.offset();
+        if let Some(end) = self.end_in(segment) {
+            end.bound(&mut plan);
         }
         plan
     }

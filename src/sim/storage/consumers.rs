@@ -103,7 +103,7 @@ impl ConsumerUnderTest {
         seq <= self.highest && !self.open.contains_key(&seq)
     }
 
-    fn wants(&self, subject: &[u8]) -> bool {
+    pub(super) fn wants(&self, subject: &[u8]) -> bool {
         self.filter.as_ref().is_none_or(|filter| matches(filter, subject))
     }
 
@@ -137,12 +137,12 @@ impl World {
             }
             Shape::Rich => {
                 let count = match self.streams[index].now.config.retention {
-                    Retention::WorkQueue => 1,
+                    Retention::WorkQueue => self.rng.usize(1..3),
                     _ => self.rng.usize(0..4),
                 };
                 for nth in 0..count {
                     let pulls = self.rng.bool();
-                    let config = self.rich_consumer(index, pulls);
+                    let config = self.rich_consumer(index, pulls, count);
                     self.create_consumer(index, config, pulls);
                     if !pulls {
                         let credit = self.rng.u32(1..60);
@@ -153,12 +153,15 @@ impl World {
         }
     }
 
-    fn rich_consumer(&mut self, index: usize, pulls: bool) -> consumer::Config {
-        let keeps_all = self.streams[index].now.config.retention == Retention::Limits;
+    fn rich_consumer(&mut self, index: usize, pulls: bool, count: usize) -> consumer::Config {
+        // No two of a work queue want the same.
+        let others = self.streams[index].consumers.len() as u8;
+        let shares = self.streams[index].now.config.retention == Retention::WorkQueue;
         let rng = &mut self.rng;
         consumer::Config {
-            filters: match rng.u8(..3) {
-                0 if keeps_all => vec![String::from_utf8(subject_of(rng.u8(..5))).unwrap()],
+            filters: match rng.u8(..4) {
+                _ if shares && count > 1 => vec![String::from_utf8(subject_of(others)).unwrap()],
+                0 | 1 => vec![String::from_utf8(subject_of(rng.u8(..5))).unwrap()],
                 _ => Vec::new(),
             },
             ack: [AckPolicy::None, AckPolicy::All, AckPolicy::Explicit, AckPolicy::Explicit][rng.usize(..4)],
@@ -353,6 +356,9 @@ impl World {
             return;
         }
         let nth = self.rng.usize(..count);
+        if self.rng.u8(..60) == 0 {
+            return self.end_consumer(index, nth);
+        }
         let consumer = &self.streams[index].consumers[nth];
         if consumer.pulls {
             return self.pull(index, nth);
@@ -371,6 +377,14 @@ impl World {
             }
             self.store.with_consumer(consumer.key, |consumer| consumer.leave(self.now, id));
         }
+    }
+
+    fn end_consumer(&mut self, index: usize, nth: usize) {
+        let stream = &mut self.streams[index];
+        let consumer = stream.consumers.remove(nth);
+        let ended = self.store.delete_consumer(self.now, consumer.key, &mut self.face).expect("is there");
+        stream.ended.push((consumer, ended));
+        stream.interest_ended();
     }
 
     fn pull(&mut self, index: usize, nth: usize) {
@@ -394,6 +408,13 @@ impl World {
     /// What the consumers of a stream know after the store was opened.
     pub(super) fn restart_consumers(&mut self, index: usize, face: &Face) {
         let stream = &mut self.streams[index];
+        for (consumer, ended) in stream.ended.drain(..) {
+            // It may be there again if that it had ended was not flushed.
+            if self.store.consumer(consumer.key).is_some() {
+                assert!(!face.is_proven(ended), "{}: {:?} is there again", self.context, consumer.key);
+                stream.consumers.push(consumer);
+            }
+        }
         stream.consumers.retain_mut(|consumer| {
             let Some(found) = self.store.consumer(consumer.key) else {
                 assert!(!face.is_proven(consumer.created), "{}: a consumer is gone", self.context);

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::consumers::Face;
 use super::disk::Faults;
-use super::world::{Op, Shape, World};
+use super::stream::Op;
+use super::world::{Shape, World};
 use super::{is_whole_run, seeds};
 use crate::log::recover::Repair;
 use crate::log::{Kind, Pending};
@@ -239,7 +240,7 @@ fn misdirected_writes() {
 /// Bits flip in what was flushed, while nothing runs.
 #[test]
 fn rotten_sectors() {
-    let faults = seeds(250).map(|seed| run(seed, 0, true)).sum::<u64>();
+    let faults = seeds(400).map(|seed| run(seed, 0, true)).sum::<u64>();
     assert!(!is_whole_run() || faults > 0, "nothing has rotted");
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `disk` is the disk. `log` drives the log alone: appends, commits, failures, checkpoints, crashes and openings, against
 //! a list of what was appended and proven. `store` drives streams and consumers on top of it (`world`, `consumers`),
-//! against the naive model that the unit tests of a stream use too; `damage` does so with faults of which nobody is told.
+//! against the naive model that the unit tests of a stream use too (`stream`), and `crash` compares them; `damage` does so with faults of which nobody is told.
 //! Every opening is done twice, and must find the same.
 //!
 //! What they check after each crash:
@@ -15,10 +15,13 @@
 //! A seed decides everything. `tools/sim-long.py` runs many, and prints for each that fails how to run it again.
 
 mod consumers;
+mod crash;
 mod damage;
 pub(super) mod disk;
 mod log;
+mod retention;
 mod store;
+mod stream;
 mod world;
 
 /// `LEAT_SIM_SEED=17 LEAT_SIM_SEEDS=1` runs one seed again; without them, so many from zero on.

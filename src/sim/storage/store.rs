@@ -238,7 +238,7 @@ fn all_configurations() {
 /// The same while writes, flushes, reads and the making of files fail now and then.
 #[test]
 fn all_configurations_on_failing_disks() {
-    for seed in seeds(400) {
+    for seed in seeds(500) {
         run_rich(seed, Faults { commits: 30, prepares: 30, reads: 30, ..Faults::default() });
     }
 }

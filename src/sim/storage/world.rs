@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::consumers::{ConsumerUnderTest, Face};
+use super::consumers::Face;
 use super::disk::{Disk, Faults};
+use super::stream::{Op, Sent, StreamUnderTest};
 use crate::log::segments::Sizes;
-use crate::log::{Incarnation, LogId, Pending, StoreId, Time};
-use crate::store::{Got, Next, Opened, Options, Report, Store};
-use crate::stream::tests::model::{Model, Stored};
-use crate::stream::{self, Discard, Inbound, Purge, Purged, Refusal, Retention};
+use crate::log::{Incarnation, LogId, StoreId, Time};
+use crate::store::{Got, Next, Options, Store};
+use crate::stream::tests::model::Model;
+use crate::stream::{self, Discard, Purge, Purged, Refusal, Retention};
 
-const STORE: StoreId = StoreId([9; 16]);
-const ID: LogId = LogId(0);
+pub(super) const STORE: StoreId = StoreId([9; 16]);
+pub(super) const ID: LogId = LogId(0);
 /// As in `stream/expiry.rs`.
-const EXPIRY_STEP_BITS: u32 = 27;
+pub(super) const EXPIRY_STEP_BITS: u32 = 27;
 const MS: i64 = 1_000_000;
 
 /// What streams and consumers a world has.
@@ -28,108 +29,10 @@ pub(super) enum Shape {
     Bare,
 }
 
-/// What a stream was asked to do, or has done by itself.
-#[derive(Clone, Debug)]
-pub(super) enum Op {
-    Publish {
-        now: Time,
-        message: Sent,
-    },
-    Remove {
-        seq: u64,
-    },
-    Purge {
-        filter: Option<Vec<u8>>,
-        below: Option<u64>,
-        keep: u64,
-    },
-    /// What is too old has gone.
-    Expire {
-        now: Time,
-    },
-    /// All consumers of a stream that keeps nothing else have acknowledged a message.
-    Acknowledged {
-        seq: u64,
-        stored: Stored,
-    },
-}
-
-/// A message as it is given to a stream. Of the payload, which may be large, only the length.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
-    subject: Vec<u8>,
-    headers: usize,
-    payload: usize,
-    expires: Option<Time>,
-    id: Option<u128>,
-    unwanted: bool,
-}
-
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-
-impl Sent {
-    fn inbound<'a>(&'a self, payload: &'a [u8]) -> Inbound<'a> {
-        let Self { subject, headers, expires, id, unwanted, .. } = self;
-        let (headers, expires, id, unwanted) = (&ZEROS[..*headers], *expires, *id, *unwanted);
-        Inbound { subject, headers, payload, expires, id, unwanted, ..Default::default() }
-    }
-}
-
-impl Op {
-    pub(super) fn apply(&self, model: &mut Model) {
-        match self {
-            Self::Publish { now, message } => {
-                let outcome = model.admit(*now, &message.inbound(&ZEROS[..message.payload]), false);
-                assert!(matches!(outcome, Ok((_, false))), "{outcome:?} in the model");
-            }
-            Self::Remove { seq } | Self::Acknowledged { seq, .. } => drop(model.messages.remove(seq)),
-            Self::Purge { filter, below, keep } => drop(model.purge(filter.as_deref(), *below, *keep)),
-            Self::Expire { now } => model.expire(*now, EXPIRY_STEP_BITS),
-        }
-    }
-}
-
-pub(super) struct StreamUnderTest {
-    pub(super) of: Incarnation,
-    pub(super) created: Pending,
-    /// What had been done when the store was opened last.
-    pub(super) base: Model,
-    /// What was done since, and what each answer waits for; `None` for what nobody was told of.
-    pub(super) ops: Vec<(Op, Option<Pending>)>,
-    pub(super) now: Model,
-    /// The payload of every number that was given.
-    pub(super) payloads: BTreeMap<u64, Vec<u8>>,
-    pub(super) consumers: Vec<ConsumerUnderTest>,
-    /// Messages that a consumer has acknowledged and that may not be needed any more.
-    pub(super) acknowledged: Vec<u64>,
-}
-
-impl StreamUnderTest {
-    fn did(&mut self, op: Op, after: Option<Pending>) {
-        op.apply(&mut self.now);
-        self.ops.push((op, after));
-    }
-
-    fn keeps_all(&self) -> bool {
-        self.now.config.retention == Retention::Limits
-    }
-
-    fn has_times(&self) -> bool {
-        self.now.config.max_age.is_some() || self.now.config.allow_expiry
-    }
-
-    /// What is too old by now goes from the model; the store has been given the time for it.
-    fn expire(&mut self, now: Time) {
-        if self.has_times() {
-            self.did(Op::Expire { now }, None);
-        }
-    }
-}
-
 pub(super) struct World {
     pub(super) rng: fastrand::Rng,
     pub(super) shape: Shape,
-    options: Options,
+    pub(super) options: Options,
     pub(super) disk: Disk,
     pub(super) store: Store,
     pub(super) face: Face,
@@ -195,6 +98,7 @@ impl World {
             now: model,
             payloads: BTreeMap::new(),
             consumers: Vec::new(),
+            ended: Vec::new(),
             acknowledged: Vec::new(),
         });
         self.create_consumers(self.streams.len() - 1);
@@ -290,7 +194,8 @@ impl World {
         let stream = &self.streams[index];
         let config = &stream.now.config;
         let rng = &mut self.rng;
-        message.unwanted = config.retention == Retention::Interest && stream.consumers.is_empty();
+        let is_wanted = stream.consumers.iter().any(|consumer| consumer.wants(&message.subject));
+        message.unwanted = config.retention == Retention::Interest && !is_wanted;
         message.headers = if rng.u8(..4) == 0 { rng.usize(1..100) } else { 0 };
         // An id of what nobody wanted is not kept over a restart.
         message.id = (!message.unwanted && rng.bool()).then(|| rng.u128(..40) << 64);
@@ -441,9 +346,7 @@ impl World {
     fn note_acknowledged(&mut self) {
         for stream in &mut self.streams {
             for seq in std::mem::take(&mut stream.acknowledged) {
-                if !stream.keeps_all()
-                    && stream.consumers.iter().all(|consumer| consumer.is_done_with(seq))
-                    && let Some(stored) = stream.now.messages.get(&seq).cloned()
+                if let Some(stored) = stream.now.messages.get(&seq).filter(|stored| !stream.needs(seq, stored)).cloned()
                 {
                     stream.did(Op::Acknowledged { seq, stored }, None);
                 }
@@ -452,9 +355,9 @@ impl World {
     }
 
     /// Whether a stream has done what its limits demand at this moment.
-    fn is_caught_up(&self, index: usize) -> bool {
-        let Some(of) = self.store.stream(self.streams[index].of) else { return true };
-        let Some(state) = of.state() else { return false };
+    fn is_caught_up(&mut self, index: usize) -> bool {
+        let Ok(state) = self.store.state(self.streams[index].of) else { return true };
+        let (Some(state), Some(of)) = (state, self.store.stream(self.streams[index].of)) else { return false };
         let config = of.config();
         let is_over = config.discard == Discard::Old
             && (config.max_messages.is_some_and(|max| state.messages > max)
@@ -478,10 +381,14 @@ impl World {
             if self.is_caught_up(index) {
                 return true;
             }
-            let _ = self.store.state(self.streams[index].of);
             self.step();
         }
-        assert!(self.disk.faults.reads + self.disk.faults.commits > 0, "{}: does not settle", self.context);
+        assert!(
+            self.disk.faults.reads + self.disk.faults.commits > 0,
+            "{}: does not settle: {}",
+            self.context,
+            self.describe()
+        );
         false
     }
 
@@ -535,125 +442,6 @@ impl World {
             self.step();
         }
         panic!("{}: {seq} is never read", self.context);
-    }
-
-    /// Stops, if there is nothing in the way.
-    pub(super) fn stop(&mut self) {
-        self.settle();
-        self.store.stop(self.now);
-        for _ in 0..20_000 {
-            if self.store.is_stopped() {
-                break;
-            }
-            self.step();
-        }
-        assert!(self.store.is_stopped() || self.store.log().fault().is_some(), "{}: stops", self.context);
-    }
-
-    /// Opens the store, which finds the same if it is done again.
-    pub(super) fn open(&mut self) -> Report {
-        let opened = Store::open(&mut self.disk, self.now, ID, STORE, self.options);
-        let Opened { store, report } = opened.unwrap_or_else(|error| panic!("{}: {error}", self.context));
-        self.store = store;
-        let found = self.describe();
-        let Opened { store, report: again } =
-            Store::open(&mut self.disk, self.now, ID, STORE, self.options).expect("opens a second time");
-        self.store = store;
-        assert_eq!(report, again, "{}: opening twice", self.context);
-        assert_eq!(found, self.describe(), "{}: opening twice", self.context);
-        report
-    }
-
-    /// Stops, perhaps in the middle of everything, opens again, and compares.
-    pub(super) fn restart(&mut self, clean: bool) {
-        if clean {
-            self.stop();
-        }
-        self.disk.crash();
-        let faults = std::mem::take(&mut self.disk.faults);
-        let report = self.open();
-        let damage = report.repairs.iter().filter(|repair| repair.is_damage()).collect::<Vec<_>>();
-        assert!(damage.is_empty() && report.senseless == 0, "{}: {report:?}", self.context);
-        let face = std::mem::take(&mut self.face);
-        self.streams.retain(|stream| {
-            let there = self.store.stream(stream.of).is_some();
-            assert!(there || !face.is_proven(stream.created), "{}: a stream is gone", self.context);
-            there
-        });
-        for index in 0..self.streams.len() {
-            self.streams[index].created = Pending::NONE;
-            self.streams[index].acknowledged.clear();
-            self.restart_consumers(index, &face);
-        }
-        for index in 0..self.streams.len() {
-            if self.shape == Shape::Plain {
-                self.join_consumers(index);
-            }
-            self.compare(index, &face);
-            self.check_consumers(index);
-            if self.shape == Shape::Rich {
-                self.join_consumers(index);
-            }
-        }
-        self.disk.faults = faults;
-    }
-
-    /// The state is that after some operation at or behind the last proven one.
-    fn compare(&mut self, index: usize, face: &Face) {
-        let stream = &mut self.streams[index];
-        let ops = std::mem::take(&mut stream.ops);
-        let proven = ops.iter().rposition(|(_, after)| after.is_some_and(|after| face.is_proven(after)));
-        let proven = proven.map_or(0, |last| last + 1);
-        let mut model = stream.base.clone();
-        ops[..proven].iter().for_each(|(op, _)| op.apply(&mut model));
-        for count in proven..=ops.len() {
-            if count > proven {
-                ops[count - 1].0.apply(&mut model);
-            }
-            let mut candidate = model.clone();
-            let forgotten = self.add_forgotten(index, &ops[..count], &mut candidate);
-            candidate.expire(self.now, EXPIRY_STEP_BITS);
-            let there = self.store.stream(self.streams[index].of).map(|of| of.last_seq());
-            if there == Some(candidate.last) {
-                self.streams[index].now = candidate;
-                if self.check(index) {
-                    let done = |seq: &&u64| {
-                        let mut keys = self.store.consumers(self.streams[index].of);
-                        keys.all(|key| self.store.consumer(key).is_some_and(|consumer| consumer.is_done_with(**seq)))
-                    };
-                    let leaked = forgotten.iter().filter(done).collect::<Vec<_>>();
-                    assert!(leaked.is_empty(), "{}: nobody needs {leaked:?}", self.context);
-                    let stream = &mut self.streams[index];
-                    stream.payloads.retain(|seq, _| *seq <= stream.now.last);
-                    stream.base = stream.now.clone();
-                    return;
-                }
-            }
-        }
-        let stream = &self.streams[index];
-        panic!(
-            "{}: stream {} is in no state that it may be in: {} ({:?}), {proven} of {} operations proven, {:?}, {:?}",
-            self.context,
-            stream.of.get(),
-            self.difference,
-            self.store.stream(stream.of),
-            ops.len(),
-            stream.now.config,
-            &ops[proven.saturating_sub(1)..],
-        );
-    }
-
-    /// That a message was acknowledged by all may be forgotten: then it is there again, to be delivered again.
-    fn add_forgotten(&self, index: usize, ops: &[(Op, Option<Pending>)], model: &mut Model) -> Vec<u64> {
-        let Some(stream) = self.store.stream(self.streams[index].of) else { return Vec::new() };
-        let acknowledged = ops.iter().filter_map(|(op, _)| match op {
-            Op::Acknowledged { seq, stored } if stream.is_visible(*seq) => Some((*seq, stored.clone())),
-            _ => None,
-        });
-        let forgotten = acknowledged.collect::<BTreeMap<_, _>>();
-        let seqs = forgotten.keys().copied().collect();
-        model.messages.extend(forgotten);
-        seqs
     }
 
     /// All that can be told of the store without reading.
