@@ -481,8 +481,8 @@ impl World {
             }
             if self.disk.is_idle() && self.store.log().is_at_rest() {
                 // What was flushed just now is delivered with the next turn.
-                self.turn();
-                if self.face.unanswered.is_empty() && self.streams.iter().all(|stream| idle(self, stream.of)) {
+                let is_quiet = !self.turn().again && self.disk.is_idle() && self.face.unanswered.is_empty();
+                if is_quiet && self.streams.iter().all(|stream| idle(self, stream.of)) {
                     break;
                 }
                 self.now += 5 * MS;
@@ -495,7 +495,13 @@ impl World {
                     let is_there = self.store.stream(stream.of).is_some_and(|of| of.is_visible(*seq));
                     is_there && !consumer.ever_done.contains(seq)
                 });
-                assert!(missing.is_none(), "{}, {:?}: {missing:?} never came", self.context, consumer.key);
+                assert!(
+                    missing.is_none(),
+                    "{}, {:?}: {missing:?} never came: {}",
+                    self.context,
+                    consumer.key,
+                    self.describe()
+                );
             }
         }
     }
