@@ -162,7 +162,17 @@ impl BatchBuilder {
     /// # Panics
     /// If it is larger than a record may be, or `kind` is that of messages.
     pub fn control(&mut self, stream: Option<Incarnation>, kind: Kind, content: &[u8]) -> u32 {
-        self.append_control(stream, kind, 0, content)
+        self.append_control(Class::of(stream, kind), content)
+    }
+
+    /// Appends a share of a control record of a stream that is larger than a record may be; the last one says that it
+    /// `commits` it.
+    ///
+    /// # Panics
+    /// As [`BatchBuilder::control`].
+    pub fn control_part(&mut self, stream: Incarnation, kind: Kind, part: Part, share: &[u8]) {
+        self.append_control(Class { transaction: Some(part.transaction), ..Class::of(Some(stream), kind) }, share);
+        self.commit(part.commits);
     }
 
     /// Bytes that it takes on disk as it is: whole blocks.
@@ -281,17 +291,15 @@ impl BatchBuilder {
         bytes as u32
     }
 
-    fn append_control(&mut self, stream: Option<Incarnation>, kind: Kind, first_live: u64, content: &[u8]) -> u32 {
-        assert!(kind != Kind::Messages, "messages are appended as such");
+    fn append_control(&mut self, class: Class, content: &[u8]) -> u32 {
+        assert!(class.kind != Kind::Messages, "messages are appended as such");
         assert!(content.len() <= RECORD_BYTES_MAX, "a record of {} bytes", content.len());
-        let class = Class { stream, kind, birth: None, transaction: None, fragment: false };
         let index = self.run_for(class, 0, 0);
         let start = self.arena.len();
         let head = self.arena.spare(VARINT_BYTES_MAX);
         let head = varint::put(head, 0, content.len() as u64);
         self.arena.advance(head);
         self.arena.extend_from_slice(content);
-        self.runs[index].first_live = self.runs[index].first_live.max(first_live);
         self.grown(index, start);
         (head + content.len()) as u32
     }
@@ -357,7 +365,11 @@ impl BatchBuilder {
 
 impl Class {
     fn messages(stream: Incarnation) -> Self {
-        Self { stream: Some(stream), kind: Kind::Messages, birth: None, transaction: None, fragment: false }
+        Self::of(Some(stream), Kind::Messages)
+    }
+
+    fn of(stream: Option<Incarnation>, kind: Kind) -> Self {
+        Self { stream, kind, birth: None, transaction: None, fragment: false }
     }
 }
 

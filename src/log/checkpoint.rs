@@ -3,9 +3,12 @@
 //!
 //! A checkpoint is written while work goes on. Each stream's snapshot is taken and appended in one step, at its own
 //! place in the log; it stands for everything that was appended for that stream before that place. When all of them are
-//! flushed, a [`Kind::CheckpointEnd`] record tells where they are, and from where recovery walks through the log: from the
+//! flushed, its end tells where they are, and from where recovery walks through the log: from the
 //! first batch that was not flushed when the checkpoint began, as snapshots know the messages of such batches but not their
-//! places. When that record is flushed, the checkpoint is complete, and every batch head names it from then on.
+//! places. When that is flushed too, the checkpoint is complete, and every batch head names it from then on.
+//!
+//! The end is a [`Kind::CheckpointEnd`] record, or, for many streams, several one behind the other: in chunks as a
+//! snapshot is. They may lie in several batches, which follow each other; the first one is named.
 //!
 //! Two complete checkpoints are kept. Nothing from the older one's beginning on is recycled, so that its control
 //! records are there too if the newer one should turn out to be damaged.
@@ -23,7 +26,7 @@ const INTERVAL_BYTES: u64 = 64 << 20;
 /// A checkpoint is written when the log has grown by this many times the size of the last one.
 const INTERVAL_SIZES: u64 = 4;
 
-/// What a [`Kind::CheckpointEnd`] record says.
+/// What the end of a checkpoint says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointEnd {
     /// Where recovery begins to walk: a batch that had not been flushed when the checkpoint began.
@@ -98,7 +101,7 @@ impl CheckpointEnd {
     }
 }
 
-/// A chunk of a snapshot: its number, the number of chunks, and its share.
+/// The chunks of a snapshot, or of an end: for each its number, the number of chunks, and its share.
 pub(super) fn chunks(snapshot: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let count = snapshot.len().div_ceil(CHUNK_BYTES).max(1);
     (0..count).map(move |index| {
@@ -111,8 +114,8 @@ pub(super) fn chunks(snapshot: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// The reverse of [`chunks`] for one of them.
-pub(super) fn parse_chunk(mut chunk: &[u8]) -> Option<(u64, u64, &[u8])> {
+/// What a chunk of a snapshot or an end says: its number, the number of chunks, and its share. `None` if it is not one.
+pub fn parse_chunk(mut chunk: &[u8]) -> Option<(u64, u64, &[u8])> {
     let index = varint::take(&mut chunk)?;
     let count = varint::take(&mut chunk)?;
     (index < count).then_some((index, count, chunk))
@@ -131,8 +134,10 @@ struct Writing {
     content: CheckpointEnd,
     /// The last snapshot; `None` while there are more to come.
     last: Option<Pending>,
-    /// The end record.
-    end: Option<Pending>,
+    /// The first and the last chunk of its end.
+    end: Option<(Pending, Pending)>,
+    /// Where the first one is, once it is flushed.
+    at: Option<Position>,
     bytes: u64,
 }
 
@@ -185,7 +190,7 @@ impl Checkpoints {
     pub(super) fn begin(&mut self, floor: Position, next: Next) {
         let previous = self.latest();
         let content = CheckpointEnd { floor: Some(floor), next: Some(next), previous, ..CheckpointEnd::default() };
-        self.writing = Some(Writing { content, last: None, end: None, bytes: 0 });
+        self.writing = Some(Writing { content, last: None, end: None, at: None, bytes: 0 });
         self.since = 0;
     }
 
@@ -196,7 +201,7 @@ impl Checkpoints {
         }
     }
 
-    /// The end record, when all snapshots are flushed; to be appended at once.
+    /// The content of the end, when all snapshots are flushed; to be appended at once, in chunks.
     pub(super) fn end(
         &mut self,
         proof: &Durable,
@@ -213,18 +218,25 @@ impl Checkpoints {
     }
 
     /// What [`Checkpoints::end`] has returned was appended.
-    pub(super) fn end_appended(&mut self, pending: Pending) {
+    pub(super) fn end_appended(&mut self, chunks: &[Pending]) {
         if let Some(writing) = &mut self.writing {
-            writing.end = Some(pending);
+            writing.end = chunks.first().copied().zip(chunks.last().copied());
         }
     }
 
     /// What was appended under `pending` is flushed in the batch at `position`.
     pub(super) fn ended_at(&mut self, pending: Pending, position: Position) {
-        if let Some(writing) = self.writing.take_if(|writing| writing.end == Some(pending)) {
-            let floor = writing.content.floor.unwrap_or(position);
-            self.previous = self.last.replace(Checkpoint { end: position, floor });
+        let Some(writing) = &mut self.writing else { return };
+        let Some((first, last)) = writing.end else { return };
+        if pending == first {
+            writing.at = Some(position);
+        }
+        if pending == last {
+            let end = writing.at.unwrap_or(position);
+            let floor = writing.content.floor.unwrap_or(end);
             self.bytes = writing.bytes;
+            self.previous = self.last.replace(Checkpoint { end, floor });
+            self.writing = None;
         }
     }
 

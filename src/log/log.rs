@@ -33,8 +33,8 @@ use bytes::Bytes;
 
 use super::aligned::AlignedBuf;
 use super::batch::{self, Head, Next};
-use super::builder::BatchBuilder;
-use super::checkpoint::Checkpoints;
+use super::builder::{BatchBuilder, RECORD_BYTES_MAX};
+use super::checkpoint::{CHUNK_BYTES, Checkpoints, chunks};
 use super::clean::is_retired;
 use super::durable::{Durable, Pending};
 use super::entry::{Part, Transaction};
@@ -509,8 +509,8 @@ impl Log {
         (pending, bytes)
     }
 
-    /// Appends a control record of at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) bytes, of a stream or of the log
-    /// itself. Goes on when the disk is full.
+    /// Appends a control record of a stream, which may be of any size, or one of the log itself of at most
+    /// [`RECORD_BYTES_MAX`] bytes. Goes on when the disk is full.
     pub fn control(
         &mut self,
         now: Time,
@@ -519,8 +519,19 @@ impl Log {
         content: &[u8],
         urgency: Urgency,
     ) -> Pending {
-        self.open.control(stream, kind, content);
-        self.appended(now, urgency)
+        let Some(of) = stream.filter(|_| content.len() > RECORD_BYTES_MAX) else {
+            self.open.control(stream, kind, content);
+            return self.appended(now, urgency);
+        };
+        let transaction = self.new_transaction();
+        let mut pending = self.pending();
+        let shares = content.chunks(CHUNK_BYTES);
+        let last = shares.len() - 1;
+        for (index, share) in shares.enumerate() {
+            self.open.control_part(of, kind, Part { transaction, commits: index == last }, share);
+            pending = self.appended(now, urgency);
+        }
+        pending
     }
 
     fn appended(&mut self, now: Time, urgency: Urgency) -> Pending {
@@ -920,8 +931,9 @@ impl Log {
             in_use.map(|(no, segment)| (*no, segment.records)).collect()
         };
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
-            let pending = self.control(now, None, Kind::CheckpointEnd, &end, Urgency::Now);
-            self.checkpoints.end_appended(pending);
+            let append = |chunk: Vec<u8>| self.control(now, None, Kind::CheckpointEnd, &chunk, Urgency::Now);
+            let pending = chunks(&end).map(append).collect::<Vec<_>>();
+            self.checkpoints.end_appended(&pending);
         }
         events.push(Event::Flushed { proof: self.proven, runs, parts, batches });
         if self.fault.take().is_some() {

@@ -91,7 +91,8 @@
 //! * **Size.** A run of [`RUN_BYTES`] takes no more records: a single message is found by reading and verifying about
 //!   as much, and a damaged byte spoils no more. Messages above [`RECORD_BYTES_MAX`] come in parts, cut from the
 //!   string of headers and payload, in runs of one transaction, the last of which completes it. A transaction counts
-//!   when it is complete.
+//!   when it is complete. So come larger control records of streams too: the shares of a record are the records of one
+//!   transaction.
 //! * **First live.** A run tells the first sequence number of its stream, so that what limits have removed stays
 //!   removed without records of its own. No flag announces it: zero says that it was not told.
 //! * **Birth.** A moved run holds messages that were born in one segment; its birth is the newest of theirs.

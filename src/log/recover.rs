@@ -751,26 +751,56 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
         before
     }
 
-    fn checkpoint_at(&mut self, position: Position) -> Result<CheckpointEnd, &'static str> {
-        let bytes = self.batch_at(position)?;
-        let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next: None };
-        let batch = parse(&bytes, &expect).map_err(|_| "its end is damaged")?;
-        let run = batch.runs().find(|run| run.entry.kind == Kind::CheckpointEnd).ok_or("its end is not there")?;
-        let record = run.control_records().ok().and_then(|mut records| records.next()?.ok());
-        record.and_then(CheckpointEnd::decode).ok_or("its end is damaged")
+    fn checkpoint_at(&mut self, mut position: Position) -> Result<CheckpointEnd, &'static str> {
+        const DAMAGED: &str = "its end is damaged";
+        let mut parts = Chunks::default();
+        let mut next = None;
+        loop {
+            let bytes = self.batch_at(position)?;
+            let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next };
+            let batch = parse(&bytes, &expect).map_err(|_| DAMAGED)?;
+            for run in batch.runs().filter(|run| run.entry.kind == Kind::CheckpointEnd) {
+                for record in run.control_records().map_err(|_| DAMAGED)? {
+                    parts.add(record.map_err(|_| DAMAGED)?, DAMAGED)?;
+                }
+            }
+            match parts.expected {
+                0 => return Err("its end is not there"),
+                expected if expected == parts.found => return CheckpointEnd::decode(&parts.data).ok_or(DAMAGED),
+                _ => {}
+            }
+            // The others are in the batches behind it.
+            next = Some(batch.next());
+            let behind = Position::new(position.segment(), position.offset() + batch.bytes());
+            position = match self.batch_at(behind) {
+                Ok(_) => behind,
+                Err(_) => {
+                    let after = self.segments.range(SegmentNo(position.segment().0 + 1)..).next();
+                    after.map(|(no, _)| Position::new(*no, BLOCK_BYTES as u32)).ok_or(DAMAGED)?
+                }
+            };
+        }
     }
 
     /// Reads a checkpoint and tells its snapshots. If that fails: in which batch, and why.
     fn try_checkpoint(&mut self, position: Position) -> Result<(CheckpointEnd, u64), (Position, &'static str)> {
         let content = self.checkpoint_at(position).map_err(|reason| (position, reason))?;
         let mut total = 0;
+        // Snapshots lie one behind the other: many in each batch.
+        let (mut at, mut batch) = (None, HashMap::new());
         for (stream, chunks) in &content.snapshots {
-            let mut parts = Chunks { data: Vec::new(), found: 0, expected: 1 };
+            let mut parts = Chunks::default();
             for chunk in chunks {
-                self.read_chunks(*stream, *chunk, &mut parts).map_err(|reason| (*chunk, reason))?;
+                if at != Some(*chunk) {
+                    batch = self.chunks_at(*chunk).map_err(|reason| (*chunk, reason))?;
+                    at = Some(*chunk);
+                }
+                for chunk_of in batch.remove(stream).unwrap_or_default() {
+                    parts.add(&chunk_of, SNAPSHOT_DAMAGED).map_err(|reason| (*chunk, reason))?;
+                }
             }
-            if parts.found != parts.expected {
-                return Err((position, "a part of a snapshot is missing"));
+            if parts.found == 0 || parts.found != parts.expected {
+                return Err((position, PART_MISSING));
             }
             total += parts.data.len() as u64;
             self.visitor.snapshot(*stream, &parts.data).map_err(|reason| (position, reason))?;
@@ -778,28 +808,21 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
         Ok((content, total))
     }
 
-    /// Reads the chunks of a stream's snapshot that lie in one batch.
-    fn read_chunks(&mut self, stream: Incarnation, at: Position, parts: &mut Chunks) -> Result<(), &'static str> {
-        const DAMAGED: &str = "a snapshot is damaged";
+    /// The chunks of snapshots that lie in one batch, in order. A damaged one is empty.
+    fn chunks_at(&mut self, at: Position) -> Result<HashMap<Incarnation, Vec<Vec<u8>>>, &'static str> {
         let bytes = self.batch_at(at)?;
         let expect = Expect { log: self.log, store_tag: self.store.tag(), position: at, next: None };
-        let batch = parse(&bytes, &expect).map_err(|_| DAMAGED)?;
-        let is_of = |run: &Run<'_>| run.entry.kind == Kind::Snapshot && run.entry.stream == Some(stream);
-        for run in batch.runs().filter(is_of) {
-            for record in run.control_records().map_err(|_| DAMAGED)? {
-                let (index, count, share) = record.ok().and_then(parse_chunk).ok_or(DAMAGED)?;
-                // A batch may hold the end of an earlier checkpoint's snapshot too.
-                if index == 0 {
-                    *parts = Chunks { data: Vec::new(), found: 0, expected: count };
-                }
-                if index != parts.found || count != parts.expected {
-                    return Err("a part of a snapshot is missing");
-                }
-                parts.found += 1;
-                parts.data.extend_from_slice(share);
+        let batch = parse(&bytes, &expect).map_err(|_| SNAPSHOT_DAMAGED)?;
+        let mut chunks = HashMap::<_, Vec<_>>::new();
+        for run in batch.runs().filter(|run| run.entry.kind == Kind::Snapshot) {
+            let Some(stream) = run.entry.stream else { continue };
+            let of_stream = chunks.entry(stream).or_default();
+            match run.control_records() {
+                Ok(records) => of_stream.extend(records.map(|record| record.unwrap_or_default().to_vec())),
+                Err(_) => of_stream.push(Vec::new()),
             }
         }
-        Ok(())
+        Ok(chunks)
     }
 
     /// The batch at `position`, whole.
@@ -945,11 +968,31 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
 /// What is read at first of a batch that holds a snapshot.
 const SNAPSHOT_READ_BYTES: usize = 1 << 20;
 
-/// What was found of a snapshot: the chunks so far, and how many there are.
+const SNAPSHOT_DAMAGED: &str = "a snapshot is damaged";
+const PART_MISSING: &str = "a part of a snapshot is missing";
+
+/// What was found of a snapshot, or of the end of a checkpoint: the chunks so far, and how many there are.
+#[derive(Default)]
 struct Chunks {
     data: Vec<u8>,
     found: u64,
     expected: u64,
+}
+
+impl Chunks {
+    fn add(&mut self, chunk: &[u8], damaged: &'static str) -> Result<(), &'static str> {
+        let (index, count, share) = parse_chunk(chunk).ok_or(damaged)?;
+        // A batch may hold the end of an earlier one too.
+        if index == 0 {
+            *self = Self { data: Vec::new(), found: 0, expected: count };
+        }
+        if index != self.found || count != self.expected {
+            return Err(PART_MISSING);
+        }
+        self.found += 1;
+        self.data.extend_from_slice(share);
+        Ok(())
+    }
 }
 
 /// A run of a transaction that is not complete.
@@ -1034,6 +1077,14 @@ impl Teller {
 
     fn tell_transaction(&mut self, runs: &[OpenRun], visitor: &mut impl Visitor) {
         let Some((first, effect, fragment, ..)) = runs.first() else { return };
+        if first.kind != Kind::Messages {
+            let records = |(_, _, _, entry, content): &OpenRun| {
+                let records = super::record::control_records(content, entry).flatten();
+                records.flat_map(|share| share.iter().copied()).collect::<Vec<_>>()
+            };
+            let whole = runs.iter().flat_map(records).collect::<Vec<_>>();
+            return visitor.control(first, *effect, &whole);
+        }
         if !fragment {
             for (placed, effect, _, entry, content) in runs {
                 tell_messages(placed, *effect, entry, content, visitor);

@@ -24,7 +24,7 @@ const SLICE: usize = 1024;
 /// Whether a stream keeps a message for its consumers' sake. `None` if its subject decides, which is not given.
 fn keeps(
     retention: Retention,
-    consumers: &BTreeMap<u32, ConsumerSlot>,
+    consumers: &BTreeMap<u32, Box<ConsumerSlot>>,
     seq: u64,
     subject: Option<&[u8]>,
 ) -> Option<bool> {
@@ -41,7 +41,9 @@ fn keeps(
             let open = consumers.values().filter(|entry| !is_done(entry));
             (open.map(|entry| if seq < entry.consumer.next_seq() { Some(true) } else { wants(entry) }).collect(), true)
         }
-        Retention::WorkQueue => (consumers.values().filter(|entry| is_done(entry)).map(wants).collect(), false),
+        Retention::WorkQueue => {
+            (consumers.values().filter(|entry| is_done(entry)).map(|entry| wants(entry)).collect(), false)
+        }
     };
     if decisive.contains(&Some(true)) {
         Some(verdict)

@@ -164,7 +164,7 @@ pub struct NotFound;
 struct StreamSlot {
     stream: Stream,
     meta: Vec<u8>,
-    consumers: BTreeMap<u32, ConsumerSlot>,
+    consumers: BTreeMap<u32, Box<ConsumerSlot>>,
     next_consumer: u32,
     /// Messages of a stream that lives in memory.
     memory: BTreeMap<u64, Arc<DecodedRun>>,
@@ -205,7 +205,8 @@ enum Wake {
 pub struct Store {
     log: Log,
     cache: Cache,
-    streams: BTreeMap<Incarnation, StreamSlot>,
+    /// In boxes, as nodes of the map are half empty.
+    streams: BTreeMap<Incarnation, Box<StreamSlot>>,
     kept: kept::Kept,
     dirty: VecDeque<Wake>,
     timers: BTreeSet<(Time, Wake)>,
@@ -641,8 +642,14 @@ impl Store {
         for event in events {
             match event {
                 LogEvent::Flushed { proof, runs, parts, batches } => {
+                    let fresh = runs.iter().filter(|run| run.kind == Kind::Messages && run.moved_from.is_none());
+                    let mut fresh = fresh.map(|run| run.position).peekable();
                     for (position, bytes) in batches {
-                        self.cache.insert_batch(position, bytes);
+                        while fresh.next_if(|at| *at < position).is_some() {}
+                        // Nobody waits for what was moved.
+                        if fresh.peek() == Some(&position) {
+                            self.cache.insert_batch(position, bytes);
+                        }
                     }
                     self.placed(now, &runs, &parts);
                     self.proven(&proof);
@@ -801,7 +808,7 @@ impl Store {
     /// A stream and where its records go.
     fn parts_of(&mut self, now: Time, of: Incarnation) -> Option<(sink::Body<'_>, LogSink<'_>)> {
         let Self { streams, log, expired, .. } = self;
-        let StreamSlot { stream, meta, consumers, memory, doubtful, .. } = streams.get_mut(&of)?;
+        let StreamSlot { stream, meta, consumers, memory, doubtful, .. } = streams.get_mut(&of)?.as_mut();
         let sink = LogSink::new(log, now, of, stream.config().durability, memory).telling(expired);
         Some((sink::Body { stream, meta, consumers, doubtful }, sink))
     }
@@ -862,8 +869,8 @@ fn decode_meta(mut content: &[u8]) -> Option<(stream::Config, &[u8])> {
 }
 
 impl StreamSlot {
-    fn new(stream: Stream, meta: Vec<u8>) -> Self {
-        Self {
+    fn new(stream: Stream, meta: Vec<u8>) -> Box<Self> {
+        Box::new(Self {
             stream,
             meta,
             consumers: BTreeMap::new(),
@@ -874,13 +881,14 @@ impl StreamSlot {
             expected: Pending::NONE,
             gathering: None,
             doubtful: RoaringTreemap::new(),
-        }
+        })
     }
 }
 
 impl ConsumerSlot {
-    fn new(consumer: Consumer, meta: Vec<u8>) -> Self {
-        Self { consumer, meta, current: None, marks: VecDeque::new(), count: None, dirty: false, armed: None }
+    fn new(consumer: Consumer, meta: Vec<u8>) -> Box<Self> {
+        let (current, marks, count) = (None, VecDeque::new(), None);
+        Box::new(Self { consumer, meta, current, marks, count, dirty: false, armed: None })
     }
 }
 

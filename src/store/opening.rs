@@ -116,7 +116,7 @@ impl Store {
 /// Collects the state of a store while its log is read.
 #[derive(Default)]
 struct Opening {
-    streams: BTreeMap<Incarnation, StreamSlot>,
+    streams: BTreeMap<Incarnation, Box<StreamSlot>>,
     kept: Kept,
     sink: ReplaySink,
     senseless: u64,

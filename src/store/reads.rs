@@ -340,7 +340,7 @@ impl Store {
     }
 
     pub(super) fn slot(&self, of: Incarnation) -> Option<&StreamSlot> {
-        self.streams.get(&of)
+        self.streams.get(&of).map(Box::as_ref)
     }
 }
 

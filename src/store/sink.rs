@@ -15,7 +15,7 @@ use crate::stream::{Appended, Durability, Full, Sink, Stream};
 pub(super) struct Body<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) meta: &'a mut Vec<u8>,
-    pub(super) consumers: &'a mut BTreeMap<u32, ConsumerSlot>,
+    pub(super) consumers: &'a mut BTreeMap<u32, Box<ConsumerSlot>>,
     pub(super) doubtful: &'a mut RoaringTreemap,
 }
 
@@ -48,7 +48,7 @@ impl<'a> LogSink<'a> {
     }
 
     /// Tells consumers what has gone. Returns whether anything has.
-    pub(super) fn finish(self, consumers: &mut BTreeMap<u32, ConsumerSlot>) -> bool {
+    pub(super) fn finish(self, consumers: &mut BTreeMap<u32, Box<ConsumerSlot>>) -> bool {
         for range in &self.removed {
             for entry in consumers.values_mut() {
                 entry.consumer.removed(*range.start(), *range.end());

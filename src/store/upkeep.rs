@@ -117,7 +117,7 @@ impl Store {
         slot.stream.snapshot(&mut sink, &mut part).ok()?;
         sink.finish(slot.consumers);
         put_part(out, &part);
-        let StreamSlot { consumers, next_consumer, .. } = self.streams.get_mut(&of)?;
+        let StreamSlot { consumers, next_consumer, .. } = self.streams.get_mut(&of)?.as_mut();
         varint::push(out, (*next_consumer).into());
         for (number, entry) in consumers {
             if entry.consumer.config().memory {

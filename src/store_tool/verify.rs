@@ -15,7 +15,7 @@ use super::describe;
 use super::directory::{StoreDirectory, Unusable};
 use super::reading::Reading;
 use crate::io::layout::{directory_of, file_of};
-use crate::log::checkpoint::CheckpointEnd;
+use crate::log::checkpoint::parse_chunk;
 use crate::log::recover::survey::{FoundSegment, HiddenEnd, Survey, survey};
 use crate::log::recover::{Files, Repair};
 use crate::log::{
@@ -405,7 +405,7 @@ impl Audit {
             let record = record?;
             let makes_sense = match run.entry.kind {
                 Kind::Seal => Seal::decode(record, run.entry.offset).is_ok(),
-                Kind::CheckpointEnd => CheckpointEnd::decode(record).is_some(),
+                Kind::CheckpointEnd => parse_chunk(record).is_some(),
                 // Opening the log tries the others.
                 _ => true,
             };

@@ -317,7 +317,12 @@ impl Stream {
         match self.in_flight.back_mut() {
             Some((pending, last)) if *pending == after => *last = seq,
             _ if after.is_none() => {}
-            _ => self.in_flight.push_back((after, seq)),
+            _ => {
+                if self.in_flight.is_empty() {
+                    self.in_flight.reserve_exact(1);
+                }
+                self.in_flight.push_back((after, seq));
+            }
         }
     }
 

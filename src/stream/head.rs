@@ -43,6 +43,9 @@ impl Head {
     pub(super) fn push(&mut self, known: Known) {
         debug_assert!(known.seq > self.upto, "{} is known already, up to {}", known.seq, self.upto);
         self.upto = known.seq;
+        if self.known.is_empty() {
+            self.known.reserve_exact(1);
+        }
         self.known.push_back(known);
     }
 

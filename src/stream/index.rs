@@ -265,7 +265,10 @@ impl Index {
 
     fn insert(&mut self, (mut chunk, mut at): Place, entry: Entry, mask: u64) {
         if self.chunks.is_empty() {
-            self.chunks.push_back(Chunk::default());
+            // Many streams have one entry and no more.
+            let entries = Vec::with_capacity(1);
+            self.chunks.reserve_exact(1);
+            self.chunks.push_back(Chunk { entries, masks: Vec::new() });
         }
         if self.chunks[chunk].entries.len() == CHUNK {
             if at == CHUNK && chunk + 1 == self.chunks.len() {

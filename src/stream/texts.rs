@@ -91,6 +91,9 @@ impl Texts {
     fn open_page(&mut self) {
         self.open = self.free.pop().unwrap_or(self.pages.len());
         if self.open == self.pages.len() {
+            if self.pages.is_empty() {
+                self.pages.reserve_exact(1);
+            }
             self.pages.push(Page::default());
         }
     }

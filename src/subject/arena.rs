@@ -30,6 +30,9 @@ impl<V> Arena<V> {
         let is_full = self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK);
         if is_full {
             let capacity = if self.chunks.is_empty() { 1 } else { CHUNK };
+            if self.chunks.is_empty() {
+                self.chunks.reserve_exact(1);
+            }
             self.chunks.push(Vec::with_capacity(capacity));
         }
         let last = self.chunks.len() - 1;

@@ -119,6 +119,10 @@ impl World {
             _ => {
                 let mut text = String::new();
                 write!(text, "control {}", self.rng.u32(..)).unwrap();
+                if self.rng.u8(..20) == 0 {
+                    // More than one record may be.
+                    text = text.repeat(self.rng.usize(1..50_000));
+                }
                 let urgency = if self.rng.bool() { Urgency::Now } else { Urgency::RideAlong };
                 let pending = self.log.control(self.now, Some(*stream), Kind::Consumer, text.as_bytes(), urgency);
                 self.appended.push((Entry::Control { stream: stream.get(), text: text.into() }, pending));

@@ -116,3 +116,37 @@ fn a_purge_that_was_given_up_is_begun_anew() {
     assert_eq!((removed, messages(&mut world, of)), (Some(299), 2));
     assert!(world.get(of, 300).is_some() && world.get(of, 301).is_some(), "the newest two are kept");
 }
+
+/// A purge may remove every other message of many: more than one record can tell.
+#[test]
+fn a_purge_removes_scattered_messages() {
+    const COUNT: u64 = 300_000;
+    let mut world = World::new(5, Faults::default(), Shape::Plain);
+    let of = world.store.create_stream(world.now, stream::Config::default(), b"").0;
+    for index in 0..COUNT {
+        let subject: &[u8] = if index % 2 == 0 { b"s.even" } else { b"s.odd" };
+        world.store.publish(world.now, of, &Inbound { subject, ..Default::default() }).expect("is taken");
+        if !world.store.has_room() {
+            world.settle();
+        }
+    }
+    world.settle();
+    let purge = stream::Purge { filter: Some(b"s.even"), below: Some(COUNT + 1), keep: 1 };
+    let removed = (0..100_000).find_map(|_| {
+        world.step();
+        match world.store.purge(world.now, of, &purge).expect("is no error") {
+            stream::Purged::Done { count, .. } => Some(count),
+            _ => None,
+        }
+    });
+    assert_eq!(removed, Some(COUNT / 2 - 1));
+    world.settle();
+    for clean in [false, true] {
+        world.disk.crash();
+        world.open();
+        assert_eq!(messages(&mut world, of), COUNT / 2 + 1);
+        if clean {
+            world.stop();
+        }
+    }
+}

@@ -139,6 +139,28 @@ fn erased_messages_leave_the_disk() {
     assert_eq!((state.messages, state.first_seq, state.last_seq), (2999, 1, 3000));
 }
 
+/// Streams are bounded by memory, not by the checkpoint that lists them.
+#[test]
+fn a_log_holds_many_streams() {
+    const COUNT: u64 = 60_000;
+    let mut world = World::new(13, Faults::default(), Shape::Bare);
+    let before = world.store.streams().count() as u64;
+    for _ in 0..COUNT {
+        let of = world.store.create_stream(world.now, stream::Config::default(), b"").0;
+        let message = Inbound { subject: b"s", payload: b"payload", ..Default::default() };
+        world.store.publish(world.now, of, &message).unwrap();
+        if !world.store.has_room() {
+            world.settle();
+        }
+    }
+    world.stop();
+    world.disk.crash();
+    let report = world.open();
+    assert!(report.repairs.is_empty(), "{:?}", report.repairs);
+    let found = world.store.streams().filter(|of| world.store.stream(*of).is_some_and(|of| of.last_seq() == 1));
+    assert_eq!(found.count() as u64, COUNT, "beside {before}");
+}
+
 /// A device that fails is an error for whoever wants a message, not a promise for ever; when it works again the message is
 /// there.
 #[test]
