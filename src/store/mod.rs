@@ -173,7 +173,7 @@ struct StreamSlot {
     /// The last flush that it is going to hear of.
     expected: Pending,
     /// What was read of a block that it wants details of.
-    gathering: Option<reads::Gathering>,
+    gathering: Option<Box<reads::Gathering>>,
     /// Messages that may be needed no longer: see `interest.rs`.
     doubtful: RoaringTreemap,
 }

@@ -317,10 +317,11 @@ impl Store {
     }
 
     /// The runs with the needed messages of a block; `None` if they are being read. What was read before that is kept.
-    fn gather(&mut self, of: Incarnation, block: &Block) -> Option<Gathering> {
+    fn gather(&mut self, of: Incarnation, block: &Block) -> Option<Box<Gathering>> {
         let kept = self.streams.get_mut(&of)?.gathering.take();
         let kept = kept.filter(|kept| kept.block == *block);
-        let mut gathering = kept.unwrap_or_else(|| Gathering { block: *block, from: block.from, runs: Vec::new() });
+        let anew = || Box::new(Gathering { block: *block, from: block.from, runs: Vec::new() });
+        let mut gathering = kept.unwrap_or_else(anew);
         loop {
             let needed = self.streams.get(&of)?.stream.next_needed(gathering.from);
             let Some(seq) = needed.filter(|seq| *seq <= block.upto) else { return Some(gathering) };

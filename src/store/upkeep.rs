@@ -190,6 +190,8 @@ impl Store {
             None => {
                 self.record_pending(now);
                 self.log.retire(work.segment);
+                // Nobody is going to look there.
+                self.cache.forget(work.segment);
                 false
             }
         };

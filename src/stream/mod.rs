@@ -140,7 +140,7 @@ pub struct Stream {
     /// What the block asked for is read for.
     search: Option<Search>,
     gathers: Vec<Gather>,
-    grain: Grain,
+    grain: &'static Grain,
     /// In replay: removals that came before the messages they followed.
     queued: VecDeque<Removal>,
 }
@@ -212,7 +212,7 @@ impl Stream {
             aged_upto: 0,
             search: None,
             gathers: Vec::new(),
-            grain: GRAIN,
+            grain: &GRAIN,
             queued: VecDeque::new(),
         }
     }

@@ -262,7 +262,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(config: Config) -> Self {
         let mut stream = Stream::new(config.clone(), Incarnation::new(1).unwrap());
-        stream.grain = GRAIN;
+        stream.grain = &GRAIN;
         let is_memory = config.is_memory();
         Self {
             stream,
@@ -713,7 +713,7 @@ impl World {
             Some((bytes, floor)) => (Stream::restore(&bytes, self.stream.incarnation()).unwrap(), floor),
             None => (Stream::new(self.first.clone(), self.stream.incarnation()), 0),
         };
-        stream.grain = GRAIN;
+        stream.grain = &GRAIN;
 
         let mut replaying = Log { is_replaying: true, ..Log::default() };
         for written in self.disk.iter().filter(|written| written.no >= from) {
