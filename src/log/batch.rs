@@ -80,9 +80,9 @@ pub struct Batch<'a> {
     bytes: &'a [u8],
 }
 
-/// A verified head without its directory.
+/// A verified head without its directory: with the bytes of the batch, if they are kept unchanged, it is the batch again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Summary {
+pub struct Summary {
     pub(super) head: Head,
     pub(super) head_crc: u32,
     pub(super) bytes: u32,
@@ -249,11 +249,14 @@ pub(super) fn place_again(head: &Head, image: &mut [u8]) -> u32 {
 
 impl<'a> Batch<'a> {
     /// Of bytes whose head and directory have been verified.
-    pub(super) fn of(summary: Summary, bytes: &'a [u8]) -> Self {
+    #[must_use]
+    pub fn of(summary: Summary, bytes: &'a [u8]) -> Self {
         Self { summary, bytes: &bytes[..bytes.len().min(summary.bytes as usize)] }
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    /// What is needed to see it again without verifying it again.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
         self.summary
     }
 
@@ -283,20 +286,43 @@ impl<'a> Batch<'a> {
 
     /// Its runs in their order, which is the order of replay. Runs of later versions that may be skipped are left out.
     pub fn runs(&self) -> impl Iterator<Item = Run<'a>> + use<'a> {
-        let (bytes, base) = (self.bytes, self.summary.head.position.offset());
         // The whole directory was checked when the batch was parsed: nothing fails here.
-        self.entries().filter_map(|entry| entry.ok().flatten()).map(move |entry| Run { entry, bytes, base })
+        self.numbered_runs().map(|(_, run)| run)
+    }
+
+    /// Its runs with their places in the directory, which [`Batch::run`] takes.
+    pub fn numbered_runs(&self) -> impl Iterator<Item = (u32, Run<'a>)> + use<'a> {
+        let (bytes, base) = (self.bytes, self.summary.head.position.offset());
+        let entries = (0..).zip(self.entries());
+        entries.filter_map(move |(place, entry)| Some((place, Run { entry: entry.ok().flatten()?, bytes, base })))
+    }
+
+    /// The run at a place of the directory, if there is one and it may not be skipped.
+    #[must_use]
+    pub fn run(&self, place: u32) -> Option<Run<'a>> {
+        let entry = (place < self.summary.runs).then(|| self.entry(place))??.ok().flatten()?;
+        Some(Run { entry, bytes: self.bytes, base: self.summary.head.position.offset() })
+    }
+
+    /// How many places its directory has.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.summary.runs
     }
 
     fn entries(&self) -> impl Iterator<Item = Result<Option<RunEntry>, Flaw>> + use<'a> {
+        let batch = *self;
+        (0..self.summary.runs).map_while(move |place| batch.entry(place))
+    }
+
+    /// The entry at a place of the directory.
+    fn entry(&self, place: u32) -> Option<Result<Option<RunEntry>, Flaw>> {
         let Summary { head, entry_bytes, runs, content_end, .. } = self.summary;
         let (base, entry_bytes) = (head.position.offset(), usize::from(entry_bytes));
-        let end = BATCH_HEAD_BYTES + entry_bytes * runs as usize;
-        let contents = end as u32..content_end;
-        self.bytes[BATCH_HEAD_BYTES..end].chunks_exact(entry_bytes).enumerate().map(move |(index, entry)| {
-            let at = base + (BATCH_HEAD_BYTES + index * entry_bytes) as u32;
-            RunEntry::decode(entry, at, base, &contents)
-        })
+        let contents = (BATCH_HEAD_BYTES + entry_bytes * runs as usize) as u32..content_end;
+        let start = BATCH_HEAD_BYTES + place as usize * entry_bytes;
+        let entry = self.bytes.get(start..start + entry_bytes)?;
+        Some(RunEntry::decode(entry, base + start as u32, base, &contents))
     }
 }
 

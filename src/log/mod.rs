@@ -133,7 +133,7 @@ pub mod segments;
 pub mod varint;
 
 pub use aligned::AlignedBuf;
-pub use batch::{BATCH_BYTES_MAX, BATCH_HEAD_BYTES, Batch, Expect, Head, Next, Run, parse, parse_directory};
+pub use batch::{BATCH_BYTES_MAX, BATCH_HEAD_BYTES, Batch, Expect, Head, Next, Run, Summary, parse, parse_directory};
 pub use builder::{BatchBuilder, RECORD_BYTES_MAX, RUN_BYTES, Sealed};
 pub use durable::{Durable, Pending, Waiting};
 pub use entry::{ENTRY_BYTES, Part, RunEntry, Transaction};

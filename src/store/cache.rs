@@ -5,17 +5,20 @@
 //! content of one run with the place of each record in it. All readers of a stream share them, so that ten consumers that
 //! replay it side by side read the disk about once.
 //!
+//! Of each batch that was looked at there is a [`Directory`]: a batch of two thousand streams holds a run of each, and is
+//! looked at by two thousand readers.
+//!
 //! They are bounded in bytes together; what was not used for the longest time goes first. A reader that holds a run keeps
 //! its memory, and no more than that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::log::{
-    Assembler, BLOCK_BYTES, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position, RECORD_BYTES_MAX,
-    Run, RunEntry, SegmentNo, Time, Transaction, parse, parse_directory,
+    Assembler, BLOCK_BYTES, Batch, Defect, Expect, Flaw, Incarnation, Kind, Log, LogId, Message, Position,
+    RECORD_BYTES_MAX, Run, RunEntry, SegmentNo, Summary, Time, Transaction, parse, parse_directory,
 };
 
 /// A message in a decoded run: where its parts are.
@@ -160,6 +163,34 @@ impl Chunk {
     }
 }
 
+/// Where the runs of messages of each stream are in a batch that was verified. Good as long as the batch is in memory.
+#[derive(Debug)]
+struct Directory {
+    summary: Summary,
+    /// Streams and the places of their runs, ascending.
+    places: Box<[(Incarnation, u32)]>,
+}
+
+impl Directory {
+    fn of(batch: &Batch<'_>) -> Self {
+        let messages = batch.numbered_runs().filter(|(_, run)| run.entry.kind == Kind::Messages);
+        let places = messages.filter_map(|(place, run)| Some((run.entry.stream?, place)));
+        let mut places = places.collect::<Box<[_]>>();
+        places.sort_unstable();
+        Self { summary: batch.summary(), places }
+    }
+
+    /// The places of a stream's runs from `first` on.
+    fn places_of(&self, stream: Incarnation, first: u32) -> impl Iterator<Item = u32> {
+        let begin = self.places.partition_point(|place| *place < (stream, first));
+        self.places[begin..].iter().take_while(move |(of, _)| *of == stream).map(|(_, place)| *place)
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.places)
+    }
+}
+
 #[derive(Debug)]
 struct CachedRun {
     run: Arc<DecodedRun>,
@@ -192,7 +223,7 @@ pub(super) struct Search {
     pub(super) from: Position,
     /// The batch it has come to, and the first of its runs that was not looked at.
     at: Position,
-    run: usize,
+    run: u32,
     candidate: Option<Candidate>,
     /// It began behind `from`, where the message usually is.
     short_cut: bool,
@@ -229,6 +260,7 @@ pub(super) struct Cache {
     store_tag: u64,
     extents: BTreeMap<Position, Chunk>,
     batches: BTreeMap<Position, Chunk>,
+    directories: HashMap<Position, Arc<Directory>>,
     /// Ends of extents that readers have come to and that lead on.
     leads: Vec<Position>,
     /// By stream and last number.
@@ -254,6 +286,7 @@ impl Cache {
             store_tag,
             extents: BTreeMap::new(),
             batches: BTreeMap::new(),
+            directories: HashMap::new(),
             leads: Vec::new(),
             runs: BTreeMap::new(),
             bytes: 0,
@@ -308,8 +341,15 @@ impl Cache {
         self.bytes_max >= ROOMY_BYTES
     }
 
-    /// Forgets a segment that is going to be used again.
+    /// Forgets a segment that nobody needs any more.
     pub(super) fn forget(&mut self, segment: SegmentNo) {
+        self.directories.retain(|position, directory| {
+            let keep = position.segment() != segment;
+            if !keep {
+                self.bytes -= directory.memory();
+            }
+            keep
+        });
         let range = Position::new(segment, 0)..=Position::new(segment, u32::MAX);
         for chunks in [&mut self.extents, &mut self.batches] {
             let positions = chunks.range(range.clone()).map(|(position, _)| *position).collect::<Vec<_>>();
@@ -369,8 +409,8 @@ impl Cache {
     /// Looks at the batch that a search has come to. Ends behind it, or with a candidate.
     fn find_in_batch(&mut self, search: &mut Search, end: u32) -> Result<Option<DecodedRun>, Looked> {
         let Search { stream, seq, at, .. } = *search;
-        let bytes = match self.batch(at, end) {
-            Ok(bytes) => bytes,
+        let (bytes, directory) = match self.verified(at, end) {
+            Ok(found) => found,
             Err(Looked::Damaged { flaw, .. }) => {
                 search.damage.get_or_insert((at, flaw));
                 (search.at, search.run) = (Position::new(at.segment(), at.offset() + BLOCK_BYTES as u32), 0);
@@ -379,12 +419,10 @@ impl Cache {
             Err(looked) => return Err(looked),
         };
         let damaged = |upto, flaw| Looked::Damaged { position: at, upto, flaw };
-        let batch = parse(&bytes, &self.expect(at)).map_err(|flaw| damaged(None, flaw))?;
-        for (index, run) in batch.runs().enumerate().skip(search.run) {
-            let RunEntry { kind, stream: of, first_seq, last_seq, fragment, piece, part, birth, .. } = run.entry;
-            if kind != Kind::Messages || of != Some(stream) {
-                continue;
-            }
+        let batch = Batch::of(directory.summary, &bytes);
+        for place in directory.places_of(stream, search.run) {
+            let Some(run) = batch.run(place) else { continue };
+            let RunEntry { first_seq, last_seq, fragment, piece, part, birth, .. } = run.entry;
             if let Some((position, flaw)) = search.damage
                 && birth.is_none()
                 && first_seq > seq
@@ -395,7 +433,7 @@ impl Cache {
             if !(first_seq..=last_seq).contains(&seq) || fragment && piece > 0 {
                 continue;
             }
-            search.run = index + 1;
+            search.run = place + 1;
             let uncertain = part.filter(|part| fragment || !part.commits);
             if let Some(transaction) = uncertain.map(|part| part.transaction).filter(|_| fragment) {
                 let assembler = Box::new(Assembler::new(usize::MAX));
@@ -475,6 +513,30 @@ impl Cache {
         }
     }
 
+    /// The batch at `position`, verified now or earlier, and its directory.
+    fn verified(&mut self, position: Position, end: u32) -> Result<(Bytes, Arc<Directory>), Looked> {
+        if let Some(directory) = self.directories.get(&position).cloned() {
+            let bytes = Batch::of(directory.summary, &[]).bytes() as usize;
+            if let Some(there) = self.at(position).filter(|there| there.len() >= bytes) {
+                return Ok((there.slice(..bytes), directory));
+            }
+        }
+        let bytes = self.batch(position, end)?;
+        let directory = self.directory(position, &bytes)?;
+        Ok((bytes, directory))
+    }
+
+    fn directory(&mut self, position: Position, batch: &Bytes) -> Result<Arc<Directory>, Looked> {
+        let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
+        let directory = Arc::new(Directory::of(&parse(batch, &self.expect(position)).map_err(damaged)?));
+        self.bytes += directory.memory();
+        if let Some(old) = self.directories.insert(position, Arc::clone(&directory)) {
+            self.bytes -= old.memory();
+        }
+        self.make_room();
+        Ok(directory)
+    }
+
     /// The bytes of the batch at `position`, whole, in a segment whose batches end at `end`.
     pub(super) fn batch(&mut self, position: Position, end: u32) -> Result<Bytes, Looked> {
         let left = end.saturating_sub(position.offset());
@@ -515,16 +577,22 @@ impl Cache {
         Ok(joined.freeze())
     }
 
-    /// Decodes the run of messages at an index of a batch's directory, for cleaning. `None` if there are no more; an error
+    /// Decodes the run of messages at a place of a batch's directory, for cleaning. `None` if there are no more; an error
     /// for one that holds no messages, cannot be read, or is not the first part of its message.
     pub(super) fn run_of(
         &mut self,
         batch: &Bytes,
         position: Position,
-        index: usize,
+        place: u32,
     ) -> Option<Result<(Incarnation, Arc<DecodedRun>), NotMessages>> {
-        let batch_of = parse(batch, &self.expect(position)).ok()?;
-        let run = batch_of.runs().nth(index)?;
+        let directory = match self.directories.get(&position) {
+            Some(directory) => Arc::clone(directory),
+            None => self.directory(position, batch).ok()?,
+        };
+        let batch_of = Batch::of(directory.summary, batch);
+        let Some(run) = batch_of.run(place) else {
+            return (place < batch_of.places()).then_some(Err(NotMessages { fragment: None, seq: 0 }));
+        };
         let (Kind::Messages, Some(stream), false) = (run.entry.kind, run.entry.stream, run.entry.fragment) else {
             return Some(Err(NotMessages {
                 fragment: run.entry.stream.filter(|_| run.entry.fragment),
@@ -581,6 +649,8 @@ impl Cache {
         self.extents.retain(|_, chunk| chunk.used >= oldest_kept);
         self.batches.retain(|_, chunk| chunk.used >= oldest_kept);
         self.runs.retain(|_, cached| cached.used >= oldest_kept);
+        // What comes into memory again has to be verified again.
+        self.directories.clear();
         let chunks = self.extents.values().chain(self.batches.values());
         self.bytes = chunks.map(|chunk| chunk.bytes.len()).sum::<usize>()
             + self.runs.values().map(|cached| cached.run.memory()).sum::<usize>();

@@ -224,8 +224,8 @@ pub struct Store {
     requests: Vec<Request>,
     notices: Vec<Notice>,
     expired: Vec<(Incarnation, Vec<u8>, u64)>,
-    /// What is left to take snapshots of.
-    checkpoint: Option<VecDeque<Incarnation>>,
+    /// The checkpoint that is being written.
+    checkpoint: Option<upkeep::Snapshots>,
     stopping: Stopping,
     cleaner: upkeep::Cleaner,
     proof: Option<Durable>,
@@ -632,7 +632,8 @@ impl Store {
         let timer = self.timers.first().map(|(due, _)| *due);
         let deadlines = [timer, self.log.deadline(), self.cleaner.deadline()];
         let is_held = |wake: &Wake| self.withholds && matches!(wake, Wake::Consumer(_));
-        Next { again: !self.dirty.iter().all(is_held), deadline: deadlines.into_iter().flatten().min() }
+        let again = self.checkpoint.is_some() || !self.dirty.iter().all(is_held);
+        Next { again, deadline: deadlines.into_iter().flatten().min() }
     }
 
     /// Takes note of how a request ended.

@@ -37,13 +37,22 @@ struct Work {
     /// Bytes of messages that were to be moved when it began.
     live: u64,
     /// The next batch to be looked at, and the first of its runs; `None` when all are.
-    at: Option<(Position, usize)>,
+    at: Option<(Position, u32)>,
     /// That batch, while something that lies elsewhere is read for it.
     batch: Option<Bytes>,
     /// The last message that was moved.
     moved: Pending,
     /// Messages in parts that were moved: each of their parts is met.
     in_parts: BTreeSet<(Incarnation, u64)>,
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// What is left to take snapshots of.
+    left: VecDeque<Incarnation>,
+    /// It is that of a clean stop: it holds what consumers had to say then.
+    is_last: bool,
 }
 
 impl Cleaner {
@@ -79,11 +88,12 @@ impl Store {
             }
             self.log.begin_checkpoint();
             let streams = self.streams.iter().filter(|(_, slot)| !slot.stream.config().is_memory()).map(|(of, _)| *of);
-            self.checkpoint = Some(streams.chain(self.kept.sets()).collect::<VecDeque<_>>());
+            let left = streams.chain(self.kept.sets()).collect();
+            self.checkpoint = Some(Snapshots { left, is_last: self.stopping == Stopping::Checkpoint });
         }
         let mut bytes = 0;
         let mut snapshot = Vec::new();
-        while let Some(of) = self.checkpoint.as_mut().and_then(VecDeque::pop_front) {
+        while let Some(of) = self.checkpoint.as_mut().and_then(|snapshots| snapshots.left.pop_front()) {
             snapshot.clear();
             if self.kept.contains(of) {
                 snapshot.push(OF_SET);
@@ -98,9 +108,9 @@ impl Store {
                 return;
             }
         }
-        self.checkpoint = None;
+        let is_last = self.checkpoint.take().is_some_and(|snapshots| snapshots.is_last);
         let urgency = if self.stopping == Stopping::No { Urgency::RideAlong } else { Urgency::Now };
-        if self.stopping == Stopping::Checkpoint {
+        if is_last {
             self.stopping = Stopping::Done;
         }
         self.log.end_checkpoint(now, urgency);
@@ -149,7 +159,6 @@ impl Store {
                 }
             }
         }
-        self.checkpoint = None;
         self.stopping = Stopping::Checkpoint;
     }
 
@@ -215,7 +224,7 @@ impl Store {
 
     /// Moves what is needed of the batches in one chunk, from a run of a batch on. Returns whether the segment can be
     /// cleaned.
-    fn move_on(&mut self, now: Time, work: &mut Work, mut position: Position, mut first_run: usize) -> bool {
+    fn move_on(&mut self, now: Time, work: &mut Work, mut position: Position, mut first_run: u32) -> bool {
         let mut bytes = 0;
         while bytes < super::cache::READ_BYTES as usize && position.offset() < work.end {
             let batch = match work.batch.take().map_or_else(|| self.cache.batch(position, work.end), Ok) {

@@ -147,7 +147,8 @@ impl Stream {
                 return Err(Refusal::LastId { last });
             }
         }
-        if message.subject.is_empty() || message.subject.len() > SUBJECT_BYTES_MAX {
+        let longest = message.subject.len().max(message.reply.len());
+        if message.subject.is_empty() || longest > SUBJECT_BYTES_MAX {
             return Err(Refusal::BadSubject);
         }
         let body = message.headers.len() + message.payload.len();

@@ -108,7 +108,7 @@ pub enum Refusal {
     },
     /// Headers and payload exceed the stream's greatest message size.
     MessageTooLarge,
-    /// The subject is longer than [`SUBJECT_BYTES_MAX`], or empty.
+    /// The subject or the reply subject is longer than [`SUBJECT_BYTES_MAX`], or the subject empty.
     BadSubject,
     /// A time of its own on a stream that does not allow it.
     ExpiryNotAllowed,

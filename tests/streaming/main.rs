@@ -22,3 +22,4 @@ mod positions;
 mod publish;
 mod queues;
 mod restart;
+mod sizes;

@@ -161,6 +161,29 @@ fn a_log_holds_many_streams() {
     assert_eq!(found.count() as u64, COUNT, "beside {before}");
 }
 
+/// A stop may come while a checkpoint is being written, slice by slice.
+#[test]
+fn a_stop_in_the_middle_of_a_checkpoint() {
+    let mut world = World::new(17, Faults::default(), Shape::Bare);
+    let mut created = 0;
+    while !world.store.log().is_checkpointing() || created < 2_000 {
+        let of = world.store.create_stream(world.now, stream::Config::default(), &[7; 300]).0;
+        world.store.publish(world.now, of, &Inbound { subject: b"s", ..Default::default() }).unwrap();
+        created += 1;
+        assert!(created < 100_000, "no checkpoint is ever written");
+        world.step();
+    }
+    world.store.stop(world.now);
+    let stopped = (0..20_000).any(|_| {
+        world.step();
+        world.store.is_stopped()
+    });
+    assert!(stopped, "{:?}", world.store.log());
+    world.disk.crash();
+    let report = world.open();
+    assert!(report.repairs.is_empty(), "{:?}", report.repairs);
+}
+
 /// A device that fails is an error for whoever wants a message, not a promise for ever; when it works again the message is
 /// there.
 #[test]

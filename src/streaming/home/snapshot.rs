@@ -2,13 +2,15 @@
 
 use super::{Group, Home};
 use crate::monitor::{ChannelSnapshot, SubscriptionSnapshot};
-use crate::store::ConsumerKey;
+use crate::store::{ConsumerKey, Notice};
 use crate::streaming::records::MemberRecord;
 
 impl Home {
     /// What is wrong with the log.
     pub(in crate::streaming) fn faults(&self) -> impl Iterator<Item = String> {
-        self.faults.iter().map(|fault| format!("log {}: {fault}", self.log.0))
+        let is_full = self.store.log().is_full();
+        let full = is_full.then(|| Notice::Space { full: true }.to_string());
+        self.faults.iter().cloned().chain(full).map(|fault| format!("log {}: {fault}", self.log.0))
     }
 
     /// All channels.
