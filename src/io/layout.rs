@@ -6,6 +6,7 @@
 //! log-000/store.json          a copy of that
 //! log-000/00000000.segment    a segment of the first log
 //! log-000/newest              the note of its newest segment
+//! log-000/newest.new          the note before that, to be written over by the next one
 //! log-001/…                   the next log
 //! ```
 

@@ -123,7 +123,7 @@ impl LogDirectory {
 
     /// Puts this in the place of the note of the newest segment.
     pub(super) fn note(&self, content: &[u8]) -> io::Result<()> {
-        regular::replace(&self.path, NOTE, content)
+        regular::exchange(&self.path, NOTE, content)
     }
 
     /// Removes a file for good.

@@ -1,11 +1,13 @@
 //! Files of a store that have to be regular files. What has the name of one may be something else: opening a FIFO waits
 //! until somebody opens its other end, and a device does as it likes.
 
+use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::layout::ON_ITS_WAY;
@@ -91,6 +93,40 @@ pub(super) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Resul
     flush_directory(directory)
 }
 
+/// As [`replace`], and keeps what was there before for the next time, under the name of what is on its way: a disk that
+/// is full has room for a file that is replaced again and again.
+///
+/// # Errors
+/// As [`replace`].
+pub(super) fn exchange(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let (old, new) = (directory.join(name), directory.join(format!("{name}{ON_ITS_WAY}")));
+    // What is there has its place on the disk, and is written over.
+    let file = open(OpenOptions::new().write(true).create(true).truncate(false), 0, &new)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()?;
+    match exchange_names(&new, &old) {
+        Ok(()) => flush_directory(directory),
+        // There is no old one, or the file system cannot do that.
+        Err(_) => {
+            fs::rename(&new, &old)?;
+            flush_directory(directory)?;
+            // Without it the next time may fail, as it would anyway.
+            let _ = fs::write(&new, content);
+            Ok(())
+        }
+    }
+}
+
+fn exchange_names(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (CString::new(one.as_os_str().as_bytes())?, CString::new(other.as_os_str().as_bytes())?);
+    let here = libc::AT_FDCWD;
+    // SAFETY: both paths end with a zero and outlive the call.
+    let outcome =
+        unsafe { libc::syscall(libc::SYS_renameat2, here, one.as_ptr(), here, other.as_ptr(), libc::RENAME_EXCHANGE) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes names in a directory as durable as the files.
 pub(super) fn flush_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -136,6 +172,12 @@ mod tests {
             assert_eq!(read(&dir.path().join("x"), 100).unwrap().unwrap(), content.as_bytes());
             assert!(!dir.path().join("x.new").exists());
         }
+        for content in ["fourth", "5", "the sixth"] {
+            exchange(dir.path(), "x", content.as_bytes()).unwrap();
+            assert_eq!(read(&dir.path().join("x"), 100).unwrap().unwrap(), content.as_bytes());
+        }
+        assert_eq!(read(&dir.path().join("x.new"), 100).unwrap().unwrap(), b"5", "kept for the next time");
+        replace(dir.path(), "x", b"3rd").unwrap();
         assert_eq!(read(&dir.path().join("x"), 2).unwrap().unwrap(), b"3r");
         let file = open_to_read(&dir.path().join("x")).unwrap();
         // SAFETY: no pointers are passed, and the descriptor is that of an open file.

@@ -11,9 +11,9 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
 /// The reference takes names as long as a message may be. A log's record is at most 256 KiB.
 fn names_may_be_larger_than_a_record_of_the_log(shards: usize) {
     let mut server = streaming_on_files(shards).start();
-    let mut stan = Stan::connect_on(&server, 0, &"c".repeat(700_000));
+    let mut stan = Stan::connect_on(&server, 0, &"c".repeat(300_000));
     assert_eq!(stan.ping(), "");
-    let (durable, queue) = ("d".repeat(800_000), "q".repeat(600_000));
+    let (durable, queue) = ("d".repeat(400_000), "q".repeat(350_000));
     let request = stan.wants("foo").durable(&durable).ack_wait(1);
     let alone = stan.subscribe(&request);
     let request = stan.wants("foo").queue(&queue).durable("d").ack_wait(1);
