@@ -150,7 +150,7 @@ impl Store {
             }
         }
         self.checkpoint = None;
-        self.stopping = Stopping::Checkpoint;
+        self.stopping = if self.is_fileless { Stopping::Done } else { Stopping::Checkpoint };
     }
 
     /// Whether a stop that was begun is complete.

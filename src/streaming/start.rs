@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::home::{Home, Shared};
@@ -11,6 +11,7 @@ use super::service::Streaming;
 use super::{Options, StoreType};
 use crate::io::driver::ServicePlan;
 use crate::io::engine::now;
+use crate::io::layout::IDENTITY;
 use crate::io::log_directory::{LogDirectory, LogReader};
 use crate::io::store_directory::{StoreDirectory, Unusable};
 use crate::log::recover::Refusal;
@@ -23,6 +24,8 @@ use crate::store::{self, Opened, Store};
 pub enum CannotStart {
     /// The directory of the store.
     Directory(Unusable),
+    /// There is a store of the reference; the directory, and what has been found in it.
+    Foreign(PathBuf, PathBuf),
     /// One of its logs.
     Log(PathBuf, Refusal),
     /// It belongs to a service of another name: the one that is wanted, and the one in the store.
@@ -35,6 +38,12 @@ impl fmt::Display for CannotStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(error) => error.fmt(f),
+            Self::Foreign(path, found) => write!(
+                f,
+                "{} holds a store of nats-streaming-server ({}), which cannot be read here; choose an empty directory",
+                path.display(),
+                found.display()
+            ),
             Self::Log(path, error) => write!(f, "{}: {error}", path.display()),
             Self::OtherCluster(wanted, found) => {
                 write!(f, "cluster ID {wanted:?} does not match recovered value of {found:?}")
@@ -55,7 +64,11 @@ pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result
     let (stores, directory) = match options.store {
         StoreType::Memory => (in_memory(of_store, shards)?, None),
         StoreType::File => {
-            let directory = StoreDirectory::open(&options.directory(), shards).map_err(CannotStart::Directory)?;
+            let path = options.directory();
+            if let Some(found) = store_of_reference(&path) {
+                return Err(CannotStart::Foreign(path, found));
+            }
+            let directory = StoreDirectory::open(&path, shards).map_err(CannotStart::Directory)?;
             for oddity in directory.oddities() {
                 tracing::warn!("STREAM: {oddity}");
             }
@@ -108,11 +121,26 @@ pub(crate) fn assemble(
     Ok(instances.collect())
 }
 
-/// A log for each shard that nothing is ever written to.
+/// What a store of nats-streaming-server has left in a directory without a store of this server.
+fn store_of_reference(path: &Path) -> Option<PathBuf> {
+    let is_file = |path: &Path, name: &str| path.join(name).is_file();
+    if is_file(path, IDENTITY) {
+        return None;
+    }
+    if let Some(name) = ["server.dat", "clients.dat"].into_iter().find(|name| is_file(path, name)) {
+        return Some(name.into());
+    }
+    // What cannot be read is for those who open the directory.
+    let mut folders = std::fs::read_dir(path).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let channel = folders.find(|folder| ["subs.dat", "msgs.1.dat"].into_iter().any(|name| is_file(folder, name)))?;
+    channel.file_name().map(PathBuf::from)
+}
+
+/// A log for each shard that has no files.
 fn in_memory(of_store: store::Options, shards: u16) -> Result<Vec<(LogId, Store)>, CannotStart> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| CannotStart::Io(io::Error::other(error)))?;
-    Ok((0..shards).map(|log| (LogId(log), Store::create(LogId(log), StoreId(id), of_store))).collect())
+    Ok((0..shards).map(|log| (LogId(log), Store::in_memory(LogId(log), StoreId(id), of_store))).collect())
 }
 
 /// The logs of a store, opened side by side.

@@ -93,8 +93,11 @@ impl World {
             next_reply: 0,
             may_deliver: true,
         };
-        let store = |log| (LogId(log), Store::create(LogId(log), STORE, options_of_store()));
-        let stores = (0..shards).map(store).collect();
+        let create = match world.options.store {
+            StoreType::Memory => Store::in_memory,
+            StoreType::File => Store::create,
+        };
+        let stores = (0..shards).map(|log| (LogId(log), create(LogId(log), STORE, options_of_store()))).collect();
         world.start(stores, shards).unwrap();
         world
     }
