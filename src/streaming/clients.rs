@@ -68,7 +68,7 @@ pub(super) struct Clients {
     timers: BTreeSet<(Time, Timer)>,
     /// Instances that have come to the end of a client, by shard and number.
     closing: HashMap<(u16, u64), u16>,
-    /// Where answers to heartbeats go: `_INBOX.<tag>.h`, and the number behind it.
+    /// Where answers to heartbeats go: `_INBOX.<tag>h`, and the number behind it.
     beat_prefix: String,
     next: u64,
 }
@@ -221,7 +221,7 @@ impl Clients {
         home.send_after(scene, pending, closing.reply, CloseResponse::default().encode_to_vec());
     }
 
-    /// A sign of life has come on the subject whose last token is `token`.
+    /// A sign of life has come on the subject with this token behind the tag.
     pub(super) fn answered(&mut self, scene: &mut Scene<'_>, token: &[u8]) {
         let number = std::str::from_utf8(token).ok().and_then(|token| token.strip_prefix('h'));
         let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());

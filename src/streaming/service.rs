@@ -19,7 +19,7 @@ use super::wire::PubMsg;
 use super::{Options, errors, home};
 use crate::log::{LogId, Outcome, Request, RequestId, Time};
 use crate::monitor::{ServiceSnapshot, ServiceWant, StreamingClient, StreamingSnapshot};
-use crate::shard::service::{Due, Mail, Outbox, Service, Source, Subscription};
+use crate::shard::service::{Due, Joined, Mail, Outbox, Service, Source, Subscription};
 
 /// The shard of the directory.
 const DIRECTORY: u16 = 0;
@@ -266,8 +266,7 @@ impl Streaming {
 
     /// An acknowledgement of a message, or an answer to a heartbeat.
     fn take_ack(&mut self, now: Time, home: usize, mail: &Mail<'_>, out: &mut Outbox) {
-        let at = memchr::memrchr(b'.', mail.subject).map_or(0, |dot| dot + 1);
-        let token = &mail.subject[at..];
+        let token = home::ack_token(mail.subject);
         if token.first() == Some(&b'h') {
             if let Some(clients) = &mut self.clients {
                 clients.answered(scene!(self, now, out), token);
@@ -301,6 +300,10 @@ impl Service for Streaming {
         let acks = self.homes.iter().zip(ACKS..);
         all.extend(acks.map(|(home, tag)| Subscription { pattern: home.ack_pattern(), tag, of_own_shard: false }));
         all
+    }
+
+    fn joined(&self) -> Option<Joined> {
+        Some(home::ACKS)
     }
 
     fn message(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox) {

@@ -129,8 +129,8 @@ impl World {
             stores.push((*log, opened.store));
         }
         if self.options.store == StoreType::Memory {
-            stores =
-                (0..shards).map(|log| (LogId(log), Store::create(LogId(log), STORE, options_of_store()))).collect();
+            let create = |log| (LogId(log), Store::in_memory(LogId(log), STORE, options_of_store()));
+            stores = (0..shards).map(create).collect();
         }
         self.start(stores, shards)
     }
@@ -141,7 +141,11 @@ impl World {
         for index in 0..self.instances.len() {
             let of_own = |subscription: &Subscription| !subscription.of_own_shard || index == usize::from(shard);
             let instance = &mut self.instances[index];
-            let wants = |one: &&Subscription| of_own(one) && matches(&one.pattern, subject.as_bytes());
+            let apart = instance.service.joined().and_then(|joined| joined.split(subject.as_bytes()));
+            let is_on = |pattern: &[u8]| {
+                matches(pattern, subject.as_bytes()) || apart.as_ref().is_some_and(|apart| matches(pattern, apart))
+            };
+            let wants = |one: &&Subscription| of_own(one) && is_on(&one.pattern);
             let tags = instance.subscriptions.iter().filter(wants).map(|one| one.tag).collect::<Vec<_>>();
             for tag in tags {
                 instance.intake.push_back(Input::Mail {

@@ -32,8 +32,7 @@ impl Home {
         let Some(channel) = self.by_exact_name.get(request.subject.as_bytes()) else {
             return Err(errors::UNKNOWN_CHANNEL);
         };
-        let number = request.inbox.strip_prefix(&*self.ack_prefix);
-        let number = number.and_then(|token| u64::from_str_radix(token, 16).ok());
+        let number = self.acked_number(&request.inbox);
         let is_here = |number: &u64| {
             let member = self.members.get(number);
             member.is_some_and(|member| self.groups.get(&member.group).is_some_and(|group| group.channel == *channel))

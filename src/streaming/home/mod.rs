@@ -26,7 +26,7 @@ use super::registry::Registry;
 use super::{ChannelLimits, Options, StoreType, errors};
 use crate::consumer::MemberId;
 use crate::log::{Durable, Incarnation, LogId, Outcome, Pending, Request, RequestId, Time, Waiting};
-use crate::shard::service::Outbox;
+use crate::shard::service::{Joined, Outbox};
 use crate::store::{ConsumerKey, Next, Store};
 use crate::stream;
 use crate::subject;
@@ -176,7 +176,7 @@ pub(super) struct Home {
     /// The store's set for the service.
     set: Incarnation,
     is_memory: bool,
-    /// What the subjects for acknowledgements begin with: `_INBOX.<tag>.`
+    /// What the subjects for acknowledgements begin with: `_INBOX.<tag>`.
     ack_prefix: String,
     next_number: u64,
     channels: Slab<Channel>,
@@ -208,11 +208,17 @@ impl Home {
 
     /// The subjects for acknowledgements of its subscriptions.
     pub(super) fn ack_pattern(&self) -> Vec<u8> {
-        format!("{}*", self.ack_prefix).into_bytes()
+        format!("{}.*", self.ack_prefix).into_bytes()
     }
 
     fn ack_inbox(&self, number: u64) -> String {
         format!("{}{number:x}", self.ack_prefix)
+    }
+
+    /// The number in a subject for acknowledgements.
+    fn acked_number(&self, inbox: &str) -> Option<u64> {
+        let token = inbox.strip_prefix(&*self.ack_prefix)?;
+        u64::from_str_radix(token.strip_prefix('.').unwrap_or(token), 16).ok()
     }
 
     /// The names of the channels.
@@ -226,7 +232,7 @@ impl Home {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.is_memory || self.store.is_stopped() || self.store.log().fault().is_some()
+        self.store.is_stopped() || self.store.log().fault().is_some()
     }
 
     pub(super) fn store_mut(&mut self) -> &mut Store {
@@ -424,6 +430,19 @@ impl Home {
 enum NoChannel {
     BadName,
     Refused(String),
+}
+
+/// Subjects for acknowledgements are `_INBOX.` and one token, as in the reference, so that permissions for `_INBOX.*`
+/// allow them. The service listens to `_INBOX.<tag>.*`. Clients that have subscribed at an earlier version write it so.
+pub(super) const ACKS: Joined = Joined { prefix: b"_INBOX.", first_bytes: TAG_BYTES };
+
+/// Letters and digits that tell a log's subjects for acknowledgements, as many as in inboxes of clients.
+const TAG_BYTES: usize = 22;
+
+/// What follows the tag in a subject for acknowledgements.
+pub(super) fn ack_token(subject: &[u8]) -> &[u8] {
+    let token = subject.get(ACKS.prefix.len() + TAG_BYTES..).unwrap_or_default();
+    token.strip_prefix(b".").unwrap_or(token)
 }
 
 /// Longest inbox that gets anything: a longer one fits into no client's protocol line.

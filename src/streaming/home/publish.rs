@@ -59,7 +59,7 @@ impl Home {
         }
     }
 
-    /// Takes an acknowledgement that came on the subject whose last token is `token`. What makes no sense is passed over.
+    /// Takes an acknowledgement that came on the subject with this [token](super::ack_token). What makes no sense is passed over.
     pub(in crate::streaming) fn acknowledged(&mut self, now: crate::log::Time, token: &[u8], payload: &[u8]) {
         let number = std::str::from_utf8(token).ok().and_then(|token| u64::from_str_radix(token, 16).ok());
         let Some(member) = number.and_then(|number| self.members.get(&number)) else { return };
