@@ -48,6 +48,7 @@ mod places;
 mod records;
 mod registry;
 mod relay;
+mod report;
 mod service;
 pub mod start;
 mod wire;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::home::{Home, Shared};
 use super::places::Places;
 use super::service::Streaming;
-use super::{Options, StoreType};
+use super::{Options, StoreType, report};
 use crate::io::driver::ServicePlan;
 use crate::io::engine::now;
 use crate::io::layout::IDENTITY;
@@ -60,7 +60,8 @@ impl std::error::Error for CannotStart {}
 /// # Errors
 /// Why not.
 pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result<Vec<ServicePlan>, CannotStart> {
-    tracing::info!("STREAM: Starting NATS Streaming [{}], message store is {}", options.cluster_id, options.store);
+    tracing::info!("STREAM: Starting NATS Streaming [{}]", options.cluster_id);
+    tracing::info!("STREAM: Recovering the state...");
     let (stores, directory) = match options.store {
         StoreType::Memory => (in_memory(of_store, shards)?, None),
         StoreType::File => {
@@ -76,6 +77,9 @@ pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result
         }
     };
     let assembled = assemble(now(), options, stores, shards)?;
+    report::subjects(options).iter().for_each(|line| tracing::debug!("STREAM: {line}"));
+    let lines = report::store(options).into_iter().chain(report::limits(&options.limits));
+    lines.for_each(|line| tracing::info!("STREAM: {line}"));
     let instances = assembled.into_iter().map(|(service, logs)| {
         let place = |log: LogId| Some((log, directory.as_ref()?.log(log)?.clone()));
         let logs = logs.into_iter().filter_map(place).collect();
@@ -103,10 +107,9 @@ pub(crate) fn assemble(
     let known = homes.iter().flat_map(|home| home.channels().map(|name| (name, home.log())));
     let places = Arc::new(Places::new(homes.len() as u16, shards, known));
     let clients = homes.first().map(Home::clients).unwrap_or_default();
-    if !is_memory {
-        let channels = homes.iter().map(|home| home.channels().count()).sum::<usize>();
-        let directory = options.directory();
-        tracing::info!("STREAM: {} has {channels} channels and {} clients", directory.display(), clients.len());
+    match homes.iter().map(|home| home.channels().count()).sum::<usize>() {
+        0 if clients.is_empty() => tracing::info!("STREAM: No recovered state"),
+        channels => tracing::info!("STREAM: Recovered {channels} channel(s) and {} client(s)", clients.len()),
     }
     let (options, shared) = (Arc::new(options.clone()), Arc::new(Shared::default()));
     let mut of_shards: Vec<Vec<Home>> = (0..shards).map(|_| Vec::new()).collect();

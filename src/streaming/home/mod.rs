@@ -6,12 +6,14 @@
 //! **What waits.** A publish is acknowledged, and a request answered, when what it has brought about is flushed. A member
 //! joins its consumer at the moment of that answer, so that no message can come before it.
 
+mod fullness;
 mod members;
 mod outlet;
 mod publish;
 mod recover;
 mod snapshot;
 mod subscribe;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,10 +33,13 @@ use crate::store::{ConsumerKey, Next, Store};
 use crate::stream;
 use crate::subject;
 
+use fullness::Fullness;
 use outlet::Outlet;
 pub(super) use publish::acknowledge;
 pub use recover::channel_of;
 use subscribe::Search;
+pub(super) use subscribe::check;
+pub(super) use told::Text;
 
 /// Counters of a shard's part of the service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +92,7 @@ struct Channel {
     active_at: Time,
     /// It stands in [`Home::idle`].
     is_watched: bool,
+    fullness: Fullness,
 }
 
 /// A subscription, or a queue group.
@@ -241,8 +247,8 @@ impl Home {
 
     /// Does something with the store that has results for clients or operators.
     fn with_store<R>(&mut self, scene: &mut Scene<'_>, act: impl FnOnce(&mut Store, &mut Outlet<'_>) -> R) -> R {
-        let Self { store, recipients, proof, faults, .. } = self;
-        let mut outlet = Outlet { recipients, proof, faults, traffic: scene.traffic, out: scene.out };
+        let Self { store, groups, members, recipients, proof, faults, .. } = self;
+        let mut outlet = Outlet { groups, members, recipients, proof, faults, traffic: scene.traffic, out: scene.out };
         act(store, &mut outlet)
     }
 
@@ -308,10 +314,10 @@ impl Home {
         if let Some(free) = free {
             self.store.set_free_space(free);
         }
-        let Self { store, recipients, proof, faults, .. } = self;
+        let Self { store, groups, members, recipients, proof, faults, .. } = self;
         // Deliveries are of the turn.
         let out = &mut Outbox::default();
-        let mut outlet = Outlet { recipients, proof, faults, traffic, out };
+        let mut outlet = Outlet { groups, members, recipients, proof, faults, traffic, out };
         store.completed(now, id, outcome, &mut outlet);
         debug_assert!(out.is_empty(), "nothing is delivered here");
     }
@@ -348,6 +354,7 @@ impl Home {
             return Err(NoChannel::Refused(errors::other_case(name, &self.channels[*other].name)));
         }
         if !scene.shared.add_channel(scene.options) {
+            tracing::error!("STREAM: Creating channel {name:?} failed: {}", errors::TOO_MANY_CHANNELS);
             return Err(NoChannel::Refused(errors::TOO_MANY_CHANNELS.to_owned()));
         }
         let limits = scene.options.limits_of(name);
@@ -355,6 +362,7 @@ impl Home {
         let (stream, _) = self.store.create_stream(scene.now, config, &recover::channel_meta(name));
         let channel = self.add_channel(scene.now, name, stream, limits);
         self.watch(channel, scene.now);
+        tracing::info!("STREAM: Channel {name:?} has been created");
         Ok(channel)
     }
 
@@ -369,6 +377,7 @@ impl Home {
             offline: 0,
             active_at: now,
             is_watched: false,
+            fullness: Fullness::default(),
         });
         self.by_name.insert(name.to_lowercase().into(), channel);
         self.by_exact_name.insert(name.as_bytes().into(), channel);
@@ -407,11 +416,7 @@ impl Home {
 
     fn delete_channel(&mut self, scene: &mut Scene<'_>, channel: usize) {
         let gone = self.channels.remove(channel);
-        tracing::info!(
-            "STREAM: channel {:?} has been inactive for {:?} and is deleted",
-            gone.name,
-            gone.limits.max_inactivity
-        );
+        tracing::info!("STREAM: Channel {:?} has been deleted", gone.name);
         self.by_name.remove(&*gone.name.to_lowercase());
         self.by_exact_name.remove(gone.name.as_bytes());
         for key in gone.named.values() {
