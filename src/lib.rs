@@ -138,7 +138,9 @@
 //! Its subscriptions stand in the account's index beside those of clients, so that a publish finds them by the same
 //! look-up. They belong to a connection that does not exist, which is how a delivery knows them: it appends the message
 //! to the shard's *intake* (`shard/intake.rs`), which costs shards without a service nothing. Some subjects each
-//! instance takes from the connections of its own shard only, and other shards do not hear of them.
+//! instance takes from the connections of its own shard only, and other shards do not hear of them. A service may also
+//! take subjects in which two tokens are written as one ([`shard::service::Joined`]): where a route is made, such a
+//! subject is looked up a second time with the two apart.
 //!
 //! At the end of a turn (`shard/hosted.rs`) the instance gets the intake in order, then a turn of its own, and leaves
 //! an outbox: messages to publish, *relays* to the instances of other shards, connections to be read more slowly.

@@ -136,13 +136,15 @@ impl Log {
         }
     }
 
-    /// Bytes of messages that may be moved now, as that takes space before it gives any back: where messages may go, and
-    /// in half of the reserve, which is used for one segment after the other. Its other half is for removals and
-    /// checkpoints.
+    /// Bytes of messages that may be moved now, as that takes space before it gives any back: where messages may go, or,
+    /// when those are refused, in half of the reserve, which is used for one segment after the other. Its other half,
+    /// and the rest of the segment that is being written, is for removals and checkpoints: without two more of these
+    /// nothing that was moved gives space back.
     #[must_use]
     pub fn movable(&self) -> u64 {
         let reserve = if self.retired.is_empty() { self.segments.usable() / 2 } else { 0 };
-        reserve.max(self.room() as u64).saturating_sub(self.unflushed() as u64)
+        let room = if self.is_full() { 0 } else { self.room() as u64 };
+        reserve.max(room).saturating_sub(self.unflushed() as u64)
     }
 
     /// The segment whose cleaning gains most, if any is worth it and can be done.

@@ -34,8 +34,9 @@ const TRACE: u8 = 2;
 const TIME: u8 = 4;
 const UTC: u8 = 8;
 const COLOUR: u8 = 16;
-/// DBG lines of the streaming service.
-const STREAMING: u8 = 32;
+/// DBG and TRC lines of the streaming service.
+const STREAMING_DEBUG: u8 = 32;
+const STREAMING_TRACE: u8 = 64;
 
 /// Begins the target of what the streaming service logs.
 const STREAMING_TARGET: &str = "leat::streaming";
@@ -53,7 +54,8 @@ impl Settings {
             (config.time, TIME),
             (config.utc, UTC),
             (colour, COLOUR),
-            (config.streaming_debug, STREAMING),
+            (config.streaming_debug, STREAMING_DEBUG),
+            (config.streaming_trace, STREAMING_TRACE),
         ];
         let switches = all.into_iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
         self.switches.store(switches, Ordering::Relaxed);
@@ -84,12 +86,15 @@ impl LineLayer {
     /// DBG and TRC are about this server; libraries are heard only when something is wrong with them.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let own = metadata.target().starts_with("leat") || metadata.target() == super::FATAL;
+        let (debug, trace) = match metadata.target().starts_with(STREAMING_TARGET) {
+            true => (STREAMING_DEBUG, STREAMING_TRACE),
+            false => (DEBUG, TRACE),
+        };
         match *metadata.level() {
             Level::ERROR | Level::WARN => true,
             Level::INFO => own,
-            Level::DEBUG if metadata.target().starts_with(STREAMING_TARGET) => self.settings.is_on(STREAMING),
-            Level::DEBUG => own && self.settings.is_on(DEBUG),
-            Level::TRACE => own && self.settings.is_on(TRACE),
+            Level::DEBUG => own && self.settings.is_on(debug),
+            Level::TRACE => own && self.settings.is_on(trace),
         }
     }
 }
@@ -100,7 +105,8 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match (self.settings.is_on(TRACE), self.settings.is_on(DEBUG) || self.settings.is_on(STREAMING)) {
+        let is_on = |one, other| self.settings.is_on(one) || self.settings.is_on(other);
+        Some(match (is_on(TRACE, STREAMING_TRACE), is_on(DEBUG, STREAMING_DEBUG)) {
             (true, _) => LevelFilter::TRACE,
             (false, true) => LevelFilter::DEBUG,
             (false, false) => LevelFilter::INFO,
@@ -120,9 +126,13 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     fn lines(debug: bool, trace: bool, log: impl FnOnce()) -> Vec<String> {
+        lines_of(&LogConfig { debug, trace, ..LogConfig::default() }, log)
+    }
+
+    fn lines_of(config: &LogConfig, log: impl FnOnce()) -> Vec<String> {
         let (queue, receiver) = Queue::new(64);
         let settings = Settings::new(1, UtcOffset::UTC);
-        settings.set(&LogConfig { debug, trace, ..LogConfig::default() }, false);
+        settings.set(config, false);
         let layer = LineLayer::new(Arc::new(settings), Arc::new(queue));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         receiver
@@ -170,5 +180,20 @@ mod tests {
         assert_eq!(labels(true, false), "DWI");
         assert_eq!(labels(false, true), "TWI");
         assert_eq!(labels(true, true), "DTWI");
+    }
+
+    /// The streaming service has switches of its own.
+    #[test]
+    fn levels_of_the_streaming_service() {
+        let log = || {
+            tracing::debug!("d");
+            tracing::trace!("t");
+            tracing::debug!(target: "leat::streaming::home", "D");
+            tracing::trace!(target: "leat::streaming::home", "T");
+        };
+        let texts = |config: LogConfig| -> String { lines_of(&config, log).iter().map(|line| &line[10..11]).collect() };
+        assert_eq!(texts(LogConfig { debug: true, trace: true, ..LogConfig::default() }), "dt");
+        assert_eq!(texts(LogConfig { streaming_debug: true, ..LogConfig::default() }), "D");
+        assert_eq!(texts(LogConfig { streaming_trace: true, ..LogConfig::default() }), "T");
     }
 }

@@ -70,6 +70,8 @@ pub struct LogConfig {
     pub trace: bool,
     /// Write the DBG lines of the streaming service, which has a switch of its own.
     pub streaming_debug: bool,
+    /// Write its TRC lines.
+    pub streaming_trace: bool,
     /// Bytes of a payload shown in a TRC line; 0 = all.
     pub traced_bytes_max: usize,
     /// Begin lines with the time.
@@ -89,6 +91,7 @@ impl From<&Options> for LogConfig {
             debug: options.debug,
             trace: options.trace,
             streaming_debug: options.streaming.as_ref().is_some_and(|streaming| streaming.debug),
+            streaming_trace: options.streaming.as_ref().is_some_and(|streaming| streaming.trace),
             traced_bytes_max: options.max_traced_msg_len,
             time: options.logtime,
             utc: options.logtime_utc,

@@ -15,6 +15,7 @@ use crate::auth::directory::AccountFacts;
 use crate::subject::{self, Index, Matches};
 
 use super::rules::{Rule, broken};
+use super::service::Joined;
 
 /// Position of another shard among the peers of this one.
 pub(crate) type PeerPos = u8;
@@ -107,6 +108,10 @@ pub(crate) struct Account {
     interest: HashMap<Box<[u8]>, Interest, foldhash::fast::RandomState>,
     changed: Vec<Box<[u8]>>,
     has_peers: bool,
+    /// What the service takes beside what its subscriptions say.
+    joined: Option<Joined>,
+    /// Slots below this one are the service's.
+    service_slots: SubSlot,
 }
 
 impl Account {
@@ -123,6 +128,8 @@ impl Account {
             interest: HashMap::default(),
             changed: Vec::new(),
             has_peers,
+            joined: None,
+            service_slots: 0,
         }
     }
 
@@ -202,10 +209,34 @@ impl Account {
             }
             route.queues.push(queue);
         }
+        if let Some(apart) = self.joined.and_then(|joined| joined.split(subject)) {
+            self.add_service(&apart, &mut route);
+        }
         let route = Rc::new(route);
         self.routes.put(subject, &route);
         self.note_last(subject, &route);
         route
+    }
+
+    /// Adds the services that take `subject`, here and elsewhere; clients see the subject as it was published.
+    fn add_service(&mut self, subject: &[u8], route: &mut Route) {
+        self.matches.clear();
+        self.index.matches(subject, &mut self.matches);
+        for target in &self.matches.plain {
+            match *target {
+                Target::Sub(slot) if slot < self.service_slots && !route.plain.contains(&slot) => {
+                    route.plain.push(slot)
+                }
+                Target::Sub(_) => {}
+                Target::Peer { pos, .. } => route.peers |= 1 << pos,
+            }
+        }
+    }
+
+    /// A service with the first `slots` subscriptions also takes subjects that are `joined`.
+    pub(crate) fn join(&mut self, joined: Joined, slots: SubSlot) {
+        (self.joined, self.service_slots) = (Some(joined), slots);
+        self.generation += 1;
     }
 
     /// Adds a subscription of this shard.
@@ -482,6 +513,23 @@ mod tests {
         let queue = &route.queues[0];
         assert_eq!((&queue.name[..], queue.local.len(), queue.peer_weight), (&b"q"[..], 2, 5));
         assert_eq!(queue.peers.as_slice(), [(0, 5)]);
+    }
+
+    /// A service takes subjects that are joined; clients get what they have subscribed to.
+    #[test]
+    fn joined_subjects_reach_the_service() {
+        let mut account = Account::new("$G", true);
+        account.subscribe(b"in.ab.*", None, 0);
+        account.subscribe(b">", None, 1);
+        account.subscribe(b"in.*.*", None, 2);
+        account.join(Joined { prefix: b"in.", first_bytes: 2 }, 1);
+        assert_eq!(route(&mut account, b"in.ab7"), (vec![0, 1], 0));
+        assert_eq!(route(&mut account, b"in.ab.7"), (vec![0, 1, 2], 0));
+        for other in [&b"in.ab"[..], b"in.ac7", b"in.abc.7", b"on.ab7"] {
+            assert!(!account.route(other).plain.contains(&0), "{}", other.escape_ascii());
+        }
+        account.peer_interest(3, b"in.cd.*", 0, 1);
+        assert_eq!(route(&mut account, b"in.cd7"), (vec![1], 1 << 3));
     }
 
     #[test]

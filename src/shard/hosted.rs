@@ -96,6 +96,9 @@ impl Shard {
                 account.subscribe(&subscription.pattern, None, slot);
             }
         }
+        if let Some(joined) = service.joined() {
+            self.accounts[ACCOUNT as usize].join(joined, self.local.subs.len() as u32);
+        }
         self.service = Some(Box::new(Hosted {
             service,
             outbox: Outbox::default(),

@@ -62,6 +62,26 @@ pub struct Subscription {
     pub of_own_shard: bool,
 }
 
+/// Subjects whose last two tokens may be written as one: `a.bc` for `a.b.c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// What stands before the two.
+    pub prefix: &'static [u8],
+    /// Bytes of the first of them.
+    pub first_bytes: usize,
+}
+
+impl Joined {
+    /// The subject with the two apart, if they are written as one.
+    #[must_use]
+    pub fn split(&self, subject: &[u8]) -> Option<Vec<u8>> {
+        let token = subject.strip_prefix(self.prefix)?;
+        let (first, second) = token.split_at_checked(self.first_bytes)?;
+        let is_one = !second.is_empty() && memchr::memchr(b'.', token).is_none();
+        is_one.then(|| [self.prefix, first, b".", second].concat())
+    }
+}
+
 /// When a service's next turn is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -75,6 +95,11 @@ pub struct Due {
 pub trait Service {
     /// What it listens to, from the start to the end.
     fn subscriptions(&self) -> Vec<Subscription>;
+
+    /// What its subscriptions also take, on all shards the same: subjects that match them when they are split.
+    fn joined(&self) -> Option<Joined> {
+        None
+    }
 
     /// Takes a message.
     fn message(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox);

@@ -232,6 +232,8 @@ pub struct Store {
     delta: Vec<u8>,
     /// Consumers may not deliver at present.
     withholds: bool,
+    /// There are no files: nothing is asked of them.
+    is_fileless: bool,
 }
 
 /// Deliveries of one consumer in one turn, so that others get theirs.
@@ -242,6 +244,12 @@ impl Store {
     #[must_use]
     pub fn create(id: LogId, store: StoreId, options: Options) -> Self {
         Self::with_log(Log::create(id, store, options.log), store, options)
+    }
+
+    /// An empty store without files, for streams and consumers in memory alone.
+    #[must_use]
+    pub fn in_memory(id: LogId, store: StoreId, options: Options) -> Self {
+        Self { is_fileless: true, ..Self::create(id, store, options) }
     }
 
     fn with_log(log: Log, store: StoreId, options: Options) -> Self {
@@ -267,6 +275,7 @@ impl Store {
             proof: None,
             delta: Vec::new(),
             withholds: false,
+            is_fileless: false,
         }
     }
 
@@ -615,8 +624,12 @@ impl Store {
             }
         }
         self.forget_failed_reads(now);
-        self.upkeep(now);
-        self.log.end_turn(now, &mut self.requests);
+        if self.is_fileless {
+            debug_assert!(self.log.is_at_rest(), "nothing is appended where there are no files");
+        } else {
+            self.upkeep(now);
+            self.log.end_turn(now, &mut self.requests);
+        }
         requests.append(&mut self.requests);
         if let Some(full) = self.log.space_changed() {
             self.notices.push(Notice::Space { full });

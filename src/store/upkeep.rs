@@ -159,7 +159,7 @@ impl Store {
                 }
             }
         }
-        self.stopping = Stopping::Checkpoint;
+        self.stopping = if self.is_fileless { Stopping::Done } else { Stopping::Checkpoint };
     }
 
     /// Whether a stop that was begun is complete.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use prost::Message as _;
 
-use super::home::{Home, Scene, is_inbox, nanos, respond};
+use super::home::{Home, Scene, Text, is_inbox, nanos, respond};
 use super::pb::{CloseResponse, ConnectRequest, ConnectResponse};
 use super::records::{ClientRecord, client_key};
 use super::relay::{Closing, Said};
@@ -68,7 +68,7 @@ pub(super) struct Clients {
     timers: BTreeSet<(Time, Timer)>,
     /// Instances that have come to the end of a client, by shard and number.
     closing: HashMap<(u16, u64), u16>,
-    /// Where answers to heartbeats go: `_INBOX.<tag>.h`, and the number behind it.
+    /// Where answers to heartbeats go: `_INBOX.<tag>h`, and the number behind it.
     beat_prefix: String,
     next: u64,
 }
@@ -151,15 +151,22 @@ impl Clients {
 
     /// A client wants to be known.
     pub(super) fn connect(&mut self, scene: &mut Scene<'_>, home: &mut Home, reply: &[u8], request: &[u8]) {
-        let request = match ConnectRequest::decode(request) {
-            Ok(request) if is_inbox(&request.heartbeat_inbox) => request,
-            _ => return refuse(scene.out, reply, errors::INVALID_CONNECT),
-        };
+        let request = ConnectRequest::decode(request).unwrap_or_default();
+        if !is_inbox(&request.heartbeat_inbox) {
+            let [id, inbox] = [&request.client_id, &request.heartbeat_inbox].map(|text| Text(text.as_bytes()));
+            tracing::error!("STREAM: [Client:?] Invalid conn request: ClientID={id}, Inbox={inbox}");
+            return refuse(scene.out, reply, errors::INVALID_CONNECT);
+        }
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if request.client_id.is_empty() || !request.client_id.bytes().all(is_letter) {
+            tracing::error!(
+                "STREAM: [Client:{}] Invalid ClientID, only alphanumeric and `-` or `_` characters allowed",
+                Text(request.client_id.as_bytes())
+            );
             return refuse(scene.out, reply, errors::INVALID_CLIENT_ID);
         }
         if self.checked.contains(&request.client_id) {
+            tracing::debug!("STREAM: [Client:{}] Connect failed; already connected", request.client_id);
             return refuse(scene.out, reply, errors::CLIENT_REGISTERED);
         }
         let Some(client) = self.by_id.get(&request.client_id).copied() else {
@@ -213,15 +220,16 @@ impl Clients {
         }
         self.closing.remove(&key);
         let Some(number) = self.by_id.get(closing.id).copied() else {
+            tracing::error!("STREAM: Unknown client {:?} in close request", Text(closing.id.as_bytes()));
             let response = CloseResponse { error: errors::UNKNOWN_CLIENT.to_owned() };
             return respond(scene.out, closing.reply, &response.encode_to_vec());
         };
-        tracing::debug!("STREAM: [Client:{}] Closed", closing.id);
+        tracing::debug!("STREAM: [Client:{}] Closed (Inbox={})", closing.id, self.clients[&number].record.hb_inbox);
         let pending = self.remove(scene, home, number);
         home.send_after(scene, pending, closing.reply, CloseResponse::default().encode_to_vec());
     }
 
-    /// A sign of life has come on the subject whose last token is `token`.
+    /// A sign of life has come on the subject with this token behind the tag.
     pub(super) fn answered(&mut self, scene: &mut Scene<'_>, token: &[u8]) {
         let number = std::str::from_utf8(token).ok().and_then(|token| token.strip_prefix('h'));
         let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
@@ -238,6 +246,7 @@ impl Clients {
             }
             Some(Asked::Check { request, reply, .. }) => {
                 self.end_check(number, &request.client_id);
+                tracing::debug!("STREAM: [Client:{}] Connect failed; already connected", request.client_id);
                 refuse(scene.out, &reply, errors::CLIENT_REGISTERED);
             }
         }
@@ -283,7 +292,7 @@ impl Clients {
         client.failures += 1;
         client.beat = None;
         if client.failures > scene.options.hb_fail_count {
-            tracing::debug!("STREAM: [Client:{}] Timed out on heartbeats", client.record.id);
+            tracing::error!("STREAM: [Client:{}] Timed out on heartbeats", client.record.id);
             self.remove(scene, home, number);
             return;
         }

@@ -25,8 +25,9 @@
 //!   comes and goes (`clients`, `registry`).
 //! - A client's wish to be closed goes to every home, on the same ways as what the client has sent before it; each home
 //!   passes it on to the directory, which acts when all have done so. So publishes and acknowledgements before it count.
-//! - The subject for acknowledgements of a subscription, `_INBOX.<tag>.<number>`, belongs to its home. The tag is the log's
-//!   and stays the same; the number is a new one whenever somebody subscribes.
+//! - The subject for acknowledgements of a subscription, `_INBOX.<tag><number>`, belongs to its home. The tag is the log's
+//!   and stays the same; the number is a new one whenever somebody subscribes. For shards it is two tokens, see
+//!   [`Joined`](crate::shard::service::Joined).
 //! - What an answer says is flushed before. A subscription's first message comes behind the answer to its request, because
 //!   it joins its consumer only then (`home`).
 //!
@@ -47,6 +48,7 @@ mod places;
 mod records;
 mod registry;
 mod relay;
+mod report;
 mod service;
 pub mod start;
 mod wire;

@@ -67,7 +67,7 @@ pub(super) struct MemberRecord {
     pub(super) client_id: String,
     #[prost(string, tag = "2")]
     pub(super) inbox: String,
-    /// The last token of the subject for acknowledgements.
+    /// The end of the subject for acknowledgements.
     #[prost(uint64, tag = "3")]
     pub(super) number: u64,
     #[prost(uint32, tag = "4")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::clients::{Clients, SERVICE};
-use super::home::{Home, Scene, Shared, Traffic, respond};
+use super::home::{Home, Scene, Shared, Text, Traffic, respond};
 use super::pb::{
     CloseRequest, CloseResponse, Ping, PingResponse, SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest,
 };
@@ -19,7 +19,7 @@ use super::wire::PubMsg;
 use super::{Options, errors, home};
 use crate::log::{LogId, Outcome, Request, RequestId, Time};
 use crate::monitor::{ServiceSnapshot, ServiceWant, StreamingClient, StreamingSnapshot};
-use crate::shard::service::{Due, Mail, Outbox, Service, Source, Subscription};
+use crate::shard::service::{Due, Joined, Mail, Outbox, Service, Source, Subscription};
 
 /// The shard of the directory.
 const DIRECTORY: u16 = 0;
@@ -189,9 +189,14 @@ impl Streaming {
     #[inline]
     fn take_publish(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox) {
         let Some(message) = PubMsg::decode(mail.payload).filter(|_| !mail.payload.is_empty()) else {
+            tracing::error!("STREAM: Unable to unmarshal PubMsg from {}", Text(mail.subject));
             return home::acknowledge(out, mail.reply, b"", errors::INVALID_PUBLISH.as_bytes());
         };
         if !self.serves(message.channel) {
+            let is_name = std::str::from_utf8(message.channel).is_ok_and(super::channel_name_is_valid);
+            if !is_name || message.guid.is_empty() {
+                home::acknowledge(out, mail.reply, message.guid, errors::INVALID_PUBLISH.as_bytes());
+            }
             return;
         }
         let (shard, log) = self.places.of(message.channel);
@@ -211,11 +216,13 @@ impl Streaming {
 
     fn take_subscribe(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox) {
         let Ok(request) = SubscriptionRequest::decode(mail.payload) else {
+            tracing::error!("STREAM: Invalid Subscription request from {}", Text(mail.subject));
             let response =
                 SubscriptionResponse { error: errors::INVALID_SUBSCRIBE.to_owned(), ..SubscriptionResponse::default() };
             return respond(out, mail.reply, &response.encode_to_vec());
         };
-        if self.serves(request.subject.as_bytes()) {
+        // What is wrong in any case is refused here, whoever serves the channel.
+        if self.serves(request.subject.as_bytes()) || home::check(&request).is_err() {
             let said = Said::Subscribe { reply: mail.reply, request: mail.payload };
             self.pass_on(now, mail.source, request.subject.as_bytes(), said, out);
         }
@@ -223,6 +230,8 @@ impl Streaming {
 
     fn take_unsubscribe(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox) {
         let Ok(request) = UnsubscribeRequest::decode(mail.payload) else {
+            let action = if mail.tag == UNSUBSCRIBE { "unsub" } else { "sub close" };
+            tracing::error!("STREAM: Invalid {action} request from {}", Text(mail.subject));
             let error = errors::INVALID_UNSUBSCRIBE.to_owned();
             let response = SubscriptionResponse { error, ..SubscriptionResponse::default() };
             return respond(out, mail.reply, &response.encode_to_vec());
@@ -241,6 +250,7 @@ impl Streaming {
     /// What the client has sent before is on its way to every home; the end goes the same ways.
     fn take_close(&mut self, mail: &Mail<'_>, out: &mut Outbox) {
         let Ok(request) = CloseRequest::decode(mail.payload) else {
+            tracing::error!("STREAM: Received invalid close request, subject={}", Text(mail.subject));
             let response = CloseResponse { error: errors::INVALID_CLOSE.to_owned() };
             return respond(out, mail.reply, &response.encode_to_vec());
         };
@@ -251,7 +261,7 @@ impl Streaming {
 
     fn take_ping(&mut self, mail: &Mail<'_>, out: &mut Outbox) {
         let Ok(ping) = Ping::decode(mail.payload) else { return };
-        if ping.conn_id.is_empty() {
+        if mail.payload.is_empty() {
             return;
         }
         let Some(id) = self.registry.of_connection(&ping.conn_id) else {
@@ -266,8 +276,7 @@ impl Streaming {
 
     /// An acknowledgement of a message, or an answer to a heartbeat.
     fn take_ack(&mut self, now: Time, home: usize, mail: &Mail<'_>, out: &mut Outbox) {
-        let at = memchr::memrchr(b'.', mail.subject).map_or(0, |dot| dot + 1);
-        let token = &mail.subject[at..];
+        let token = home::ack_token(mail.subject);
         if token.first() == Some(&b'h') {
             if let Some(clients) = &mut self.clients {
                 clients.answered(scene!(self, now, out), token);
@@ -301,6 +310,10 @@ impl Service for Streaming {
         let acks = self.homes.iter().zip(ACKS..);
         all.extend(acks.map(|(home, tag)| Subscription { pattern: home.ack_pattern(), tag, of_own_shard: false }));
         all
+    }
+
+    fn joined(&self) -> Option<Joined> {
+        Some(home::ACKS)
     }
 
     fn message(&mut self, now: Time, mail: &Mail<'_>, out: &mut Outbox) {

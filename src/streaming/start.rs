@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::home::{Home, Shared};
 use super::places::Places;
 use super::service::Streaming;
-use super::{Options, StoreType};
+use super::{Options, StoreType, report};
 use crate::io::driver::ServicePlan;
 use crate::io::engine::now;
+use crate::io::layout::IDENTITY;
 use crate::io::log_directory::{LogDirectory, LogReader};
 use crate::io::store_directory::{StoreDirectory, Unusable};
 use crate::log::recover::Refusal;
@@ -23,6 +24,8 @@ use crate::store::{self, Opened, Store};
 pub enum CannotStart {
     /// The directory of the store.
     Directory(Unusable),
+    /// There is a store of the reference; the directory, and what has been found in it.
+    Foreign(PathBuf, PathBuf),
     /// One of its logs.
     Log(PathBuf, Refusal),
     /// It belongs to a service of another name: the one that is wanted, and the one in the store.
@@ -35,6 +38,12 @@ impl fmt::Display for CannotStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(error) => error.fmt(f),
+            Self::Foreign(path, found) => write!(
+                f,
+                "{} holds a store of nats-streaming-server ({}), which cannot be read here; choose an empty directory",
+                path.display(),
+                found.display()
+            ),
             Self::Log(path, error) => write!(f, "{}: {error}", path.display()),
             Self::OtherCluster(wanted, found) => {
                 write!(f, "cluster ID {wanted:?} does not match recovered value of {found:?}")
@@ -51,11 +60,16 @@ impl std::error::Error for CannotStart {}
 /// # Errors
 /// Why not.
 pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result<Vec<ServicePlan>, CannotStart> {
-    tracing::info!("STREAM: Starting NATS Streaming [{}], message store is {}", options.cluster_id, options.store);
+    tracing::info!("STREAM: Starting NATS Streaming [{}]", options.cluster_id);
+    tracing::info!("STREAM: Recovering the state...");
     let (stores, directory) = match options.store {
         StoreType::Memory => (in_memory(of_store, shards)?, None),
         StoreType::File => {
-            let directory = StoreDirectory::open(&options.directory(), shards).map_err(CannotStart::Directory)?;
+            let path = options.directory();
+            if let Some(found) = store_of_reference(&path) {
+                return Err(CannotStart::Foreign(path, found));
+            }
+            let directory = StoreDirectory::open(&path, shards).map_err(CannotStart::Directory)?;
             for oddity in directory.oddities() {
                 tracing::warn!("STREAM: {oddity}");
             }
@@ -63,6 +77,9 @@ pub fn start(options: &Options, of_store: store::Options, shards: u16) -> Result
         }
     };
     let assembled = assemble(now(), options, stores, shards)?;
+    report::subjects(options).iter().for_each(|line| tracing::debug!("STREAM: {line}"));
+    let lines = report::store(options).into_iter().chain(report::limits(&options.limits));
+    lines.for_each(|line| tracing::info!("STREAM: {line}"));
     let instances = assembled.into_iter().map(|(service, logs)| {
         let place = |log: LogId| Some((log, directory.as_ref()?.log(log)?.clone()));
         let logs = logs.into_iter().filter_map(place).collect();
@@ -90,10 +107,9 @@ pub(crate) fn assemble(
     let known = homes.iter().flat_map(|home| home.channels().map(|name| (name, home.log())));
     let places = Arc::new(Places::new(homes.len() as u16, shards, known));
     let clients = homes.first().map(Home::clients).unwrap_or_default();
-    if !is_memory {
-        let channels = homes.iter().map(|home| home.channels().count()).sum::<usize>();
-        let directory = options.directory();
-        tracing::info!("STREAM: {} has {channels} channels and {} clients", directory.display(), clients.len());
+    match homes.iter().map(|home| home.channels().count()).sum::<usize>() {
+        0 if clients.is_empty() => tracing::info!("STREAM: No recovered state"),
+        channels => tracing::info!("STREAM: Recovered {channels} channel(s) and {} client(s)", clients.len()),
     }
     let (options, shared) = (Arc::new(options.clone()), Arc::new(Shared::default()));
     let mut of_shards: Vec<Vec<Home>> = (0..shards).map(|_| Vec::new()).collect();
@@ -108,11 +124,26 @@ pub(crate) fn assemble(
     Ok(instances.collect())
 }
 
-/// A log for each shard that nothing is ever written to.
+/// What a store of nats-streaming-server has left in a directory without a store of this server.
+fn store_of_reference(path: &Path) -> Option<PathBuf> {
+    let is_file = |path: &Path, name: &str| path.join(name).is_file();
+    if is_file(path, IDENTITY) {
+        return None;
+    }
+    if let Some(name) = ["server.dat", "clients.dat"].into_iter().find(|name| is_file(path, name)) {
+        return Some(name.into());
+    }
+    // What cannot be read is for those who open the directory.
+    let mut folders = std::fs::read_dir(path).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let channel = folders.find(|folder| ["subs.dat", "msgs.1.dat"].into_iter().any(|name| is_file(folder, name)))?;
+    channel.file_name().map(PathBuf::from)
+}
+
+/// A log for each shard that has no files.
 fn in_memory(of_store: store::Options, shards: u16) -> Result<Vec<(LogId, Store)>, CannotStart> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| CannotStart::Io(io::Error::other(error)))?;
-    Ok((0..shards).map(|log| (LogId(log), Store::create(LogId(log), StoreId(id), of_store))).collect())
+    Ok((0..shards).map(|log| (LogId(log), Store::in_memory(LogId(log), StoreId(id), of_store))).collect())
 }
 
 /// The logs of a store, opened side by side.

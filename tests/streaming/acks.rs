@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, shard_suite, wait_until};
+use serde_json::json;
+
+use crate::support::config::Config;
+use crate::support::{PATIENCE, Server, shard_suite, wait_until};
 use crate::support_streaming::wire::SubscriptionRequest;
 use crate::support_streaming::{
-    Stan, await_pending, channels, is_registered, sequences, streaming, subscription_state,
+    Stan, Subscription, await_pending, channels, is_registered, sequences, streaming, streaming_on_files,
+    subscription_state,
 };
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
@@ -14,6 +18,7 @@ shard_suite!(one_shard = 1, three_shards = 3 => {
     item_27_an_acknowledged_message_does_not_come_again,
     item_30_bad_subscriptions_are_refused_in_these_words,
     subscriptions_end_by_either_inbox,
+    acknowledgements_need_permission_for_inboxes_of_one_token,
 });
 
 /// Three are under way and the rest waits; each acknowledgement, of whichever message, brings one more.
@@ -230,4 +235,52 @@ fn subscriptions_end_by_either_inbox(shards: usize) {
     });
     stan.raw().publish(&close, payload);
     wait_until("the subscription has ended", PATIENCE, || subscription_state(&server, &subscription).is_none());
+}
+
+/// The subject for acknowledgements is `_INBOX.` and one token, which is all that many users may publish to; for a client
+/// whose inbox is of an earlier version it is also two. Each acknowledgement counts, after a restart too.
+fn acknowledgements_need_permission_for_inboxes_of_one_token(shards: usize) {
+    let config = Config::new(
+        r#"authorization { users: [
+            { user: narrow, password: p, permissions: { publish: ["_STAN.>", "_INBOX.*"], subscribe: ["_INBOX.>", "_STAN.>"] } }
+            { user: wide, password: p }
+        ] }
+        no_auth_user: wide"#,
+    );
+    let mut server = streaming_on_files(shards).args(&["-c", config.path()]).start();
+    let log_in = |server: &Server, user: &str| {
+        let user = json!({"user": user, "pass": "p", "verbose": false, "headers": true, "no_responders": true});
+        server.connect().login(&user)
+    };
+    let mut stan = Stan::open(&server, log_in(&server, "narrow"), "c1");
+    assert_eq!(stan.register().error, "");
+    let mut all = Vec::new();
+    for channel in channels(shards) {
+        stan.publish_numbers(&channel, 1..=3);
+        let request = stan.wants(&channel);
+        let subscription = stan.subscribe(&request);
+        assert_eq!(subscription.ack_inbox.split('.').count(), 2, "{}", subscription.ack_inbox);
+        stan.take_messages(&subscription, 3);
+        stan.ack(&subscription, 1);
+        await_pending(&server, &subscription, 2);
+        all.push(subscription);
+    }
+    server.restart_same_port();
+    for (user, sequence) in [("narrow", 2), ("wide", 3)] {
+        stan.reconnect_with(log_in(&server, user));
+        for subscription in &all {
+            let (tag, number) = subscription.ack_inbox.split_at("_INBOX.".len() + 22);
+            let ack_inbox = if user == "narrow" { format!("{tag}{number}") } else { format!("{tag}.{number}") };
+            let subscription = &Subscription { ack_inbox, ..subscription.clone() };
+            // That the first one was acknowledged may not have reached the disk.
+            stan.ack(subscription, 1);
+            stan.ack(subscription, sequence);
+            await_pending(&server, subscription, 3 - sequence);
+        }
+    }
+    for subscription in &all {
+        let (tag, number) = subscription.ack_inbox.split_at("_INBOX.".len() + 22);
+        let before = Subscription { ack_inbox: format!("{tag}.{number}"), ..subscription.clone() };
+        assert_eq!(stan.unsubscribe(&before), "");
+    }
 }

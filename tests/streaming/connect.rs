@@ -71,6 +71,8 @@ fn item_03_a_killed_client_is_replaced(shards: usize) {
     late.conn_id = old;
     assert_eq!(second.publish_message(&late).error, "stan: invalid publish request");
     assert_eq!(second.ping(), "");
+    let subject = second.subjects().ping_requests.clone();
+    assert!(second.request(&subject, b"\x0a\x00").ends_with(REPLACED.as_bytes()), "an empty id is nobody's");
     second.publish("orders", "from the second");
 }
 

@@ -17,6 +17,7 @@ mod acks;
 mod connect;
 mod durables;
 mod limits;
+mod log_lines;
 mod monitoring;
 mod positions;
 mod publish;

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, shard_suite};
-use crate::support_streaming::{CLUSTER, Stan, Subscription, streaming, streaming_on_files};
+use crate::support::{PATIENCE, Server, shard_suite};
+use crate::support_streaming::{
+    CLUSTER, Stan, Subscription, await_pending, channels, sequences, streaming, streaming_on_files,
+};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
     item_58_the_documents_have_their_fields,
@@ -176,6 +178,8 @@ fn item_59_a_divided_service_keeps_to_its_channels() {
         assert_eq!(msg.subject, reply);
         assert!(msg.headers.is_some_and(|headers| headers.starts_with(b"NATS/1.0 503")), "{channel} finds nobody");
     }
+    let nonsense = stan.wants("a..b");
+    assert_eq!(stan.try_subscribe(&nonsense).unwrap_err(), "stan: invalid subject");
     // The answer to the subscription behind it is the only one that comes.
     let mut elsewhere = stan.wants("baz");
     elsewhere.durable_name = "d".to_owned();
@@ -188,6 +192,36 @@ fn item_59_a_divided_service_keeps_to_its_channels() {
     assert!(messages.is_empty(), "{messages:?}");
     assert_eq!(server.get("/streaming/channelsz?channel=baz").status, 404);
     assert_eq!(server.get_json("/streaming/channelsz")["names"], json!(["bar.a", "foo"]));
+}
+
+/// A store in memory has no files that could fail it: messages and subscriptions come and go, limits remove messages, and
+/// the server is healthy all the time and stops when it is told to.
+#[test]
+fn a_store_in_memory_is_healthy() {
+    for shards in [1, 3] {
+        let mut server = streaming(shards).args(&["-st", "memory", "-mm", "5"]).start();
+        assert_eq!(server.get("/healthz").status, 200);
+        let mut stan = Stan::connect_on(&server, 0, "c1");
+        for channel in channels(shards) {
+            let requests = [stan.wants(&channel).durable("d"), stan.wants(&channel).queue("g"), stan.wants(&channel)];
+            stan.publish_numbers(&channel, 1..=10);
+            for request in requests {
+                let subscription = stan.subscribe(&request);
+                assert_eq!(sequences(&stan.take_messages(&subscription, 5)), [6, 7, 8, 9, 10]);
+                stan.ack(&subscription, 6);
+                await_pending(&server, &subscription, 4);
+                assert_eq!(stan.close_subscription(&subscription), "");
+            }
+        }
+        let health = server.get("/healthz");
+        assert_eq!(health.status, 200, "{}", health.body);
+        server.signal(libc::SIGTERM);
+        assert!(server.wait_exit(PATIENCE).is_some_and(|status| status.success()));
+        // The harness asks whether the service is there with a request that makes no sense.
+        let log = server.stderr();
+        let errors = log.lines().filter(|line| line.contains("[ERR]") && !line.contains("Invalid conn request"));
+        assert_eq!(errors.count(), 0, "{log}");
+    }
 }
 
 /// Without a channel there is nothing to divide.

@@ -27,6 +27,9 @@ fn item_20_each_position_begins_where_it_says(shards: usize) {
             (stan.wants(&channel).at_sequence(11), 11),
             (stan.wants(&channel).at_sequence(100), 11),
             (stan.wants(&channel).at(Start::NewOnly), 11),
+            (stan.wants(&channel).since(i64::MAX), 1),
+            (stan.wants(&channel).since(i64::MIN), 1),
+            (stan.wants(&channel).since(-1), 11),
         ];
         let subscriptions = requests.map(|(request, first)| (stan.subscribe(&request), first));
         stan.publish_numbers(&channel, [11]);

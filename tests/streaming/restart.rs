@@ -232,3 +232,30 @@ fn item_55_another_cluster_id_does_not_open_a_store() {
     let server = settings("alpha").start();
     assert_eq!(channel_state(&server, "orders").expect("the channel is still there")["last_seq"], 1);
 }
+
+/// A store of the reference is not begun anew in silence: the server does not start, says what it has found, and leaves
+/// the directory as it is. A store of this server with such files beside it is opened.
+#[test]
+fn a_directory_of_the_reference_is_refused() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory should be creatable");
+    let path = dir.path().to_str().expect("temporary paths are text");
+    let settings = || streaming(1).args(&["-st", "file", "-dir", path]);
+    for found in ["server.dat", "clients.dat", "orders/subs.dat", "orders/msgs.1.dat"] {
+        let file = dir.path().join(found);
+        fs::create_dir_all(file.parent().expect("it is in the directory")).expect("a folder should be creatable");
+        fs::write(&file, "x").expect("the file should be written");
+        let finished = settings().start_in_vain();
+        assert_ne!(finished.code, Some(0));
+        let name = found.split('/').next().expect("a name");
+        let expected = format!(
+            "{path} holds a store of nats-streaming-server ({name}), which cannot be read here; choose an empty directory"
+        );
+        assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
+        fs::remove_file(&file).expect("the file is still there");
+        let _ = fs::remove_dir(dir.path().join("orders"));
+        assert_eq!(fs::read_dir(dir.path()).expect("the directory should be readable").count(), 0);
+    }
+    drop(settings().start());
+    fs::write(dir.path().join("server.dat"), "x").expect("the file should be written");
+    settings().start().await_stderr("server.dat is not part of the store");
+}

@@ -151,7 +151,12 @@ impl Stan {
 
     /// Goes on over a new NATS connection, as clients do after the loss of one: nobody tells the service.
     pub(crate) fn reconnect(&mut self, server: &Server) {
-        self.client = server.requester();
+        self.reconnect_with(server.requester());
+    }
+
+    /// The same over a connection that the test has made.
+    pub(crate) fn reconnect_with(&mut self, client: Client) {
+        self.client = client;
         self.waiting.clear();
         self.subscribe_inboxes();
     }

@@ -30,6 +30,16 @@ struct Instance {
     logs: Vec<LogId>,
 }
 
+impl Instance {
+    /// Its subscriptions that take a subject.
+    fn takers(&self, subject: &str) -> impl Iterator<Item = &Subscription> {
+        let apart = self.service.joined().and_then(|joined| joined.split(subject.as_bytes()));
+        let subjects = [Some(subject.as_bytes().to_vec()), apart];
+        let is_on = move |pattern: &[u8]| subjects.iter().flatten().any(|subject| matches(pattern, subject));
+        self.subscriptions.iter().filter(move |one| is_on(&one.pattern))
+    }
+}
+
 /// A message that a client got.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Got {
@@ -93,8 +103,11 @@ impl World {
             next_reply: 0,
             may_deliver: true,
         };
-        let store = |log| (LogId(log), Store::create(LogId(log), STORE, options_of_store()));
-        let stores = (0..shards).map(store).collect();
+        let create = match world.options.store {
+            StoreType::Memory => Store::in_memory,
+            StoreType::File => Store::create,
+        };
+        let stores = (0..shards).map(|log| (LogId(log), create(LogId(log), STORE, options_of_store()))).collect();
         world.start(stores, shards).unwrap();
         world
     }
@@ -126,8 +139,8 @@ impl World {
             stores.push((*log, opened.store));
         }
         if self.options.store == StoreType::Memory {
-            stores =
-                (0..shards).map(|log| (LogId(log), Store::create(LogId(log), STORE, options_of_store()))).collect();
+            let create = |log| (LogId(log), Store::in_memory(LogId(log), STORE, options_of_store()));
+            stores = (0..shards).map(create).collect();
         }
         self.start(stores, shards)
     }
@@ -138,8 +151,7 @@ impl World {
         for index in 0..self.instances.len() {
             let of_own = |subscription: &Subscription| !subscription.of_own_shard || index == usize::from(shard);
             let instance = &mut self.instances[index];
-            let wants = |one: &&Subscription| of_own(one) && matches(&one.pattern, subject.as_bytes());
-            let tags = instance.subscriptions.iter().filter(wants).map(|one| one.tag).collect::<Vec<_>>();
+            let tags = instance.takers(subject).filter(|one| of_own(one)).map(|one| one.tag).collect::<Vec<_>>();
             for tag in tags {
                 instance.intake.push_back(Input::Mail {
                     tag,
@@ -154,7 +166,7 @@ impl World {
 
     /// Whether some instance listens to a subject of that shard's clients.
     pub(super) fn has_takers(&self, shard: u16, subject: &str) -> bool {
-        self.instances[usize::from(shard)].subscriptions.iter().any(|one| matches(&one.pattern, subject.as_bytes()))
+        self.instances[usize::from(shard)].takers(subject).next().is_some()
     }
 
     fn take_in(&mut self, index: usize) {
@@ -188,8 +200,7 @@ impl World {
                             unheard.push(number);
                         } else if self.alive.contains(&subject) {
                             for instance in &mut self.instances {
-                                let wants = |one: &&Subscription| matches(&one.pattern, reply.as_bytes());
-                                let tag = instance.subscriptions.iter().find(wants).map(|one| one.tag);
+                                let tag = instance.takers(&reply).next().map(|one| one.tag);
                                 let source = Source { shard: 0, conn: 2, cid: 2 };
                                 instance.intake.extend(tag.map(|tag| Input::Mail {
                                     tag,
@@ -236,10 +247,9 @@ impl World {
             busy |= due.again || !out.is_empty() || !requests.is_empty();
             deadline = [deadline, due.deadline].into_iter().flatten().min();
             self.carry_out(index, &mut out);
-            if self.options.store == StoreType::File {
-                for (log, request) in requests {
-                    self.disks.get_mut(&log).expect("its own").submit(&mut vec![request]);
-                }
+            assert!(self.options.store == StoreType::File || requests.is_empty(), "a store in memory has no files");
+            for (log, request) in requests {
+                self.disks.get_mut(&log).expect("its own").submit(&mut vec![request]);
             }
             for log in self.instances[index].logs.clone() {
                 if let Some((id, outcome)) = self.disks.get_mut(&log).expect("its own").step() {

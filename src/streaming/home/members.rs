@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 
+use super::told::{self, Begins, Text};
 use super::{Home, Scene, subscribe};
 use crate::consumer::Presence;
 use crate::log::Pending;
@@ -23,7 +24,18 @@ impl Home {
                 let pending = self.leave(scene, number, keeps_durable);
                 self.send_after(scene, pending, reply, Vec::new());
             }
-            Err(error) => subscribe::refuse(scene, reply, error),
+            Err(error) => {
+                let action = if keeps_durable { "sub close" } else { "unsub" };
+                let client = Text(request.client_id.as_bytes());
+                let (what, which) = match error {
+                    errors::UNKNOWN_CHANNEL => ("channel", &request.subject),
+                    errors::INVALID_SUBSCRIPTION => ("inbox", &request.inbox),
+                    _ => ("client", &request.client_id),
+                };
+                let which = Text(which.as_bytes());
+                tracing::error!("STREAM: [Client:{client}] {action} request for unknown {what} {which}");
+                subscribe::refuse(scene, reply, error);
+            }
         }
     }
 
@@ -32,8 +44,7 @@ impl Home {
         let Some(channel) = self.by_exact_name.get(request.subject.as_bytes()) else {
             return Err(errors::UNKNOWN_CHANNEL);
         };
-        let number = request.inbox.strip_prefix(&*self.ack_prefix);
-        let number = number.and_then(|token| u64::from_str_radix(token, 16).ok());
+        let number = self.acked_number(&request.inbox);
         let is_here = |number: &u64| {
             let member = self.members.get(number);
             member.is_some_and(|member| self.groups.get(&member.group).is_some_and(|group| group.channel == *channel))
@@ -68,6 +79,12 @@ impl Home {
         group.members.retain(|of| *of != number);
         let (channel, is_last) = (group.channel, group.members.is_empty());
         let stays = is_last && keeps_durable && group.what.is_durable();
+        let change = match (stays, is_last) {
+            (true, _) => "Suspended",
+            (false, true) => "Removed",
+            (false, false) => "Removed member from",
+        };
+        told::subscription(change, &self.channels[channel].name, &group.what, &member.record, &Begins(None));
         let what = (is_last && !stays).then(|| group.what.clone());
         let record = MemberRecord { offline: true, ..member.record };
         let key_of_member = member_key(key, number);

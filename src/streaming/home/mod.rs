@@ -6,12 +6,14 @@
 //! **What waits.** A publish is acknowledged, and a request answered, when what it has brought about is flushed. A member
 //! joins its consumer at the moment of that answer, so that no message can come before it.
 
+mod fullness;
 mod members;
 mod outlet;
 mod publish;
 mod recover;
 mod snapshot;
 mod subscribe;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,15 +28,18 @@ use super::registry::Registry;
 use super::{ChannelLimits, Options, StoreType, errors};
 use crate::consumer::MemberId;
 use crate::log::{Durable, Incarnation, LogId, Outcome, Pending, Request, RequestId, Time, Waiting};
-use crate::shard::service::Outbox;
+use crate::shard::service::{Joined, Outbox};
 use crate::store::{ConsumerKey, Next, Store};
 use crate::stream;
 use crate::subject;
 
+use fullness::Fullness;
 use outlet::Outlet;
 pub(super) use publish::acknowledge;
 pub use recover::channel_of;
 use subscribe::Search;
+pub(super) use subscribe::check;
+pub(super) use told::Text;
 
 /// Counters of a shard's part of the service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +92,7 @@ struct Channel {
     active_at: Time,
     /// It stands in [`Home::idle`].
     is_watched: bool,
+    fullness: Fullness,
 }
 
 /// A subscription, or a queue group.
@@ -176,7 +182,7 @@ pub(super) struct Home {
     /// The store's set for the service.
     set: Incarnation,
     is_memory: bool,
-    /// What the subjects for acknowledgements begin with: `_INBOX.<tag>.`
+    /// What the subjects for acknowledgements begin with: `_INBOX.<tag>`.
     ack_prefix: String,
     next_number: u64,
     channels: Slab<Channel>,
@@ -208,11 +214,17 @@ impl Home {
 
     /// The subjects for acknowledgements of its subscriptions.
     pub(super) fn ack_pattern(&self) -> Vec<u8> {
-        format!("{}*", self.ack_prefix).into_bytes()
+        format!("{}.*", self.ack_prefix).into_bytes()
     }
 
     fn ack_inbox(&self, number: u64) -> String {
         format!("{}{number:x}", self.ack_prefix)
+    }
+
+    /// The number in a subject for acknowledgements.
+    fn acked_number(&self, inbox: &str) -> Option<u64> {
+        let token = inbox.strip_prefix(&*self.ack_prefix)?;
+        u64::from_str_radix(token.strip_prefix('.').unwrap_or(token), 16).ok()
     }
 
     /// The names of the channels.
@@ -226,7 +238,7 @@ impl Home {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.is_memory || self.store.is_stopped() || self.store.log().fault().is_some()
+        self.store.is_stopped() || self.store.log().fault().is_some()
     }
 
     pub(super) fn store_mut(&mut self) -> &mut Store {
@@ -235,8 +247,8 @@ impl Home {
 
     /// Does something with the store that has results for clients or operators.
     fn with_store<R>(&mut self, scene: &mut Scene<'_>, act: impl FnOnce(&mut Store, &mut Outlet<'_>) -> R) -> R {
-        let Self { store, recipients, proof, faults, .. } = self;
-        let mut outlet = Outlet { recipients, proof, faults, traffic: scene.traffic, out: scene.out };
+        let Self { store, groups, members, recipients, proof, faults, .. } = self;
+        let mut outlet = Outlet { groups, members, recipients, proof, faults, traffic: scene.traffic, out: scene.out };
         act(store, &mut outlet)
     }
 
@@ -302,10 +314,10 @@ impl Home {
         if let Some(free) = free {
             self.store.set_free_space(free);
         }
-        let Self { store, recipients, proof, faults, .. } = self;
+        let Self { store, groups, members, recipients, proof, faults, .. } = self;
         // Deliveries are of the turn.
         let out = &mut Outbox::default();
-        let mut outlet = Outlet { recipients, proof, faults, traffic, out };
+        let mut outlet = Outlet { groups, members, recipients, proof, faults, traffic, out };
         store.completed(now, id, outcome, &mut outlet);
         debug_assert!(out.is_empty(), "nothing is delivered here");
     }
@@ -342,6 +354,7 @@ impl Home {
             return Err(NoChannel::Refused(errors::other_case(name, &self.channels[*other].name)));
         }
         if !scene.shared.add_channel(scene.options) {
+            tracing::error!("STREAM: Creating channel {name:?} failed: {}", errors::TOO_MANY_CHANNELS);
             return Err(NoChannel::Refused(errors::TOO_MANY_CHANNELS.to_owned()));
         }
         let limits = scene.options.limits_of(name);
@@ -349,6 +362,7 @@ impl Home {
         let (stream, _) = self.store.create_stream(scene.now, config, &recover::channel_meta(name));
         let channel = self.add_channel(scene.now, name, stream, limits);
         self.watch(channel, scene.now);
+        tracing::info!("STREAM: Channel {name:?} has been created");
         Ok(channel)
     }
 
@@ -363,6 +377,7 @@ impl Home {
             offline: 0,
             active_at: now,
             is_watched: false,
+            fullness: Fullness::default(),
         });
         self.by_name.insert(name.to_lowercase().into(), channel);
         self.by_exact_name.insert(name.as_bytes().into(), channel);
@@ -401,11 +416,7 @@ impl Home {
 
     fn delete_channel(&mut self, scene: &mut Scene<'_>, channel: usize) {
         let gone = self.channels.remove(channel);
-        tracing::info!(
-            "STREAM: channel {:?} has been inactive for {:?} and is deleted",
-            gone.name,
-            gone.limits.max_inactivity
-        );
+        tracing::info!("STREAM: Channel {:?} has been deleted", gone.name);
         self.by_name.remove(&*gone.name.to_lowercase());
         self.by_exact_name.remove(gone.name.as_bytes());
         for key in gone.named.values() {
@@ -424,6 +435,19 @@ impl Home {
 enum NoChannel {
     BadName,
     Refused(String),
+}
+
+/// Subjects for acknowledgements are `_INBOX.` and one token, as in the reference, so that permissions for `_INBOX.*`
+/// allow them. The service listens to `_INBOX.<tag>.*`. Clients that have subscribed at an earlier version write it so.
+pub(super) const ACKS: Joined = Joined { prefix: b"_INBOX.", first_bytes: TAG_BYTES };
+
+/// Letters and digits that tell a log's subjects for acknowledgements, as many as in inboxes of clients.
+const TAG_BYTES: usize = 22;
+
+/// What follows the tag in a subject for acknowledgements.
+pub(super) fn ack_token(subject: &[u8]) -> &[u8] {
+    let token = subject.get(ACKS.prefix.len() + TAG_BYTES..).unwrap_or_default();
+    token.strip_prefix(b".").unwrap_or(token)
 }
 
 /// Longest inbox that gets anything: a longer one fits into no client's protocol line.

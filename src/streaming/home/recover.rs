@@ -63,7 +63,7 @@ impl Home {
             store,
             set,
             is_memory,
-            ack_prefix: format!("_INBOX.{ack_tag}."),
+            ack_prefix: format!("_INBOX.{ack_tag}"),
             // An acknowledgement of an earlier life must not count for a member of this one: the time goes on.
             next_number: now.unsigned_abs() >> 10,
             channels: Slab::new(),
@@ -193,7 +193,7 @@ impl Home {
     }
 }
 
-/// Twenty-two letters and digits, as inboxes have them.
+/// Letters and digits, as inboxes have them.
 fn new_tag() -> String {
-    std::iter::repeat_with(fastrand::alphanumeric).take(22).collect()
+    std::iter::repeat_with(fastrand::alphanumeric).take(super::TAG_BYTES).collect()
 }

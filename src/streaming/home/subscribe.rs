@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 
+use super::told::{self, Begins};
 use super::{Answer, Channel, Group, Home, Member, NoChannel, Recipient, Scene, respond};
 use crate::consumer::{self, OnReturn, Origin, Presence, RedeliveryOrder, RestartDeadline, Sharing};
 use crate::log::{Incarnation, Pending, Time};
@@ -41,7 +42,7 @@ pub(super) fn refuse(scene: &mut Scene<'_>, reply: &[u8], error: &str) {
 }
 
 /// What does not depend on what there is. The error is the reference's text.
-fn check(request: &SubscriptionRequest) -> Result<(), &'static str> {
+pub(in crate::streaming) fn check(request: &SubscriptionRequest) -> Result<(), &'static str> {
     if request.client_id.is_empty() {
         return Err(errors::CLIENT_MISSING);
     }
@@ -68,6 +69,10 @@ impl Home {
         reply: &[u8],
         request: SubscriptionRequest,
     ) {
+        if let Err(error) = check(&request) {
+            told::bad_request(&request, error, &scene.options.cluster_id);
+            return refuse(scene, reply, error);
+        }
         if let Err(error) = self.try_subscribe(scene, reply, request) {
             refuse(scene, reply, &error);
         }
@@ -79,18 +84,21 @@ impl Home {
         reply: &[u8],
         request: SubscriptionRequest,
     ) -> Result<(), String> {
-        check(&request)?;
+        let refused = |request: &SubscriptionRequest, error: String| {
+            tracing::error!("STREAM: Unable to create subscription on {:?}: {error}", request.subject);
+            Err(error)
+        };
         if !scene.registry.is_known(&request.client_id) {
             return Err(errors::UNKNOWN_CLIENT.to_owned());
         }
         let channel = match self.channel_of(scene, request.subject.as_bytes()) {
             Ok(channel) => channel,
-            Err(NoChannel::BadName) => return Err(errors::INVALID_SUBJECT.to_owned()),
-            Err(NoChannel::Refused(text)) => return Err(text),
+            Err(NoChannel::BadName) => return refused(&request, errors::INVALID_SUBJECT.to_owned()),
+            Err(NoChannel::Refused(text)) => return refused(&request, text),
         };
         let is_queue = !request.q_group.is_empty();
         if is_queue && request.durable_name.contains(':') {
-            return Err(errors::INVALID_DURABLE_QUEUE.to_owned());
+            return refused(&request, errors::INVALID_DURABLE_QUEUE.to_owned());
         }
         let is_own_durable = !is_queue && !request.durable_name.is_empty();
         let what = GroupRecord {
@@ -104,18 +112,18 @@ impl Home {
             let old = known.and_then(|key| self.groups[&key].members.first().copied());
             match old.filter(|_| scene.options.replace_durable) {
                 Some(number) => drop(self.leave(scene, number, true)),
-                None => return Err(errors::DUPLICATE_DURABLE.to_owned()),
+                None => return refused(&request, errors::DUPLICATE_DURABLE.to_owned()),
             }
         }
         let resumes = known.is_some_and(|key| self.groups[&key].offline.is_some());
         let Channel { limits, online, offline, stream, .. } = &self.channels[channel];
         let waiting = self.searches.iter().filter(|search| search.is_for(channel)).count() as u64;
         if !resumes && limits.max_subs > 0 && online + offline + waiting >= limits.max_subs {
-            return Err(errors::TOO_MANY_SUBSCRIPTIONS.to_owned());
+            return refused(&request, errors::TOO_MANY_SUBSCRIPTIONS.to_owned());
         }
         let stream = *stream;
         if let Some(key) = known {
-            self.add_member(scene, key, &request, reply, Pending::NONE);
+            self.add_member(scene, key, &request, reply, Pending::NONE, None);
             return Ok(());
         }
         let origin = match self.start_of(stream, &request, scene.now) {
@@ -143,8 +151,12 @@ impl Home {
             StartPosition::LastReceived => stream.last_seq(),
             StartPosition::First => stream.first_seq(),
             StartPosition::SequenceStart => request.start_sequence.clamp(stream.first_seq(), next),
-            StartPosition::TimeDeltaStart if request.start_time_delta < 0 => next,
-            StartPosition::TimeDeltaStart => return Start::Since(now.saturating_sub(request.start_time_delta)),
+            StartPosition::TimeDeltaStart => match now.checked_sub(request.start_time_delta) {
+                Some(_) if request.start_time_delta < 0 => next,
+                Some(time) => return Start::Since(time),
+                // So far in the future that it is the past, for the reference's arithmetic too.
+                None => stream.first_seq(),
+            },
         })
     }
 
@@ -159,7 +171,7 @@ impl Home {
                         _ if !scene.registry.is_known(&request.client_id) => {
                             refuse(scene, &reply, errors::UNKNOWN_CLIENT);
                         }
-                        Some(key) => self.add_member(scene, key, &request, &reply, Pending::NONE),
+                        Some(key) => self.add_member(scene, key, &request, &reply, Pending::NONE, None),
                         None => self.create_group(scene, channel, what, &request, &reply, origin),
                     }
                 }
@@ -225,10 +237,11 @@ impl Home {
             self.channels[channel].named.insert(what.clone(), key);
         }
         self.groups.insert(key, Group { channel, what, members: Vec::new(), offline: None });
-        self.add_member(scene, key, request, reply, pending);
+        self.add_member(scene, key, request, reply, pending, Some(origin));
     }
 
-    /// A subscription becomes part of a group; it joins when the records of both are flushed, and `pending` with them.
+    /// A subscription becomes part of a group; it joins when the records of both are flushed, and `pending` with them. A new
+    /// group begins with message `origin`.
     fn add_member(
         &mut self,
         scene: &mut Scene<'_>,
@@ -236,6 +249,7 @@ impl Home {
         request: &SubscriptionRequest,
         reply: &[u8],
         pending: Pending,
+        origin: Option<u64>,
     ) {
         let number = self.next_number;
         self.next_number += 1;
@@ -247,12 +261,17 @@ impl Home {
             ack_wait_secs: request.ack_wait_in_secs.unsigned_abs(),
             offline: false,
         };
-        let (client, channel) = (&record.client_id, &request.subject);
-        tracing::debug!("STREAM: [Client:{client}] Subscribes to {channel:?} (Inbox={})", record.inbox);
         let put = self.put(scene.now, &member_key(key, number), &record.encode_to_vec());
         let Some(group) = self.groups.get_mut(&key) else { return };
         group.members.push(number);
         let channel = &mut self.channels[group.channel];
+        let change = match (origin, &group.offline) {
+            (Some(_), _) => "Started new",
+            (None, Some(_)) => "Resumed",
+            (None, None) => "Added member to",
+        };
+        let begins = Begins(origin.map(|origin| (request, origin)));
+        told::subscription(change, &channel.name, &group.what, &record, &begins);
         channel.online += 1;
         if let Some(offline) = group.offline.take() {
             channel.offline -= 1;
