@@ -2,7 +2,7 @@
 """Runs the storage tests on disks that really fail.
 
 Each disk is an image file in a temporary folder; no device that was there before is touched. The driver of a scenario
-is a test of `cargo test --test storage`; what it has been told is acknowledged stays in its memory, off that disk. A
+is a test of `cargo test --test storage` or `--test streaming`; what it has been told is acknowledged stays in its memory, off that disk. A
 scenario for which this machine lacks something is skipped with the name of what is missing.
 
   kill        kill -9 of a process that publishes, again and again
@@ -12,6 +12,7 @@ scenario for which this machine lacks something is skipped with the name of what
   flushes     writes succeed and flushes fail with EIO for a while
   full        a file system of 64 MiB is filled, by the store and by another file
   full-tmpfs  the same on a tmpfs
+  streaming   power cuts while a client of the streaming service publishes
 """
 
 import argparse
@@ -226,15 +227,15 @@ class Control:
 # ---- scenarios
 
 class Tests:
-    """The binary with the drivers, and how long they are to be."""
+    """The binaries with the drivers, and how long they are to be."""
 
-    def __init__(self, binary, rounds, seed):
-        self.binary, self.rounds, self.seed = binary, rounds, seed
+    def __init__(self, binaries, rounds, seed):
+        self.binaries, self.rounds, self.seed = binaries, rounds, seed
 
-    def __call__(self, *names, exact=True, **environment):
+    def __call__(self, *names, suite="storage", exact=True, **environment):
         settings = {"LEAT_STORAGE_SEED": self.seed, "LEAT_STORAGE_ROUNDS": self.rounds, **environment}
         settings = {name: str(value) for name, value in settings.items() if value is not None}
-        command = [self.binary, "--nocapture", "--include-ignored", "--test-threads=1", *names]
+        command = [self.binaries[suite], "--nocapture", "--include-ignored", "--test-threads=1", *names]
         done = subprocess.run(command + ["--exact"] * exact, env={**os.environ, **settings}, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         output = done.stdout
@@ -256,6 +257,14 @@ def damage(tests):
 
 
 def power(tests):
+    return power_fails(tests, "kill::nothing_acknowledged_is_lost_when_power_fails", "storage")
+
+
+def streaming(tests):
+    return power_fails(tests, "restart::no_acknowledged_message_is_lost_when_power_fails", "streaming")
+
+
+def power_fails(tests, name, suite):
     need_nbd()
     with Disks() as disks:
         disk = NbdDisk(disks, ["cache"], ["cache=writeback"])
@@ -263,8 +272,7 @@ def power(tests):
         disk.make_file_system()
         mount = disk.mount()
         control = Control(disks, disk)
-        return tests("kill::nothing_acknowledged_is_lost_when_power_fails",
-                     LEAT_STORAGE_DIR=mount, LEAT_STORAGE_CONTROL=control.path)
+        return tests(name, suite=suite, LEAT_STORAGE_DIR=mount, LEAT_STORAGE_CONTROL=control.path)
 
 
 def loses_what_is_not_flushed(disk):
@@ -349,18 +357,20 @@ def full_twice(tests, mount):
 
 
 SCENARIOS = {"kill": kill, "damage": damage, "power": power, "writes": writes, "flushes": flushes, "full": full,
-             "full-tmpfs": full_tmpfs}
+             "full-tmpfs": full_tmpfs, "streaming": streaming}
+SUITES = ("storage", "streaming")
 
 
 def build(debug):
-    """The test binary."""
-    command = ["cargo", "test", "--no-run", "--locked", "--test", "storage", "--message-format=json"]
+    """The test binaries by suite."""
+    command = ["cargo", "test", "--no-run", "--locked", "--message-format=json"]
+    command += [word for suite in SUITES for word in ("--test", suite)]
     done = subprocess.run(command + ["--release"] * (not debug), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"the tests do not build: {' '.join(command)}")
     messages = map(json.loads, done.stdout.splitlines())
-    return next(message["executable"] for message in messages
-                if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "storage")
+    return {message["target"]["name"]: message["executable"] for message in messages
+            if message.get("reason") == "compiler-artifact" and message["target"]["name"] in SUITES}
 
 
 def main():
@@ -369,7 +379,8 @@ def main():
     parser.add_argument("--rounds", type=int, help="rounds of each (each has its own default)")
     parser.add_argument("--seed", type=int, default=random.getrandbits(32), help="where chance begins (anywhere)")
     parser.add_argument("--debug", action="store_true", help="use a debug build")
-    parser.add_argument("--binary", help="use this test binary and build none")
+    parser.add_argument("--binary", nargs=2, action="append", metavar=("SUITE", "FILE"),
+                        help="use this test binary for that suite (storage, streaming) and build none")
     options = parser.parse_args()
     for name in options.scenarios:
         if name not in SCENARIOS:
@@ -378,7 +389,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     # nbdfuse aborts when its server has gone.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    tests = Tests(options.binary or build(options.debug), options.rounds, options.seed)
+    tests = Tests(dict(options.binary or ()) or build(options.debug), options.rounds, options.seed)
     failed = False
     for name in options.scenarios or SCENARIOS:
         begun = time.monotonic()

@@ -8,6 +8,8 @@
 //! - 59 in part: that two servers divide the channels between them needs a route as well, so here is one server alone;
 //! - 60, the loss of a leader: needs servers that replicate.
 
+#[path = "../storage/disk.rs"]
+mod disk;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support_streaming/mod.rs"]
