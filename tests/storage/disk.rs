@@ -32,17 +32,17 @@ pub(crate) struct Control(BufReader<UnixStream>);
 impl Control {
     /// If there is one.
     pub(crate) fn connect() -> Option<Self> {
-        let socket = UnixStream::connect(env::var_os("LEAT_STORAGE_CONTROL")?).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let socket = UnixStream::connect(env::var_os("LEAT_STORAGE_CONTROL")?).expect("whoever has made the disk");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout above zero");
         Some(Self(BufReader::new(socket)))
     }
 
     /// Returns when it is done: `fail` and `heal` switch errors on and off, `cut` ends the disk with everything in its
     /// volatile cache, and `restore` brings back what is left.
     pub(crate) fn order(&mut self, what: &str) {
-        writeln!(self.0.get_mut(), "{what}").unwrap();
+        writeln!(self.0.get_mut(), "{what}").expect("whoever has made the disk listens");
         let mut answer = String::new();
-        self.0.read_line(&mut answer).unwrap();
+        self.0.read_line(&mut answer).expect("an answer within a minute");
         assert_eq!(answer.trim_end(), "done", "{what}");
     }
 }
