@@ -181,7 +181,7 @@ impl WebSocket {
             if self.ahead.is_empty() {
                 self.ahead = Bytes::new();
             }
-            if made > 0 || self.farewell.is_some() {
+            if made > 0 || !self.controls.is_empty() || self.farewell.is_some() {
                 return Ok((Ok(made), true));
             }
         }

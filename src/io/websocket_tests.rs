@@ -118,33 +118,47 @@ proptest! {
         step in 1usize..40_000,
         noise in any::<bool>(),
     ) {
-        let (mut socket, mut scratch) = (socket(true), Scratch::default());
-        let byte = |i: usize| if noise { (i * i / 7 + i / 3) as u8 } else { (i / 10_000) as u8 };
-        let plain: Vec<u8> = (0..size).map(byte).collect();
-        let mut payload = Vec::new();
-        Deflater::default().deflate(std::iter::once(&plain[..]), &mut payload).unwrap();
-        let mut frame = Vec::new();
-        deflated_header(payload.len(), &mut frame);
-        frame.extend(payload);
-        frame.extend(b"\x82\x03end\x88\x00");
-        let mut wire = Memory { to_server: frame.into(), to_client: Vec::new(), room: 100, step };
-        let (mut buf, mut got) = (vec![0; room], Vec::new());
-        loop {
-            match socket.recv(&mut wire, true, &mut buf, &mut scratch) {
-                Recv::Data { bytes, more } => {
-                    prop_assert!(more);
-                    got.extend_from_slice(&buf[..bytes]);
-                }
-                Recv::Nothing => {}
-                other => {
-                    prop_assert_eq!(other, Recv::End);
-                    break;
-                }
+        comes_whole(size, room, step, noise)?;
+    }
+}
+
+/// Sends a message of `size` bytes and a close through a wire of so many bytes a `step`, to a reader with so much `room`.
+fn comes_whole(size: usize, room: usize, step: usize, noise: bool) -> Result<(), TestCaseError> {
+    let (mut socket, mut scratch) = (socket(true), Scratch::default());
+    let byte = |i: usize| if noise { (i * i / 7 + i / 3) as u8 } else { (i / 10_000) as u8 };
+    let plain: Vec<u8> = (0..size).map(byte).collect();
+    let mut payload = Vec::new();
+    Deflater::default().deflate(std::iter::once(&plain[..]), &mut payload).unwrap();
+    let mut frame = Vec::new();
+    deflated_header(payload.len(), &mut frame);
+    frame.extend(payload);
+    frame.extend(b"\x82\x03end\x88\x00");
+    let mut wire = Memory { to_server: frame.into(), to_client: Vec::new(), room: 100, step };
+    let (mut buf, mut got) = (vec![0; room], Vec::new());
+    loop {
+        match socket.recv(&mut wire, true, &mut buf, &mut scratch) {
+            Recv::Data { bytes, more } => {
+                prop_assert!(more);
+                got.extend_from_slice(&buf[..bytes]);
             }
-            prop_assert!(socket.ahead.len() <= FRAMES_BYTES);
+            Recv::Nothing => prop_assert!(!wire.to_server.is_empty(), "waits, and nothing comes any more"),
+            other => {
+                prop_assert_eq!(other, Recv::End);
+                break;
+            }
         }
-        prop_assert!(got == [&plain[..], b"end"].concat());
-        prop_assert!(scratch.inflater.is_some() && socket.ahead.is_empty() && !socket.holds_input);
+        prop_assert!(socket.ahead.len() <= FRAMES_BYTES);
+    }
+    prop_assert!(got == [&plain[..], b"end"].concat());
+    prop_assert!(scratch.inflater.is_some() && socket.ahead.is_empty() && !socket.holds_input);
+    Ok(())
+}
+
+/// What a message fills the room with may have a close or a ping behind it, and nothing more to come.
+#[test]
+fn controls_behind_a_full_room_are_heard() {
+    for (size, room) in [(97, 100), (197, 100), (226_846, 32_407)] {
+        comes_whole(size, room, 20_256, false).expect("a close");
     }
 }
 
