@@ -4,11 +4,11 @@
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::layout::ON_ITS_WAY;
 
@@ -85,12 +85,18 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>>
 /// # Errors
 /// When that fails. It is not known then whether the old file is there or the new one.
 pub(super) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let new = directory.join(format!("{name}{ON_ITS_WAY}"));
-    let mut file = open(OpenOptions::new().write(true).create(true).truncate(true), 0, &new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, directory.join(name))?;
+    fs::rename(write_new(directory, name, content)?, directory.join(name))?;
     flush_directory(directory)
+}
+
+/// Writes what is on its way to a name, and flushes it. A file that is there has its place on the disk, and is written over.
+fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Result<PathBuf> {
+    let new = directory.join(format!("{name}{ON_ITS_WAY}"));
+    let file = open(OpenOptions::new().write(true).create(true).truncate(false), 0, &new)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()?;
+    Ok(new)
 }
 
 /// As [`replace`], and keeps what was there before for the next time, under the name of what is on its way: a disk that
@@ -99,12 +105,7 @@ pub(super) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Resul
 /// # Errors
 /// As [`replace`].
 pub(super) fn exchange(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let (old, new) = (directory.join(name), directory.join(format!("{name}{ON_ITS_WAY}")));
-    // What is there has its place on the disk, and is written over.
-    let file = open(OpenOptions::new().write(true).create(true).truncate(false), 0, &new)?;
-    file.write_all_at(content, 0)?;
-    file.set_len(content.len() as u64)?;
-    file.sync_all()?;
+    let (old, new) = (directory.join(name), write_new(directory, name, content)?);
     match exchange_names(&new, &old) {
         Ok(()) => flush_directory(directory),
         // There is no old one, or the file system cannot do that.

@@ -327,6 +327,12 @@ impl<'a> Batch<'a> {
 }
 
 impl Summary {
+    /// Bytes that the batch takes on disk: whole blocks.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
     pub(super) fn next(&self) -> Next {
         Next { batch: self.head.batch.next(), chain: self.head_crc, epoch: self.head.epoch }
     }

@@ -755,8 +755,8 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
         const DAMAGED: &str = "its end is damaged";
         let mut parts = Chunks::default();
         let mut next = None;
+        let mut bytes = self.batch_at(position)?;
         loop {
-            let bytes = self.batch_at(position)?;
             let expect = Expect { log: self.log, store_tag: self.store.tag(), position, next };
             let batch = parse(&bytes, &expect).map_err(|_| DAMAGED)?;
             for run in batch.runs().filter(|run| run.entry.kind == Kind::CheckpointEnd) {
@@ -772,11 +772,13 @@ impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
             // The others are in the batches behind it.
             next = Some(batch.next());
             let behind = Position::new(position.segment(), position.offset() + batch.bytes());
-            position = match self.batch_at(behind) {
-                Ok(_) => behind,
+            (position, bytes) = match self.batch_at(behind) {
+                Ok(bytes) => (behind, bytes),
                 Err(_) => {
-                    let after = self.segments.range(SegmentNo(position.segment().0 + 1)..).next();
-                    after.map(|(no, _)| Position::new(*no, BLOCK_BYTES as u32)).ok_or(DAMAGED)?
+                    let (after, _) =
+                        self.segments.range(SegmentNo(position.segment().0 + 1)..).next().ok_or(DAMAGED)?;
+                    let first = Position::new(*after, BLOCK_BYTES as u32);
+                    (first, self.batch_at(first)?)
                 }
             };
         }
@@ -1078,11 +1080,12 @@ impl Teller {
     fn tell_transaction(&mut self, runs: &[OpenRun], visitor: &mut impl Visitor) {
         let Some((first, effect, fragment, ..)) = runs.first() else { return };
         if first.kind != Kind::Messages {
-            let records = |(_, _, _, entry, content): &OpenRun| {
-                let records = super::record::control_records(content, entry).flatten();
-                records.flat_map(|share| share.iter().copied()).collect::<Vec<_>>()
-            };
-            let whole = runs.iter().flat_map(records).collect::<Vec<_>>();
+            let mut whole = Vec::new();
+            for (_, _, _, entry, content) in runs {
+                super::record::control_records(content, entry)
+                    .flatten()
+                    .for_each(|share| whole.extend_from_slice(share));
+            }
             return visitor.control(first, *effect, &whole);
         }
         if !fragment {

@@ -516,7 +516,7 @@ impl Cache {
     /// The batch at `position`, verified now or earlier, and its directory.
     fn verified(&mut self, position: Position, end: u32) -> Result<(Bytes, Arc<Directory>), Looked> {
         if let Some(directory) = self.directories.get(&position).cloned() {
-            let bytes = Batch::of(directory.summary, &[]).bytes() as usize;
+            let bytes = directory.summary.bytes() as usize;
             if let Some(there) = self.at(position).filter(|there| there.len() >= bytes) {
                 return Ok((there.slice(..bytes), directory));
             }
@@ -526,13 +526,15 @@ impl Cache {
         Ok((bytes, directory))
     }
 
+    /// The directory of a batch that is in memory.
     fn directory(&mut self, position: Position, batch: &Bytes) -> Result<Arc<Directory>, Looked> {
+        if let Some(directory) = self.directories.get(&position) {
+            return Ok(Arc::clone(directory));
+        }
         let damaged = |flaw| Looked::Damaged { position, upto: None, flaw };
         let directory = Arc::new(Directory::of(&parse(batch, &self.expect(position)).map_err(damaged)?));
         self.bytes += directory.memory();
-        if let Some(old) = self.directories.insert(position, Arc::clone(&directory)) {
-            self.bytes -= old.memory();
-        }
+        self.directories.insert(position, Arc::clone(&directory));
         self.make_room();
         Ok(directory)
     }
@@ -585,10 +587,7 @@ impl Cache {
         position: Position,
         place: u32,
     ) -> Option<Result<(Incarnation, Arc<DecodedRun>), NotMessages>> {
-        let directory = match self.directories.get(&position) {
-            Some(directory) => Arc::clone(directory),
-            None => self.directory(position, batch).ok()?,
-        };
+        let directory = self.directory(position, batch).ok()?;
         let batch_of = Batch::of(directory.summary, batch);
         let Some(run) = batch_of.run(place) else {
             return (place < batch_of.places()).then_some(Err(NotMessages { fragment: None, seq: 0 }));

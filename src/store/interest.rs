@@ -28,30 +28,26 @@ fn keeps(
     seq: u64,
     subject: Option<&[u8]>,
 ) -> Option<bool> {
-    let wants = |entry: &ConsumerSlot| match subject {
-        _ if entry.consumer.config().filters.is_empty() => Some(true),
-        Some(subject) => Some(entry.wants(subject)),
-        None => None,
-    };
-    let is_done = |entry: &ConsumerSlot| entry.consumer.is_done_with(seq);
-    // What decides, if it is so of one of them, and whether that is to keep the message.
-    let (decisive, verdict): (Vec<_>, bool) = match retention {
-        Retention::Limits => return Some(true),
-        Retention::Interest => {
-            let open = consumers.values().filter(|entry| !is_done(entry));
-            (open.map(|entry| if seq < entry.consumer.next_seq() { Some(true) } else { wants(entry) }).collect(), true)
-        }
-        Retention::WorkQueue => {
-            (consumers.values().filter(|entry| is_done(entry)).map(|entry| wants(entry)).collect(), false)
-        }
-    };
-    if decisive.contains(&Some(true)) {
-        Some(verdict)
-    } else if decisive.contains(&None) {
-        None
-    } else {
-        Some(!verdict)
+    if retention == Retention::Limits {
+        return Some(true);
     }
+    let is_queue = retention == Retention::WorkQueue;
+    let mut is_unsure = false;
+    for entry in consumers.values() {
+        let is_done = entry.consumer.is_done_with(seq);
+        // Of a queue, whoever has done with it decides; of the others, whoever has not.
+        if is_done != is_queue {
+            continue;
+        }
+        let is_open = !is_done && seq < entry.consumer.next_seq();
+        match subject {
+            _ if is_open || entry.consumer.config().filters.is_empty() => return Some(!is_queue),
+            Some(subject) if entry.wants(subject) => return Some(!is_queue),
+            Some(_) => {}
+            None => is_unsure = true,
+        }
+    }
+    (!is_unsure).then_some(is_queue)
 }
 
 impl StreamSlot {

@@ -56,6 +56,17 @@ fn messages(world: &mut World, of: Incarnation) -> u64 {
     panic!("the numbers of the stream are never known")
 }
 
+/// Asks for a purge until it is done; how many messages it has removed.
+fn purged(world: &mut World, of: Incarnation, purge: &stream::Purge<'_>) -> Option<u64> {
+    (0..100_000).find_map(|_| {
+        world.step();
+        match world.store.purge(world.now, of, purge).expect("is no error") {
+            stream::Purged::Done { count, .. } => Some(count),
+            _ => None,
+        }
+    })
+}
+
 /// What one consumer has acknowledged goes, whether another one, which does not want it, has ever asked for anything;
 /// what nobody wants of a work queue stays.
 #[test]
@@ -106,14 +117,7 @@ fn a_purge_that_was_given_up_is_begun_anew() {
     let first = world.store.purge(world.now, of, &purge).expect("is no error");
     assert!(!matches!(first, stream::Purged::Done { .. }), "{first:?}: it has to be read for");
     world.store.publish(world.now, of, &Inbound { subject: b"s.9", ..Default::default() }).expect("is taken");
-    let removed = (0..1000).find_map(|_| {
-        world.step();
-        match world.store.purge(world.now, of, &purge).expect("is no error") {
-            stream::Purged::Done { count, .. } => Some(count),
-            _ => None,
-        }
-    });
-    assert_eq!((removed, messages(&mut world, of)), (Some(299), 2));
+    assert_eq!((purged(&mut world, of, &purge), messages(&mut world, of)), (Some(299), 2));
     assert!(world.get(of, 300).is_some() && world.get(of, 301).is_some(), "the newest two are kept");
 }
 
@@ -132,14 +136,7 @@ fn a_purge_removes_scattered_messages() {
     }
     world.settle();
     let purge = stream::Purge { filter: Some(b"s.even"), below: Some(COUNT + 1), keep: 1 };
-    let removed = (0..100_000).find_map(|_| {
-        world.step();
-        match world.store.purge(world.now, of, &purge).expect("is no error") {
-            stream::Purged::Done { count, .. } => Some(count),
-            _ => None,
-        }
-    });
-    assert_eq!(removed, Some(COUNT / 2 - 1));
+    assert_eq!(purged(&mut world, of, &purge), Some(COUNT / 2 - 1));
     world.settle();
     for clean in [false, true] {
         world.disk.crash();
