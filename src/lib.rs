@@ -300,6 +300,7 @@ pub mod config;
 pub mod consumer;
 pub mod control;
 pub mod host;
+mod interned;
 pub mod io;
 pub mod jwt;
 pub mod launch;

@@ -25,6 +25,15 @@ pub(super) struct Run {
     pub(super) len: u64,
 }
 
+/// What has happened to single messages since the last delta.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    pub(super) delivered: Vec<Run>,
+    pub(super) repeated: Vec<(u64, u32)>,
+    pub(super) exhausted: Vec<u64>,
+    pub(super) acknowledged: Vec<(u64, u64)>,
+}
+
 /// What has happened since the last delta. Bounded by what happens in a turn.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -38,13 +47,16 @@ pub(super) struct Changes {
     urgent: bool,
     pub(super) reset: u64,
     pub(super) cut: u64,
-    pub(super) delivered: Vec<Run>,
-    pub(super) repeated: Vec<(u64, u32)>,
-    pub(super) exhausted: Vec<u64>,
-    pub(super) acknowledged: Vec<(u64, u64)>,
+    /// `None` while nothing happens: consumers are many, and most of them rest.
+    lists: Option<Box<Lists>>,
 }
 
 impl Changes {
+    /// What has happened to single messages.
+    pub(super) fn lists(&mut self) -> &mut Lists {
+        self.lists.get_or_insert_default()
+    }
+
     /// The parts of the next delta.
     pub(super) fn parts(&self) -> u64 {
         self.parts | self.along
@@ -100,21 +112,22 @@ impl Changes {
         if !self.note(ENTRIES) {
             return;
         }
-        match self.delivered.last_mut() {
+        let delivered = &mut self.lists().delivered;
+        match delivered.last_mut() {
             Some(run) if run.seq + run.len == seq && run.consumer_seq + run.len == consumer_seq => run.len += 1,
-            _ => self.delivered.push(Run { seq, consumer_seq, len: 1 }),
+            _ => delivered.push(Run { seq, consumer_seq, len: 1 }),
         }
     }
 
     pub(super) fn again(&mut self, seq: u64, deliveries: u32) {
         if self.note(REPEATED) {
-            self.repeated.push((seq, deliveries));
+            self.lists().repeated.push((seq, deliveries));
         }
     }
 
     pub(super) fn exhausted(&mut self, seq: u64) {
         if self.note(EXHAUSTED) {
-            self.exhausted.push(seq);
+            self.lists().exhausted.push(seq);
         }
     }
 
@@ -127,9 +140,10 @@ impl Changes {
         if !self.note(ACKNOWLEDGED) {
             return;
         }
-        match self.acknowledged.last_mut() {
+        let acknowledged = &mut self.lists().acknowledged;
+        match acknowledged.last_mut() {
             Some((_, before)) if *before + 1 == first => *before = last,
-            _ => self.acknowledged.push((first, last)),
+            _ => acknowledged.push((first, last)),
         }
     }
 
@@ -145,13 +159,14 @@ impl Changes {
     pub(super) fn cut(&mut self, last: u64) {
         self.cut = last;
         self.note(CUT | DELIVERED | FLOOR);
-        self.delivered.retain_mut(|run| {
+        let Some(lists) = &mut self.lists else { return };
+        lists.delivered.retain_mut(|run| {
             run.len = run.len.min((last + 1).saturating_sub(run.seq));
             run.len > 0
         });
-        self.repeated.retain(|(seq, _)| *seq <= last);
-        self.exhausted.retain(|seq| *seq <= last);
-        self.acknowledged.retain_mut(|range| {
+        lists.repeated.retain(|(seq, _)| *seq <= last);
+        lists.exhausted.retain(|seq| *seq <= last);
+        lists.acknowledged.retain_mut(|range| {
             range.1 = range.1.min(last);
             range.0 <= range.1
         });
@@ -159,21 +174,32 @@ impl Changes {
 
     fn forget(&mut self) {
         let config = self.parts & CONFIG;
-        self.delivered.clear();
-        self.repeated.clear();
-        self.exhausted.clear();
-        self.acknowledged.clear();
+        if let Some(Lists { delivered, repeated, exhausted, acknowledged }) = self.lists.as_deref_mut() {
+            delivered.clear();
+            repeated.clear();
+            exhausted.clear();
+            acknowledged.clear();
+        }
         (self.parts, self.along, self.urgent) = (config, 0, false);
     }
 
+    /// Gives back memory, unless something is to be recorded.
     pub(super) fn shrink(&mut self) {
-        self.delivered.shrink_to_fit();
-        self.repeated.shrink_to_fit();
-        self.exhausted.shrink_to_fit();
-        self.acknowledged.shrink_to_fit();
+        self.lists.take_if(|lists| lists.is_empty());
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
+        self.lists.as_ref().map_or(0, |lists| size_of::<Lists>() + lists.heap_bytes())
+    }
+}
+
+impl Lists {
+    fn is_empty(&self) -> bool {
+        let Self { delivered, repeated, exhausted, acknowledged } = self;
+        delivered.is_empty() && repeated.is_empty() && exhausted.is_empty() && acknowledged.is_empty()
+    }
+
+    fn heap_bytes(&self) -> usize {
         self.delivered.capacity() * size_of::<Run>()
             + (self.repeated.capacity() + self.acknowledged.capacity()) * size_of::<(u64, u64)>()
             + self.exhausted.capacity() * size_of::<u64>()

@@ -1,10 +1,13 @@
 //! What a consumer is told at its creation, and what of it may change.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interned::Interner;
 use crate::log::Time;
 
 /// The longest list of waits and of filters.
@@ -13,20 +16,23 @@ const LIST_MAX: usize = 1024;
 /// Configuration of a consumer. Durations are nanoseconds.
 ///
 /// Fields without a bound of their own are bounded by whoever creates consumers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it began. Cannot change.
     pub start: Start,
     /// Subjects of interest; empty for all. Matched by whoever finds messages for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
     /// What counts as received. Cannot change.
     pub ack: AckPolicy,
     /// How long after a delivery its acknowledgement may take. Greater than zero.
     pub ack_wait_ns: i64,
     /// Waits after the first, second … delivery instead of `ack_wait_ns`; the last one repeats.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backoff_ns: Vec<i64>,
     /// How often a message is delivered at most; `None` without limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_deliver: Option<NonZeroU32>,
     /// How many messages may wait for acknowledgement, of all members together, before new ones are held back.
     /// Redeliveries are not. `None` without limit.
@@ -34,6 +40,7 @@ pub struct Config {
     /// How fast old messages come. Cannot change.
     pub pace: Pace,
     /// Whether payloads are left out by whoever sends the messages.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub headers_only: bool,
     /// How many members there may be. Cannot change.
     pub sharing: Sharing,
@@ -54,22 +61,30 @@ pub struct Config {
     /// Deadlines of unacknowledged messages after a restart.
     pub restart_deadline: RestartDeadline,
     /// Nothing is delivered before.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pause_until: Option<Time>,
     /// Most bytes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
     /// It ends after so long without members or pull requests; `None` never.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub inactive_threshold_ns: Option<i64>,
     /// Whether it ends when its last member leaves.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_last_member: bool,
     /// How many pull requests may wait.
     pub max_waiting: NonZeroU32,
     /// Most messages of one pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch: Option<NonZeroU32>,
     /// Longest life of a pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_expires_ns: Option<i64>,
     /// Most bytes of one pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_request_bytes: Option<NonZeroU64>,
     /// Whether its state lives in memory only. Cannot change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,
 }
 
@@ -117,7 +132,7 @@ impl Default for Config {
 /// | `LastPerSubject` | `each`: the newest message of every matching subject, ascending; then last + 1 |
 /// | `Sequence(n)` | n, raised to the first; beyond the last, what the face demands: n itself or last + 1 |
 /// | `Time(t)` | the first message stored at t or later, else last + 1. An age is a time before now. |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// The oldest message.
@@ -135,7 +150,7 @@ pub enum Start {
 }
 
 /// What counts as received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AckPolicy {
     /// Delivered is received.
@@ -147,7 +162,7 @@ pub enum AckPolicy {
 }
 
 /// How fast old messages come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pace {
     /// As fast as they are taken.
@@ -157,7 +172,7 @@ pub enum Pace {
 }
 
 /// How many members there may be at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// One. New messages go to it even when it is [`super::Presence::Suspended`].
@@ -167,7 +182,7 @@ pub enum Sharing {
 }
 
 /// Which member gets the next message, of those that may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// The one with the fewest unacknowledged messages; equal ones in turn.
@@ -177,7 +192,7 @@ pub enum Choice {
 }
 
 /// What happens to unacknowledged messages when the first member joins again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnReturn {
     /// All come again first, in order of their sequence numbers, whatever the credit.
@@ -187,7 +202,7 @@ pub enum OnReturn {
 }
 
 /// Order of redeliveries that are due together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedeliveryOrder {
     /// By sequence number in the stream.
@@ -197,7 +212,7 @@ pub enum RedeliveryOrder {
 }
 
 /// Whether numbers of deliveries survive a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counts {
     /// They do.
@@ -207,7 +222,7 @@ pub enum Counts {
 }
 
 /// Deadlines of unacknowledged messages after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartDeadline {
     /// The wait begins anew.
@@ -217,7 +232,7 @@ pub enum RestartDeadline {
 }
 
 /// A limit of bytes per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
     /// Bytes per second.
     pub bytes_per_second: NonZeroU64,
@@ -254,7 +269,16 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+thread_local! {
+    static SHARED: RefCell<Interner<Config>> = RefCell::default();
+}
+
 impl Config {
+    /// The one of all that are equal.
+    pub(super) fn shared(self) -> Arc<Self> {
+        SHARED.with_borrow_mut(|shared| shared.share(self))
+    }
+
     /// Checks what can be checked without the stream.
     ///
     /// # Errors

@@ -106,8 +106,8 @@ impl Consumer {
         }
         if self.num_pending == 0 {
             self.pacing = None;
-            if self.ledger.queued() == 0 {
-                self.requests.dry(&mut self.events);
+            if let Some(requests) = self.requests.as_mut().filter(|_| self.ledger.queued() == 0) {
+                requests.dry(&mut self.events);
             }
             return Want::Nothing;
         }
@@ -152,7 +152,8 @@ impl Consumer {
                 id.index
             }
             Target::Request(id) => {
-                if !self.requests.take(id, u64::from(found.bytes), &mut self.events) {
+                let requests = self.requests.as_mut();
+                if !requests.is_some_and(|requests| requests.take(id, u64::from(found.bytes), &mut self.events)) {
                     return Step::Again;
                 }
                 NOBODY
@@ -261,7 +262,7 @@ impl Consumer {
     }
 
     fn taker_request(&self) -> Option<Target> {
-        self.requests.choose(self.num_pending, self.ledger.len() as u64).map(Target::Request)
+        self.requests.as_ref()?.choose(self.num_pending, self.ledger.len() as u64).map(Target::Request)
     }
 
     fn give_up(&mut self, place: usize) {

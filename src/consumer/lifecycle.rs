@@ -114,7 +114,8 @@ impl Consumer {
         if let Some(most) = config.max_request_bytes.filter(takes_too_much) {
             return Err(NotAccepted::Bytes(most.get()));
         }
-        if self.requests.len() >= config.max_waiting.get() as usize {
+        let requests = self.requests.get_or_insert_default();
+        if requests.len() >= config.max_waiting.get() as usize {
             return Err(NotAccepted::Waiting(config.max_waiting.get()));
         }
         if ask.no_wait {
@@ -122,23 +123,25 @@ impl Consumer {
             if available == 0 && ask.expires.is_none() {
                 return Err(NotAccepted::NoMessages);
             }
-            if available > 0 && available < self.requests.wanted() {
+            if available > 0 && available < requests.wanted() {
                 return Err(NotAccepted::RequestsPending);
             }
         }
         self.idle_since = Some(now);
         self.inactive_told = false;
-        Ok(self.requests.push(ask))
+        Ok(requests.push(ask))
     }
 
     /// A pull request is not wanted any longer. Returns false if it was over.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        self.requests.cancel(id)
+        self.requests.as_mut().is_some_and(|requests| requests.cancel(id))
     }
 
     /// The consumer is being deleted: ends all pull requests.
     pub fn close(&mut self) {
-        self.requests.close(&mut self.events);
+        if let Some(requests) = &mut self.requests {
+            requests.close(&mut self.events);
+        }
     }
 
     /// Changes the configuration. Deadlines that are running stay. If filters have changed the caller counts anew what
@@ -152,7 +155,7 @@ impl Consumer {
             self.bucket = config.rate.map(|rate| Box::new(Bucket::new(rate, now)));
         }
         self.paused_until = config.pause_until;
-        self.config = config;
+        self.config = config.shared();
         self.changes.config();
         Ok(())
     }

@@ -62,6 +62,10 @@ impl Members {
                 index
             }
             None if self.slots.len() < usize::from(NOBODY) => {
+                if self.slots.is_empty() {
+                    // Most have one.
+                    self.slots.reserve_exact(1);
+                }
                 self.slots.push(fresh);
                 self.slots.len() - 1
             }

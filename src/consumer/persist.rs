@@ -105,11 +105,11 @@ impl Consumer {
         }
         self.put_numbers(parts, out);
         if parts & ENTRIES != 0 {
-            put_runs(&self.changes.delivered, out);
+            put_runs(&self.changes.lists().delivered, out);
         }
         if parts & REPEATED != 0 {
             // The last of several for one message counts.
-            let repeated = &mut self.changes.repeated;
+            let repeated = &mut self.changes.lists().repeated;
             repeated.sort_unstable();
             repeated.dedup_by(|later, kept| {
                 later.0 == kept.0 && {
@@ -120,11 +120,12 @@ impl Consumer {
             put_pairs(repeated.iter().map(|(seq, count)| (*seq, u64::from(*count))), out);
         }
         if parts & EXHAUSTED != 0 {
-            self.changes.exhausted.sort_unstable();
-            put_list(self.changes.exhausted.iter().copied(), self.changes.exhausted.len(), out);
+            let exhausted = &mut self.changes.lists().exhausted;
+            exhausted.sort_unstable();
+            put_list(exhausted.iter().copied(), exhausted.len(), out);
         }
         if parts & ACKNOWLEDGED != 0 {
-            let ranges = &mut self.changes.acknowledged;
+            let ranges = &mut self.changes.lists().acknowledged;
             ranges.sort_unstable();
             ranges.dedup_by(|later, kept| {
                 later.0 <= kept.1 + 1 && {
@@ -210,7 +211,7 @@ impl Consumer {
             if parts & WHOLE != 0 {
                 *self = Self::blank(config);
             } else {
-                self.config = config;
+                self.config = config.shared();
             }
             self.paused_until = self.config.pause_until;
         }
@@ -328,7 +329,7 @@ impl Consumer {
         out.push(VERSION);
         put(out, parts);
         if parts & CONFIG != 0 {
-            let json = serde_json::to_vec(&self.config).expect("numbers, lists and text have a form in JSON");
+            let json = serde_json::to_vec(&*self.config).expect("numbers, lists and text have a form in JSON");
             put(out, json.len() as u64);
             out.extend_from_slice(&json);
         }
@@ -353,7 +354,9 @@ impl Consumer {
 
     fn shrink(&mut self) {
         self.ledger.shrink();
-        self.requests.shrink();
+        if let Some(requests) = &mut self.requests {
+            requests.shrink();
+        }
         self.changes.shrink();
         self.queue.shrink_to_fit();
         self.each.shrink_to_fit();

@@ -26,7 +26,9 @@ impl Consumer {
         self.paused_until = self.paused_until.filter(|until| now < *until);
         if !self.is_idle() {
             self.idle_since = Some(now);
-            self.requests.expire(now, &mut self.events);
+            if let Some(requests) = &mut self.requests {
+                requests.expire(now, &mut self.events);
+            }
         } else if now >= self.inactive_at() {
             self.inactive_told = true;
             self.events.push(Event::Inactive);

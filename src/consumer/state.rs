@@ -1,6 +1,7 @@
 //! The state of a consumer, its creation and what can be read of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
@@ -66,7 +67,7 @@ pub struct Info {
 /// One delivery cursor over a stream. See the module's documentation for how it is driven.
 #[derive(Debug)]
 pub struct Consumer {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     /// Everything below is delivered, except what is in `each`.
     pub(super) next_seq: u64,
     /// Single messages that come first.
@@ -88,7 +89,8 @@ pub struct Consumer {
     /// Messages in the ledger that were delivered more than once.
     pub(super) repeated: u64,
     pub(super) members: Members,
-    pub(super) requests: Requests,
+    /// `None` as long as there has never been one.
+    pub(super) requests: Option<Box<Requests>>,
     pub(super) bucket: Option<Box<Bucket>>,
     /// Present while old messages come at their original pace.
     pub(super) pacing: Option<Box<Replay>>,
@@ -139,7 +141,7 @@ impl Consumer {
             exhausted: RoaringTreemap::new(),
             repeated: 0,
             members: Members::default(),
-            requests: Requests::default(),
+            requests: None,
             bucket: None,
             pacing: None,
             paused_until: config.pause_until,
@@ -149,7 +151,7 @@ impl Consumer {
             acknowledged_at: None,
             idle_since: None,
             inactive_told: false,
-            config,
+            config: config.shared(),
         }
     }
 
@@ -182,7 +184,7 @@ impl Consumer {
             num_ack_pending: self.ledger.len() as u64,
             num_redelivered: self.repeated + given_up,
             num_pending: self.num_pending,
-            num_waiting: self.requests.len() as u64,
+            num_waiting: self.requests.as_ref().map_or(0, |requests| requests.len() as u64),
             num_members: self.members.len() as u64,
         }
     }
@@ -257,7 +259,7 @@ impl Consumer {
         let text: usize = self.config.filters.iter().map(String::capacity).sum();
         self.ledger.heap_bytes()
             + self.members.heap_bytes()
-            + self.requests.heap_bytes()
+            + self.requests.as_ref().map_or(0, |requests| size_of::<Requests>() + requests.heap_bytes())
             + self.changes.heap_bytes()
             + (self.queue.capacity() + self.each.capacity() + self.config.backoff_ns.capacity()) * size_of::<u64>()
             + self.events.capacity() * size_of::<Event>()
@@ -269,7 +271,8 @@ impl Consumer {
     /// When [`Consumer::next`] is to be called again, if nothing happens before. `None`: not at all.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let mut deadline = self.requests.earliest().min(self.inactive_at());
+        let expires = self.requests.as_ref().map_or(NEVER, |requests| requests.earliest());
+        let mut deadline = expires.min(self.inactive_at());
         if !self.is_idle() {
             let mut work = self.ledger.earliest();
             let new_waits = self.num_pending > 0 && !self.is_full();
@@ -290,7 +293,7 @@ impl Consumer {
 
     /// Whether there is nobody to deliver to.
     pub(super) fn is_idle(&self) -> bool {
-        self.members.is_empty() && self.requests.is_empty()
+        self.members.is_empty() && self.requests.as_ref().is_none_or(|requests| requests.is_empty())
     }
 
     /// Whether so many messages wait for acknowledgement that no new ones are delivered.

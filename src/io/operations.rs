@@ -80,6 +80,12 @@ struct Pool(Mutex<Vec<AlignedBuf>>);
 const POOLED: usize = 16;
 
 impl Pool {
+    fn clear(&self) {
+        if let Ok(mut buffers) = self.0.lock() {
+            *buffers = Vec::new();
+        }
+    }
+
     fn take(&self) -> AlignedBuf {
         self.0.lock().ok().and_then(|mut buffers| buffers.pop()).unwrap_or_default()
     }
@@ -144,6 +150,11 @@ impl Operations {
         let silence = if self.writes_are_silent { Flags::SKIP_SUCCESS } else { Flags::empty() };
         let write = write.flags(Flags::IO_LINK | silence).user_data(OPERATION | key);
         [write, flush.user_data(OPERATION | key | FLUSH)]
+    }
+
+    /// Gives back the memory of buffers that wait for reads.
+    pub(super) fn rest(&self) {
+        self.pool.clear();
     }
 
     /// The entry of a read, as [`Operations::commit`].

@@ -124,6 +124,11 @@ impl Poller {
         self.submitted(&read, outcome)
     }
 
+    /// Gives back memory that only work needs.
+    pub(super) fn rest(&self) {
+        self.operations.rest();
+    }
+
     /// Operations on files that have ended since the last call.
     pub(super) fn finished(&mut self) -> Option<Finished> {
         self.operations.finished()

@@ -393,6 +393,7 @@ impl Io for Sockets {
 
     fn rest(&mut self) {
         self.scratch = Scratch::default();
+        self.poller.rest();
         // The allocator keeps what was freed, gigabytes after hundreds of slow consumers, unless it is asked.
         // SAFETY: takes no pointers; the allocator locks what it looks at.
         unsafe { libc::malloc_trim(0) };

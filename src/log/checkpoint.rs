@@ -177,6 +177,12 @@ impl Checkpoints {
         self.writing.is_none() && self.since >= interval
     }
 
+    /// Whether one is worth it that lets go of so many bytes of the log. It leaves garbage itself: if a little more space
+    /// were enough, checkpoints and the cleaning of what they leave would go on without anybody's work.
+    pub(super) fn pays_for(&self, retired: u64) -> bool {
+        retired >= self.bytes * INTERVAL_SIZES
+    }
+
     /// Whether one may begin now: something was written since the last one.
     pub(super) fn may_begin(&self) -> bool {
         self.writing.is_none() && self.since > 0

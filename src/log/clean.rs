@@ -47,7 +47,8 @@ impl Log {
         let retired = retired.map(|segment| u64::from(segment.bytes)).sum::<u64>();
         let erases =
             || self.segments.in_use.iter().any(|(no, segment)| segment.erase && is_retired(&self.retired, *no));
-        let pressed = retired > 0 && (self.is_full() || retired >= total / 4 || erases());
+        let is_much = || retired >= total / 4 && self.checkpoints.pays_for(retired);
+        let pressed = retired > 0 && (self.is_full() || is_much() || erases());
         self.checkpoints.due(total / 8) || pressed && self.checkpoints.may_begin()
     }
 

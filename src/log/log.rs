@@ -670,6 +670,14 @@ impl Log {
         self.commit.is_none() && self.closed.is_empty() && self.open.is_empty()
     }
 
+    /// Gives back the memory of buffers that nothing is in.
+    pub fn rest(&mut self) {
+        (self.builders, self.buffers) = (Vec::new(), VecDeque::new());
+        if self.open.is_empty() {
+            self.open = BatchBuilder::default();
+        }
+    }
+
     /// Where everything is proven to.
     pub(super) fn tail_position(&self) -> Position {
         Position::new(self.tail.segment, self.tail.end)

@@ -239,6 +239,7 @@ impl Shard {
             self.local.intake.trim();
             hosted.outbox = Outbox::default();
             hosted.mail = Waiting::default();
+            hosted.service.rest();
         }
     }
 

@@ -122,6 +122,9 @@ pub trait Service {
     /// A request for a file has ended. `free` is the space left on the file system, if that has changed, in bytes.
     fn completed(&mut self, now: Time, log: LogId, id: RequestId, outcome: Outcome, free: Option<u64>);
 
+    /// Nothing has happened for a while: gives back memory that only work needs.
+    fn rest(&mut self) {}
+
     /// Begins a clean stop: nothing more will be asked of it but turns, until [`Service::is_stopped`]. Connections have
     /// been closed, and after ten seconds the shard leaves in any case.
     fn stop(&mut self, now: Time);

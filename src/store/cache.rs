@@ -634,6 +634,11 @@ impl Cache {
         None
     }
 
+    /// Forgets everything. Readers keep the runs that they hold.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.log, self.store_tag, self.bytes_max);
+    }
+
     /// Lets go of the older half of everything when there is too much.
     fn make_room(&mut self) {
         if self.bytes <= self.bytes_max {

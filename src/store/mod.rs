@@ -163,7 +163,7 @@ pub struct NotFound;
 #[derive(Debug)]
 struct StreamSlot {
     stream: Stream,
-    meta: Vec<u8>,
+    meta: Box<[u8]>,
     consumers: BTreeMap<u32, Box<ConsumerSlot>>,
     next_consumer: u32,
     /// Messages of a stream that lives in memory.
@@ -181,7 +181,7 @@ struct StreamSlot {
 #[derive(Debug)]
 struct ConsumerSlot {
     consumer: Consumer,
-    meta: Vec<u8>,
+    meta: Box<[u8]>,
     /// The run that the last message came from.
     current: Option<Arc<DecodedRun>>,
     /// What is on its way to the disk.
@@ -296,13 +296,21 @@ impl Store {
         self.log.set_free_space(bytes);
     }
 
+    /// Nothing has happened for a while: gives back the memory of buffers, and what was read or written lately.
+    pub fn rest(&mut self) {
+        self.log.rest();
+        self.cache.clear();
+        self.dirty.shrink_to_fit();
+        self.unproven.shrink_to_fit();
+    }
+
     // ---- streams
 
     /// Creates a stream. `meta` is the face's own: names, options; it comes back when the store is opened.
     pub fn create_stream(&mut self, now: Time, config: stream::Config, meta: &[u8]) -> (Incarnation, Pending) {
         let of = self.log.new_incarnation();
         let pending = self.append_meta(now, of, &config, meta);
-        self.streams.insert(of, StreamSlot::new(Stream::new(config, of), meta.to_vec()));
+        self.streams.insert(of, StreamSlot::new(Stream::new(config, of), meta));
         (of, pending)
     }
 
@@ -319,7 +327,7 @@ impl Store {
     ) -> Result<Pending, NotFound> {
         let pending = self.append_meta(now, of, &config, meta);
         let (slot, mut sink) = self.parts_of(now, of).ok_or(NotFound)?;
-        *slot.meta = meta.to_vec();
+        *slot.meta = meta.into();
         // Without space the limits are enforced by the next settle all the same.
         let _ = slot.stream.update(config, &mut sink);
         sink.finish(slot.consumers);
@@ -507,7 +515,7 @@ impl Store {
         varint::push(&mut content, meta.len() as u64);
         content.extend_from_slice(meta);
         let mark = consumer.first_record(&mut content);
-        let mut entry = ConsumerSlot::new(consumer, meta.to_vec());
+        let mut entry = ConsumerSlot::new(consumer, meta);
         let pending = if entry.consumer.config().memory || slot.stream.config().is_memory() {
             entry.consumer.flushed(mark);
             Pending::NONE
@@ -732,6 +740,10 @@ impl Store {
                     while let Some((_, mark)) = pop_covered(&mut entry.marks, proof) {
                         waited |= entry.consumer.flushed(mark);
                     }
+                    if entry.marks.is_empty() {
+                        // It may rest from now on, with many others.
+                        entry.marks = VecDeque::new();
+                    }
                     if waited {
                         self.wake(Wake::Consumer(key));
                     }
@@ -883,10 +895,10 @@ fn decode_meta(mut content: &[u8]) -> Option<(stream::Config, &[u8])> {
 }
 
 impl StreamSlot {
-    fn new(stream: Stream, meta: Vec<u8>) -> Box<Self> {
+    fn new(stream: Stream, meta: &[u8]) -> Box<Self> {
         Box::new(Self {
             stream,
-            meta,
+            meta: meta.into(),
             consumers: BTreeMap::new(),
             next_consumer: 1,
             memory: BTreeMap::new(),
@@ -900,9 +912,9 @@ impl StreamSlot {
 }
 
 impl ConsumerSlot {
-    fn new(consumer: Consumer, meta: Vec<u8>) -> Box<Self> {
+    fn new(consumer: Consumer, meta: &[u8]) -> Box<Self> {
         let (current, marks, count) = (None, VecDeque::new(), None);
-        Box::new(Self { consumer, meta, current, marks, count, dirty: false, armed: None })
+        Box::new(Self { consumer, meta: meta.into(), current, marks, count, dirty: false, armed: None })
     }
 }
 

@@ -133,11 +133,11 @@ impl Opening {
         let rest = &mut rest;
         let (_, meta) = decode_meta(take_part(rest)?)?;
         let stream = Stream::restore(take_part(rest)?, of).ok()?;
-        let mut slot = StreamSlot::new(stream, meta.to_vec());
+        let mut slot = StreamSlot::new(stream, meta);
         slot.next_consumer = u32::try_from(varint::take(rest)?).ok()?;
         while !rest.is_empty() {
             let number = u32::try_from(varint::take(rest)?).ok()?;
-            let meta = take_part(rest)?.to_vec();
+            let meta = take_part(rest)?;
             let consumer = Consumer::restore(take_part(rest)?).ok()?;
             slot.consumers.insert(number, ConsumerSlot::new(consumer, meta));
         }
@@ -152,10 +152,10 @@ impl Opening {
                 let (config, meta) = decode_meta(record)?;
                 match self.streams.get_mut(&of) {
                     Some(slot) => {
-                        slot.meta = meta.to_vec();
+                        slot.meta = meta.into();
                         slot.stream.replay_update(config);
                     }
-                    None => drop(self.streams.insert(of, StreamSlot::new(Stream::new(config, of), meta.to_vec()))),
+                    None => drop(self.streams.insert(of, StreamSlot::new(Stream::new(config, of), meta))),
                 }
             }
             Kind::StreamEnd => {
@@ -186,7 +186,7 @@ impl Opening {
         let (&form, mut rest) = record.split_first()?;
         match form {
             CREATE => {
-                let meta = take_part(&mut rest)?.to_vec();
+                let meta = take_part(&mut rest)?;
                 let consumer = Consumer::restore(rest).ok()?;
                 slot.consumers.insert(number, ConsumerSlot::new(consumer, meta));
             }

@@ -14,7 +14,7 @@ use crate::stream::{Appended, Durability, Full, Sink, Stream};
 /// The parts of a stream that are free while its records are appended.
 pub(super) struct Body<'a> {
     pub(super) stream: &'a mut Stream,
-    pub(super) meta: &'a mut Vec<u8>,
+    pub(super) meta: &'a mut Box<[u8]>,
     pub(super) consumers: &'a mut BTreeMap<u32, Box<ConsumerSlot>>,
     pub(super) doubtful: &'a mut RoaringTreemap,
 }

@@ -33,7 +33,7 @@ impl Stream {
     /// before any other publish.
     pub fn admit(&mut self, now: Time, message: &Inbound<'_>, sink: &mut impl Sink) -> Result<Admitted, Refused> {
         let time = self.time(now);
-        self.dedup.expire(time, self.config.duplicate_window);
+        self.forget_ids(time);
         let size = match self.check(message, None).map_err(|why| self.refused(why))? {
             Passed::Duplicate { seq } => {
                 return Ok(Admitted { seq, time, duplicate: true, after: self.pending_of(seq) });
@@ -75,7 +75,7 @@ impl Stream {
         sink: &mut impl Sink,
     ) -> Result<Admitted, BatchRefused> {
         let time = self.time(now);
-        self.dedup.expire(time, self.config.duplicate_window);
+        self.forget_ids(time);
         let mut ahead = Ahead { last_id: self.last_id, ..Ahead::default() };
         let mut sizes = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
@@ -137,7 +137,7 @@ impl Stream {
             if ahead.is_some_and(|ahead| ahead.ids.contains(&id)) {
                 return Err(Refusal::DuplicateInBatch { original: None });
             }
-            if let Some(seq) = self.dedup.find(id) {
+            if let Some(seq) = self.dedup.as_ref().and_then(|dedup| dedup.find(id)) {
                 return Ok(Passed::Duplicate { seq });
             }
         }
@@ -284,7 +284,7 @@ impl Stream {
         self.append(after, seq);
         self.take_numbers(seq);
         if let Some(id) = id.filter(|_| self.config.duplicate_window > 0) {
-            self.dedup.insert(id, seq, time, self.config.duplicate_window, self.config.duplicate_ids_max);
+            self.remember_id(id, seq, time);
         }
         Ok(after)
     }
@@ -368,7 +368,19 @@ impl Stream {
             }
         }
         if let Some(id) = message.id.filter(|_| self.config.duplicate_window > 0) {
-            self.dedup.insert(id, seq, time, self.config.duplicate_window, self.config.duplicate_ids_max);
+            self.remember_id(id, seq, time);
+        }
+    }
+
+    fn remember_id(&mut self, id: u128, seq: u64, time: Time) {
+        let dedup = self.dedup.get_or_insert_with(|| Box::new(Dedup::new()));
+        dedup.insert(id, seq, time, self.config.duplicate_window, self.config.duplicate_ids_max);
+    }
+
+    /// Forgets ids that have left the window.
+    pub(super) fn forget_ids(&mut self, now: Time) {
+        if let Some(dedup) = &mut self.dedup {
+            dedup.expire(now, self.config.duplicate_window);
         }
     }
 }

@@ -1,37 +1,47 @@
 //! What a stream is told to be.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interned::Interner;
 use crate::log::Time;
 
 /// Most ids that a stream remembers, unless its configuration says otherwise: 4 Mi, about 96 MiB.
 pub const DUPLICATE_IDS_MAX: u32 = 4 << 20;
 
 /// A stream's configuration as its record in the log holds it. `None` is "no limit" everywhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// When its messages count as kept.
     pub durability: Durability,
     /// Most messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_messages: Option<u64>,
     /// Most bytes, as [`Config::accounting`] counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
     /// Greatest age in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<i64>,
     /// Most bytes of headers and payload of one message.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_message_bytes: Option<u32>,
     /// Most messages of one subject. Up to 64, every message is known; beyond, the oldest ones are looked for by reading,
     /// and a stream that discards new messages for want of bytes counts the room of the one that would give way only
     /// if it is among the oldest of the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_subject: Option<u64>,
     /// What gives way when the stream is full.
     pub discard: Discard,
     /// Whether a message for a full subject is refused; otherwise the subject's oldest gives way, whatever `discard`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub discard_new_per_subject: bool,
     /// Whether the newest message stays although it alone exceeds `max_bytes`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_newest: bool,
     /// When messages go that no limit touches.
     pub retention: Retention,
@@ -42,6 +52,7 @@ pub struct Config {
     /// Most ids remembered; beyond it the oldest are forgotten early.
     pub duplicate_ids_max: u32,
     /// Whether messages may have a time of their own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_expiry: bool,
     /// How the size of a message is counted.
     pub accounting: Accounting,
@@ -70,7 +81,7 @@ impl Default for Config {
 }
 
 /// When messages count as kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// When they are flushed: nothing is acknowledged or seen before.
@@ -82,7 +93,7 @@ pub enum Durability {
 }
 
 /// What gives way when a stream is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Discard {
     /// The oldest messages.
@@ -92,7 +103,7 @@ pub enum Discard {
 }
 
 /// When messages go that no limit touches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Retention {
     /// Never.
@@ -104,7 +115,7 @@ pub enum Retention {
 }
 
 /// The size of a message: its subject, headers and payload, and what is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accounting {
     /// Bytes added to each.
     pub fixed: u32,
@@ -156,7 +167,16 @@ impl std::error::Error for ConfigError {}
 /// Largest sequence number. Twice as many would still fit: the index uses one bit.
 pub(super) const SEQ_MAX: u64 = u64::MAX >> 1;
 
+thread_local! {
+    static SHARED: RefCell<Interner<Config>> = RefCell::default();
+}
+
 impl Config {
+    /// The one of all that are equal.
+    pub(super) fn shared(self) -> Arc<Self> {
+        SHARED.with_borrow_mut(|shared| shared.share(self))
+    }
+
     /// Checks what the fields do not say by their types.
     ///
     /// # Errors

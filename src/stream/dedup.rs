@@ -69,6 +69,11 @@ impl Dedup {
         Self { parts: Vec::new(), buckets: VecDeque::new(), base: 0, len: 0, keys }
     }
 
+    /// Whether nothing is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
     /// The message that came with this id, if it is remembered.
     pub(super) fn find(&self, id: u128) -> Option<u64> {
         let oldest = self.buckets.front()?.first_seq;
@@ -186,6 +191,12 @@ impl Dedup {
             out.extend_from_slice(&join(entry.id).to_le_bytes());
             put(out, self.base + u64::from(entry.offset));
         }
+    }
+
+    /// As [`Dedup::encode`] of one that remembers nothing.
+    pub(super) fn encode_none(out: &mut Vec<u8>) {
+        put(out, 0);
+        put(out, 0);
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Flaw> {

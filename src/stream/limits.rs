@@ -34,7 +34,7 @@ impl Stream {
     /// Carries out what limits demand and asks for what is missing to do so. To be called once per turn with publishes
     /// or removals, at [`Stream::next_deadline`], and before [`Stream::state`] is asked.
     pub fn settle(&mut self, now: Time, sink: &mut impl Sink) -> Settled {
-        self.dedup.expire(now, self.config.duplicate_window);
+        self.forget_ids(now);
         let mut budget = SLICE;
         self.expire(now, &mut budget, sink);
         let behind_head = self.age(now, &mut budget, sink);
@@ -83,7 +83,7 @@ impl Stream {
         };
         match block {
             Some(block) => {
-                self.search = Some(Search { block, what });
+                self.search = Some(Box::new(Search { block, what }));
                 Settled::Needs(block)
             }
             None => {
@@ -113,7 +113,7 @@ impl Stream {
     /// Details of the messages of the block that was asked for: of all that [`Stream::is_needed`], ascending. Messages
     /// that are not among them count as [lost](Stream::lost).
     pub fn supply<'a>(&mut self, details: impl IntoIterator<Item = Detail<'a>>, sink: &mut impl Sink) {
-        let Some(Search { block, what }) = self.search.take() else { return };
+        let Some(Search { block, what }) = self.search.take().map(|search| *search) else { return };
         let head_max = if what == What::Head { self.head.len() + self.grain.head } else { self.head_max() };
         // The known oldest messages may grow if nothing lives between them and the block.
         let upto = self.head.upto().max(self.first - 1);
@@ -194,7 +194,7 @@ impl Stream {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let aged = self.head.after(self.aged_upto).and_then(|oldest| self.config.aged_at(oldest.time));
-        let forgotten = self.dedup.end(self.config.duplicate_window);
+        let forgotten = self.dedup.as_ref().and_then(|dedup| dedup.end(self.config.duplicate_window));
         [aged, self.expiry.next(), forgotten].into_iter().flatten().min()
     }
 

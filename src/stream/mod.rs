@@ -58,6 +58,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 pub use config::{Accounting, Config, ConfigError, DUPLICATE_IDS_MAX, Discard, Durability, Retention};
 pub use removal::{Account, Removal};
@@ -82,7 +83,7 @@ use crate::log::{Incarnation, Pending, Position, SegmentNo, Time, Urgency};
 
 /// A stream. See the module.
 pub struct Stream {
-    config: Config,
+    config: Arc<Config>,
     incarnation: Incarnation,
 
     /// The first living message; `last` + 1 if there is none.
@@ -113,7 +114,8 @@ pub struct Stream {
     subjects: Subjects,
     /// Subjects that may have too many messages of which the oldest are not known.
     crowded: std::collections::BTreeSet<SubjectId>,
-    dedup: Dedup,
+    /// `None` as long as no message had an id.
+    dedup: Option<Box<Dedup>>,
     expiry: Expiry,
 
     index: Index,
@@ -138,11 +140,12 @@ pub struct Stream {
     /// The age limit has seen the oldest messages up to here: those that live are exempt.
     aged_upto: u64,
     /// What the block asked for is read for.
-    search: Option<Search>,
+    search: Option<Box<Search>>,
     gathers: Vec<Gather>,
     grain: &'static Grain,
     /// In replay: removals that came before the messages they followed.
-    queued: VecDeque<Removal>,
+    #[expect(clippy::box_collection, reason = "a null pointer most of the time")]
+    queued: Option<Box<VecDeque<Removal>>>,
 }
 
 /// How much is known in memory. Always [`GRAIN`], but for tests, which reach the limits of these with few messages.
@@ -180,7 +183,7 @@ impl Stream {
         let mut head = Head::default();
         head.clear(first - 1);
         Self {
-            config,
+            config: config.shared(),
             incarnation,
             first,
             last: first - 1,
@@ -197,7 +200,7 @@ impl Stream {
             head,
             subjects: Subjects::new(),
             crowded: std::collections::BTreeSet::new(),
-            dedup: Dedup::new(),
+            dedup: None,
             expiry: Expiry::default(),
             index: Index::default(),
             space: Space::default(),
@@ -213,7 +216,7 @@ impl Stream {
             search: None,
             gathers: Vec::new(),
             grain: &GRAIN,
-            queued: VecDeque::new(),
+            queued: None,
         }
     }
 
@@ -247,7 +250,7 @@ impl Stream {
     }
 
     fn apply(&mut self, config: Config) {
-        self.config = config;
+        self.config = config.shared();
         self.aged_upto = 0;
         if !self.keeps_older() {
             self.subjects.forget_older();

@@ -19,6 +19,10 @@ impl Stream {
         while self.in_flight.front().is_some_and(|(pending, _)| proof.covers(*pending)) {
             self.in_flight.pop_front();
         }
+        if self.in_flight.is_empty() {
+            // It may rest from now on, with many others.
+            self.in_flight = VecDeque::new();
+        }
         if proof.covers(self.latest) {
             self.latest = Pending::NONE;
         }

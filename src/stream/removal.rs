@@ -96,7 +96,7 @@ pub(super) struct Accounts {
     count: u64,
     last_seq: u64,
     /// Where the last subject lies in `bytes`.
-    last_subject: (usize, usize),
+    last_subject: (u32, u32),
 }
 
 impl Accounts {
@@ -104,11 +104,12 @@ impl Accounts {
         put_signed(&mut self.bytes, seq.wrapping_sub(self.last_seq) as i64);
         put(&mut self.bytes, u64::from(size));
         let (from, upto) = self.last_subject;
-        if self.bytes[from..upto] == *subject {
+        if self.bytes[from as usize..upto as usize] == *subject {
             put(&mut self.bytes, 0);
         } else {
             put_bytes(&mut self.bytes, subject);
-            self.last_subject = (self.bytes.len() - subject.len(), self.bytes.len());
+            let end = self.bytes.len() as u32;
+            self.last_subject = (end - subject.len() as u32, end);
         }
         self.last_seq = seq;
         self.count += 1;

@@ -49,7 +49,8 @@ impl Stream {
     /// # Errors
     /// What is wrong with the bytes; nothing has changed.
     pub fn replay_removal(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Flaw> {
-        self.queued.push_back(Removal::decode(content)?);
+        let removal = Removal::decode(content)?;
+        self.queued.get_or_insert_default().push_back(removal);
         self.carry_out(self.last, sink);
         self.forget_records();
         Ok(())
@@ -78,8 +79,9 @@ impl Stream {
 
     /// Carries out the removals that were recorded when the last number was at most `last`.
     fn carry_out(&mut self, last: u64, sink: &mut impl Sink) {
-        while self.queued.front().is_some_and(|removal| removal.at <= last) {
-            let Some(removal) = self.queued.pop_front() else { return };
+        let is_due = |queued: &VecDeque<Removal>| queued.front().is_some_and(|removal| removal.at <= last);
+        let next = |queued: &mut VecDeque<Removal>| if is_due(queued) { queued.pop_front() } else { None };
+        while let Some(removal) = self.queued.as_deref_mut().and_then(next) {
             if removal.time != 0 {
                 self.last_time = Some(self.last_time.map_or(removal.time, |last| last.max(removal.time)));
             }

@@ -13,45 +13,66 @@ use super::codec::{Reader, put};
 /// Sequence numbers that are gone, or owed, or otherwise special.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seqs {
-    /// By the upper half of the numbers; none is empty.
-    maps: BTreeMap<u32, RoaringBitmap>,
+    /// By the upper half of the numbers; none is empty. `None` if there are none: streams have several sets, most of them
+    /// without anything.
+    #[expect(clippy::box_collection, reason = "a null pointer where there are none")]
+    maps: Option<Box<BTreeMap<u32, RoaringBitmap>>>,
 }
 
 impl Seqs {
+    fn of(maps: BTreeMap<u32, RoaringBitmap>) -> Self {
+        Self { maps: (!maps.is_empty()).then(|| Box::new(maps)) }
+    }
+
+    fn map(&self, half: u32) -> Option<&RoaringBitmap> {
+        self.maps.as_ref()?.get(&half)
+    }
+
+    /// The map of that half, made if there is none; something has to be put into it.
+    fn map_mut(&mut self, half: u32) -> &mut RoaringBitmap {
+        self.maps.get_or_insert_default().entry(half).or_default()
+    }
+
+    /// Does something with the map of that half, which may empty it.
+    fn reduce<R>(&mut self, half: u32, act: impl FnOnce(&mut RoaringBitmap) -> R) -> Option<R> {
+        let maps = self.maps.as_mut()?;
+        let map = maps.get_mut(&half)?;
+        let result = act(map);
+        if map.is_empty() {
+            maps.remove(&half);
+            self.maps.take_if(|maps| maps.is_empty());
+        }
+        Some(result)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.maps.is_empty()
+        self.maps.is_none()
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.maps.values().map(RoaringBitmap::len).sum()
+        self.maps.iter().flat_map(|maps| maps.values()).map(RoaringBitmap::len).sum()
     }
 
     pub(super) fn contains(&self, seq: u64) -> bool {
-        !self.maps.is_empty() && self.maps.get(&high(seq)).is_some_and(|map| map.contains(low(seq)))
+        self.map(high(seq)).is_some_and(|map| map.contains(low(seq)))
     }
 
     /// Whether it was not there yet.
     pub(super) fn insert(&mut self, seq: u64) -> bool {
-        self.maps.entry(high(seq)).or_default().insert(low(seq))
+        self.map_mut(high(seq)).insert(low(seq))
     }
 
     pub(super) fn insert_range(&mut self, range: RangeInclusive<u64>) {
         if !range.is_empty() {
             for (half, part) in halves(range) {
-                self.maps.entry(half).or_default().insert_range(part);
+                self.map_mut(half).insert_range(part);
             }
         }
     }
 
     /// Whether it was there.
     pub(super) fn remove(&mut self, seq: u64) -> bool {
-        let half = high(seq);
-        let Some(map) = self.maps.get_mut(&half) else { return false };
-        let was_there = map.remove(low(seq));
-        if map.is_empty() {
-            self.maps.remove(&half);
-        }
-        was_there
+        self.reduce(high(seq), |map| map.remove(low(seq))).unwrap_or(false)
     }
 
     pub(super) fn remove_range(&mut self, range: RangeInclusive<u64>) {
@@ -59,11 +80,7 @@ impl Seqs {
             return;
         }
         for (half, part) in halves(range) {
-            let Some(map) = self.maps.get_mut(&half) else { continue };
-            map.remove_range(part);
-            if map.is_empty() {
-                self.maps.remove(&half);
-            }
+            self.reduce(half, |map| map.remove_range(part));
         }
     }
 
@@ -76,12 +93,9 @@ impl Seqs {
 
     /// How many of the range are there.
     pub(super) fn count(&self, range: RangeInclusive<u64>) -> u64 {
-        if range.is_empty() || self.maps.is_empty() {
-            return 0;
-        }
+        let Some(maps) = self.maps.as_ref().filter(|_| !range.is_empty()) else { return 0 };
         let (first, last) = (high(*range.start()), high(*range.end()));
-        self.maps
-            .range(first..=last)
+        maps.range(first..=last)
             .map(|(half, map)| {
                 let from = if *half == first { low(*range.start()) } else { 0 };
                 let upto = if *half == last { low(*range.end()) } else { u32::MAX };
@@ -91,19 +105,19 @@ impl Seqs {
     }
 
     pub(super) fn min(&self) -> Option<u64> {
-        let (half, map) = self.maps.first_key_value()?;
+        let (half, map) = self.maps.as_ref()?.first_key_value()?;
         Some(join(*half, map.min()?))
     }
 
     pub(super) fn max(&self) -> Option<u64> {
-        let (half, map) = self.maps.last_key_value()?;
+        let (half, map) = self.maps.as_ref()?.last_key_value()?;
         Some(join(*half, map.max()?))
     }
 
     /// The least that is there, from `seq` on.
     pub(super) fn next_present(&self, seq: u64) -> Option<u64> {
         let first = high(seq);
-        self.maps.range(first..).find_map(|(half, map)| {
+        self.maps.as_ref()?.range(first..).find_map(|(half, map)| {
             let from = if *half == first { low(seq) } else { 0 };
             map.range(from..).next().map(|found| join(*half, found))
         })
@@ -151,7 +165,7 @@ impl Seqs {
     fn holds(&self, range: RangeInclusive<u64>) -> bool {
         if high(*range.start()) == high(*range.end()) {
             let (from, upto) = (low(*range.start()), low(*range.end()));
-            return self.maps.get(&high(*range.start())).is_some_and(|map| map.contains_range(from..=upto));
+            return self.map(high(*range.start())).is_some_and(|map| map.contains_range(from..=upto));
         }
         self.count(range.clone()) == range.end() - range.start() + 1
     }
@@ -167,8 +181,8 @@ impl Seqs {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.maps.len() as u64);
-        for (half, map) in &self.maps {
+        put(out, self.maps.as_ref().map_or(0, |maps| maps.len()) as u64);
+        for (half, map) in self.maps.iter().flat_map(|maps| maps.iter()) {
             put(out, u64::from(*half));
             put(out, map.serialized_size() as u64);
             map.serialize_into(&mut *out).expect("a vector takes all");
@@ -186,7 +200,7 @@ impl Seqs {
             }
             maps.insert(half, map);
         }
-        Ok(Self { maps })
+        Ok(Self::of(maps))
     }
 }
 

@@ -23,7 +23,7 @@ impl Stream {
     pub fn snapshot(&mut self, sink: &mut impl Sink, out: &mut Vec<u8>) -> Result<(), Full> {
         self.record_removals(Urgency::RideAlong, sink)?;
         put(out, VERSION);
-        put_bytes(out, &serde_json::to_vec(&self.config).expect("a configuration is plain data"));
+        put_bytes(out, &serde_json::to_vec(&*self.config).expect("a configuration is plain data"));
         for number in [self.first, self.last, self.messages, self.bytes, self.placed, self.lost] {
             put(out, number);
         }
@@ -36,7 +36,10 @@ impl Stream {
         for seqs in [&self.deleted, &self.owed, &self.owed_by_age, &self.exempt] {
             seqs.encode(out);
         }
-        self.dedup.encode(out);
+        match &self.dedup {
+            Some(dedup) => dedup.encode(out),
+            None => Dedup::encode_none(out),
+        }
         self.expiry.encode(out);
         self.index.encode(out);
         self.space.encode(out);
@@ -88,7 +91,7 @@ impl Stream {
         stream.owed = Seqs::decode(reader)?;
         stream.owed_by_age = Seqs::decode(reader)?;
         stream.exempt = Seqs::decode(reader)?;
-        stream.dedup = Dedup::decode(reader)?;
+        stream.dedup = Some(Dedup::decode(reader)?).filter(|dedup| !dedup.is_empty()).map(Box::new);
         stream.expiry = Expiry::decode(reader)?;
         stream.index = Index::decode(reader)?;
         stream.space = Space::decode(reader)?;

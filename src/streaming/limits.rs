@@ -27,7 +27,7 @@ pub struct StoreLimits {
 }
 
 /// Limits of one channel. 0 = unlimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelLimits {
     /// Subscriptions, durable ones without a client and queue groups included.
     pub max_subs: u64,

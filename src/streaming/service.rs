@@ -372,6 +372,10 @@ impl Service for Streaming {
         }
     }
 
+    fn rest(&mut self) {
+        self.homes.iter_mut().for_each(Home::rest);
+    }
+
     fn stop(&mut self, now: Time) {
         self.stops = true;
         self.homes.iter_mut().for_each(|home| home.store_mut().stop(now));

@@ -161,6 +161,27 @@ fn a_log_holds_many_streams() {
     assert_eq!(found.count() as u64, COUNT, "beside {before}");
 }
 
+/// A checkpoint leaves garbage and cleaning moves messages: neither is to call for more of the other for ever.
+#[test]
+fn upkeep_without_work_ends() {
+    let mut world = World::new(29, Faults::default(), Shape::Bare);
+    for index in 0..8_000 {
+        let of = world.store.create_stream(world.now, stream::Config::default(), &[7; 300]).0;
+        world.store.publish(world.now, of, &Inbound { subject: b"s", ..Default::default() }).unwrap();
+        if index % 50 == 0 {
+            world.settle();
+        }
+    }
+    let mut rest = |seconds: u64| {
+        for _ in 0..seconds * 10 {
+            world.now += 100_000_000;
+            world.settle();
+        }
+        world.store.log().segments().map(|open| open.segment.0).max()
+    };
+    assert_eq!(rest(10), rest(60));
+}
+
 /// A stop may come while a checkpoint is being written, slice by slice.
 #[test]
 fn a_stop_in_the_middle_of_a_checkpoint() {

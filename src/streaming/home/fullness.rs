@@ -1,6 +1,6 @@
 //! Whether a channel is full, so that new messages push old ones out: an operator is told once.
 
-use super::Home;
+use super::{Channel, Home};
 use crate::log::Incarnation;
 use crate::stream::Stream;
 use crate::streaming::ChannelLimits;
@@ -56,11 +56,11 @@ impl Home {
     #[cold]
     pub(super) fn look_whether_full(&mut self, channel: usize, of: Incarnation) {
         let (Some(stream), Some(channel)) = (self.store.stream(of), self.channels.get_mut(channel)) else { return };
-        let limits = channel.limits;
-        if let Some(bytes) = channel.fullness.look(stream, &limits) {
+        let Channel { name, limits, fullness, .. } = &mut **channel;
+        if let Some(bytes) = fullness.look(stream, limits) {
             tracing::warn!(
                 "STREAM: Reached limits for store {:?} (msgs={}/{} bytes={}/{}), dropping old messages to make room for new ones",
-                channel.name,
+                name,
                 stream.messages(),
                 limits.max_msgs,
                 friendly_bytes(bytes),

@@ -1,5 +1,7 @@
 //! The end of subscriptions, and clients that do not answer.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use super::told::{self, Begins, Text};
@@ -85,16 +87,16 @@ impl Home {
             (false, false) => "Removed member from",
         };
         told::subscription(change, &self.channels[channel].name, &group.what, &member.record, &Begins(None));
-        let what = (is_last && !stays).then(|| group.what.clone());
-        let record = MemberRecord { offline: true, ..member.record };
-        let key_of_member = member_key(key, number);
-        if stays {
-            group.offline = Some(record.clone());
-        }
+        let what = (is_last && !stays).then(|| Arc::clone(&group.what));
         self.channels[channel].online -= 1;
         self.channels[channel].offline += u64::from(stays);
+        let key_of_member = member_key(key, number);
         let mut pending = if stays {
-            self.put(scene.now, &key_of_member, &record.encode_to_vec())
+            let record = MemberRecord { offline: true, ..*member.record };
+            let encoded = record.encode_to_vec();
+            group.members = Vec::new();
+            group.offline = Some(Box::new(record));
+            self.put(scene.now, &key_of_member, &encoded)
         } else {
             self.unset(scene.now, &key_of_member)
         };
@@ -111,7 +113,7 @@ impl Home {
 
     /// A client is known no longer: its subscriptions end, and durable ones wait for it.
     pub(in crate::streaming) fn client_gone(&mut self, scene: &mut Scene<'_>, id: &str) {
-        for number in self.of_client.get(id).cloned().unwrap_or_default() {
+        for number in self.of_client.remove(id).unwrap_or_default() {
             self.leave(scene, number, true);
         }
     }

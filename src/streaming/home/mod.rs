@@ -8,6 +8,7 @@
 
 mod fullness;
 mod members;
+mod named;
 mod outlet;
 mod publish;
 mod recover;
@@ -15,7 +16,9 @@ mod snapshot;
 mod subscribe;
 mod told;
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +30,7 @@ use super::records::{GroupRecord, MemberRecord};
 use super::registry::Registry;
 use super::{ChannelLimits, Options, StoreType, errors};
 use crate::consumer::MemberId;
+use crate::interned::Interner;
 use crate::log::{Durable, Incarnation, LogId, Outcome, Pending, Request, RequestId, Time, Waiting};
 use crate::shard::service::{Joined, Outbox};
 use crate::store::{ConsumerKey, Next, Store};
@@ -34,6 +38,7 @@ use crate::stream;
 use crate::subject;
 
 use fullness::Fullness;
+use named::Named;
 use outlet::Outlet;
 pub(super) use publish::acknowledge;
 pub use recover::channel_of;
@@ -81,9 +86,9 @@ struct Channel {
     stream: Incarnation,
     /// What its messages are stored under.
     subject: Box<[u8]>,
-    limits: ChannelLimits,
+    limits: Arc<ChannelLimits>,
     /// Durable subscriptions and groups by what they are.
-    named: HashMap<GroupRecord, ConsumerKey, RandomState>,
+    named: Named,
     /// Subscriptions that clients have now.
     online: u64,
     /// Durable subscriptions and groups without anybody.
@@ -95,22 +100,51 @@ struct Channel {
     fullness: Fullness,
 }
 
+/// Gives back the memory of a table that is nearly empty.
+fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V, RandomState>) {
+    if table.len() < table.capacity() / 4 {
+        table.shrink_to_fit();
+    }
+}
+
+/// The name of a channel, which is looked for by its bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct ExactName(Arc<str>);
+
+impl Borrow<[u8]> for ExactName {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Hash for ExactName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_bytes().hash(state);
+    }
+}
+
 /// A subscription, or a queue group.
 #[derive(Debug)]
 struct Group {
     channel: usize,
-    what: GroupRecord,
+    what: Arc<GroupRecord>,
     /// Numbers of the members.
     members: Vec<u64>,
     /// The last member, if there is none now.
-    offline: Option<MemberRecord>,
+    offline: Option<Box<MemberRecord>>,
+}
+
+impl Group {
+    fn new(channel: usize, what: Arc<GroupRecord>) -> Self {
+        Self { channel, what, members: Vec::new(), offline: None }
+    }
 }
 
 /// What a client has subscribed.
 #[derive(Debug)]
 struct Member {
     group: ConsumerKey,
-    record: MemberRecord,
+    record: Box<MemberRecord>,
     /// `None` until its request is answered.
     joined: Option<MemberId>,
 }
@@ -185,11 +219,12 @@ pub(super) struct Home {
     /// What the subjects for acknowledgements begin with: `_INBOX.<tag>`.
     ack_prefix: String,
     next_number: u64,
-    channels: Slab<Channel>,
+    channels: Slab<Box<Channel>>,
     /// By name in small letters.
-    by_name: HashMap<Box<str>, usize, RandomState>,
+    by_name: HashMap<Arc<str>, usize, RandomState>,
     /// By the exact name: what each publish asks.
-    by_exact_name: HashMap<Box<[u8]>, usize, RandomState>,
+    by_exact_name: HashMap<ExactName, usize, RandomState>,
+    limits: Interner<ChannelLimits>,
     groups: HashMap<ConsumerKey, Group, RandomState>,
     members: HashMap<u64, Member, RandomState>,
     recipients: HashMap<(ConsumerKey, MemberId), Recipient, RandomState>,
@@ -299,6 +334,16 @@ impl Home {
         self.answer_after(scene, pending, Answer::Send { reply: reply.into(), payload });
     }
 
+    /// Gives back memory that only work needs.
+    pub(super) fn rest(&mut self) {
+        self.store.rest();
+        shrink(&mut self.members);
+        shrink(&mut self.recipients);
+        if self.acks.waiting.is_empty() {
+            self.acks = PubAcks::default();
+        }
+    }
+
     pub(super) fn take_requests(&mut self, requests: &mut Vec<(LogId, Request)>) {
         requests.extend(self.requests.drain(..).map(|request| (self.log, request)));
     }
@@ -367,20 +412,23 @@ impl Home {
     }
 
     fn add_channel(&mut self, now: Time, name: &str, stream: Incarnation, limits: ChannelLimits) -> usize {
-        let channel = self.channels.insert(Channel {
-            name: name.into(),
+        let lower = name.to_lowercase();
+        let name = Arc::<str>::from(name);
+        let lower = if lower == *name { Arc::clone(&name) } else { lower.into() };
+        let channel = self.channels.insert(Box::new(Channel {
+            name: Arc::clone(&name),
             stream,
-            subject: stored_subject(name).into_bytes().into(),
-            limits,
-            named: HashMap::default(),
+            subject: stored_subject(&name).into_bytes().into(),
+            limits: self.limits.share(limits),
+            named: Named::default(),
             online: 0,
             offline: 0,
             active_at: now,
             is_watched: false,
             fullness: Fullness::default(),
-        });
-        self.by_name.insert(name.to_lowercase().into(), channel);
-        self.by_exact_name.insert(name.as_bytes().into(), channel);
+        }));
+        self.by_name.insert(lower, channel);
+        self.by_exact_name.insert(ExactName(name), channel);
         channel
     }
 
@@ -419,9 +467,9 @@ impl Home {
         tracing::info!("STREAM: Channel {:?} has been deleted", gone.name);
         self.by_name.remove(&*gone.name.to_lowercase());
         self.by_exact_name.remove(gone.name.as_bytes());
-        for key in gone.named.values() {
-            if let Some(Group { offline: Some(record), .. }) = self.groups.remove(key) {
-                self.unset(scene.now, &super::records::member_key(*key, record.number));
+        for key in gone.named.keys() {
+            if let Some(Group { offline: Some(record), .. }) = self.groups.remove(&key) {
+                self.unset(scene.now, &super::records::member_key(key, record.number));
             }
         }
         let now = scene.now;

@@ -7,6 +7,7 @@ use prost::Message as _;
 use slab::Slab;
 
 use super::{Group, Home, Member, PubAcks, Recipient, Scene, stream_config};
+use crate::interned::Interner;
 use crate::log::{Incarnation, LogId, Time, Waiting};
 use crate::store::{ConsumerKey, Store};
 use crate::streaming::Options;
@@ -69,6 +70,7 @@ impl Home {
             channels: Slab::new(),
             by_name: HashMap::default(),
             by_exact_name: HashMap::default(),
+            limits: Interner::default(),
             groups: HashMap::default(),
             members: HashMap::default(),
             recipients: HashMap::default(),
@@ -105,11 +107,7 @@ impl Home {
             }
             for key in self.store.consumers(stream).collect::<Vec<ConsumerKey>>() {
                 let what = self.store.consumer_meta(key).and_then(|meta| GroupRecord::decode(meta).ok());
-                let what = what.unwrap_or_default();
-                if what.is_named() {
-                    self.channels[channel].named.insert(what.clone(), key);
-                }
-                self.groups.insert(key, Group { channel, what, members: Vec::new(), offline: None });
+                self.add_group(channel, what.unwrap_or_default(), key);
             }
         }
     }
@@ -123,13 +121,13 @@ impl Home {
             let channel = &mut self.channels[group.channel];
             if record.offline {
                 channel.offline += u64::from(group.offline.is_none());
-                group.offline = Some(record);
+                group.offline = Some(Box::new(record));
                 continue;
             }
             channel.online += 1;
             group.members.push(record.number);
             self.of_client.entry(record.client_id.as_str().into()).or_default().push(record.number);
-            self.members.insert(record.number, Member { group: key, record, joined: None });
+            self.members.insert(record.number, Member { group: key, record: Box::new(record), joined: None });
         }
     }
 

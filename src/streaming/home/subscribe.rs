@@ -1,5 +1,7 @@
 //! Subscriptions: what a request asks for, and where a new one begins.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use super::told::{self, Begins};
@@ -107,7 +109,7 @@ impl Home {
             queue: request.q_group.clone(),
         };
         let is_searched = self.searches.iter().any(|search| search.is_for(channel) && search.what == what);
-        let known = self.channels[channel].named.get(&what).copied();
+        let known = self.channels[channel].named.get(&what);
         if is_own_durable && (is_searched || known.is_some_and(|key| !self.groups[&key].members.is_empty())) {
             let old = known.and_then(|key| self.groups[&key].members.first().copied());
             match old.filter(|_| scene.options.replace_durable) {
@@ -116,7 +118,7 @@ impl Home {
             }
         }
         let resumes = known.is_some_and(|key| self.groups[&key].offline.is_some());
-        let Channel { limits, online, offline, stream, .. } = &self.channels[channel];
+        let Channel { limits, online, offline, stream, .. } = &*self.channels[channel];
         let waiting = self.searches.iter().filter(|search| search.is_for(channel)).count() as u64;
         if !resumes && limits.max_subs > 0 && online + offline + waiting >= limits.max_subs {
             return refused(&request, errors::TOO_MANY_SUBSCRIPTIONS.to_owned());
@@ -167,7 +169,7 @@ impl Home {
                 Some(origin) => {
                     let Search { channel, what, request, reply, .. } = search;
                     // Members of a group that came meanwhile have made it.
-                    match self.channels.get(channel).and_then(|channel| channel.named.get(&what)).copied() {
+                    match self.channels.get(channel).and_then(|channel| channel.named.get(&what)) {
                         _ if !scene.registry.is_known(&request.client_id) => {
                             refuse(scene, &reply, errors::UNKNOWN_CLIENT);
                         }
@@ -233,11 +235,16 @@ impl Home {
         let Ok(Some((key, pending))) = created else {
             return refuse(scene, reply, errors::UNKNOWN_CHANNEL);
         };
-        if what.is_named() {
-            self.channels[channel].named.insert(what.clone(), key);
-        }
-        self.groups.insert(key, Group { channel, what, members: Vec::new(), offline: None });
+        self.add_group(channel, what, key);
         self.add_member(scene, key, request, reply, pending, Some(origin));
+    }
+
+    pub(super) fn add_group(&mut self, channel: usize, what: GroupRecord, key: ConsumerKey) {
+        let what = Arc::new(what);
+        if what.is_named() {
+            self.channels[channel].named.insert(Arc::clone(&what), key);
+        }
+        self.groups.insert(key, Group::new(channel, what));
     }
 
     /// A subscription becomes part of a group; it joins when the records of both are flushed, and `pending` with them. A new
@@ -263,6 +270,10 @@ impl Home {
         };
         let put = self.put(scene.now, &member_key(key, number), &record.encode_to_vec());
         let Some(group) = self.groups.get_mut(&key) else { return };
+        if group.members.is_empty() {
+            // Most have one.
+            group.members.reserve_exact(1);
+        }
         group.members.push(number);
         let channel = &mut self.channels[group.channel];
         let change = match (origin, &group.offline) {
@@ -278,7 +289,7 @@ impl Home {
             self.unset(scene.now, &member_key(key, offline.number));
         }
         self.of_client.entry(record.client_id.as_str().into()).or_default().push(number);
-        self.members.insert(number, Member { group: key, record, joined: None });
+        self.members.insert(number, Member { group: key, record: Box::new(record), joined: None });
         self.answer_after(scene, pending.max(put), Answer::Subscribed { reply: reply.into(), number });
     }
 

@@ -31,8 +31,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Time between looks at the progress.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Time for the server to come to rest before memory is read.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Time for the server to come to rest before memory is read. Leat gives back what only work needs after five seconds.
+const SETTLE: Duration = Duration::from_secs(8);
 
 /// Does the work once.
 pub(crate) fn run(job: &Job, target: &Target, progress: &Progress, cluster: &str, work: &Work) -> Outcome<Run> {
