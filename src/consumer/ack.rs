@@ -63,7 +63,8 @@ impl Consumer {
         }
         let Some(place) = self.ledger.find(seq) else { return Reply::Known };
         let touched = touched(self.ledger.get(place));
-        self.ledger.wait(place, now.saturating_add(self.config.wait_ns(touched.deliveries)));
+        let owner = self.ledger.get(place).owner;
+        self.ledger.wait(place, now.saturating_add(self.wait_ns(owner, touched.deliveries)));
         Reply::Done(touched)
     }
 

@@ -1,5 +1,6 @@
 //! What is to be recorded with the next delta.
 
+use super::ledger::NOBODY;
 use crate::log::Urgency;
 
 // The parts of a record: see `persist.rs`.
@@ -15,7 +16,9 @@ pub(super) const ENTRIES: u64 = 1 << 8;
 pub(super) const REPEATED: u64 = 1 << 9;
 pub(super) const EXHAUSTED: u64 = 1 << 10;
 pub(super) const ACKNOWLEDGED: u64 = 1 << 11;
-pub(super) const ALL: u64 = (1 << 12) - 1;
+pub(super) const MEMBERS: u64 = 1 << 12;
+pub(super) const OWNERS: u64 = 1 << 13;
+pub(super) const ALL: u64 = (1 << 14) - 1;
 
 /// First deliveries with consecutive numbers in the stream and of the consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,23 @@ pub(super) struct Run {
     pub(super) len: u64,
 }
 
+/// Messages with consecutive numbers that a member of a group holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) seq: u64,
+    pub(super) len: u64,
+    /// The place of the member; [`super::ledger::NOBODY`] for one without a name.
+    pub(super) owner: u16,
+}
+
+/// Adds a message to those that are held, in the order of events.
+pub(super) fn push_owned(owned: &mut Vec<Owned>, seq: u64, owner: u16) {
+    match owned.last_mut() {
+        Some(last) if last.owner == owner && last.seq + last.len == seq => last.len += 1,
+        _ => owned.push(Owned { seq, len: 1, owner }),
+    }
+}
+
 /// What has happened to single messages since the last delta.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
@@ -32,6 +52,8 @@ pub(super) struct Lists {
     pub(super) repeated: Vec<(u64, u32)>,
     pub(super) exhausted: Vec<u64>,
     pub(super) acknowledged: Vec<(u64, u64)>,
+    /// In the order of events: a later one counts.
+    pub(super) owned: Vec<Owned>,
 }
 
 /// What has happened since the last delta. Bounded by what happens in a turn.
@@ -147,7 +169,27 @@ impl Changes {
         }
     }
 
-    /// Nothing that has happened before counts, except a change of the configuration.
+    /// A member of a group has got a message.
+    pub(super) fn owned(&mut self, seq: u64, owner: u16) {
+        if self.note(OWNERS) {
+            push_owned(&mut self.lists().owned, seq, owner);
+        }
+    }
+
+    /// Who the members of a group are has changed.
+    pub(super) fn members_changed(&mut self) {
+        self.note(MEMBERS);
+    }
+
+    /// A member of a group has left: its place may be another one's before the next delta.
+    pub(super) fn member_left(&mut self, index: u16) {
+        self.note(MEMBERS);
+        if let Some(lists) = &mut self.lists {
+            lists.owned.iter_mut().filter(|owned| owned.owner == index).for_each(|owned| owned.owner = NOBODY);
+        }
+    }
+
+    /// Nothing that has happened before counts, except changes of the configuration and of the members.
     pub(super) fn reset(&mut self, seq: u64) {
         self.forget();
         self.epoch += 1;
@@ -166,6 +208,10 @@ impl Changes {
         });
         lists.repeated.retain(|(seq, _)| *seq <= last);
         lists.exhausted.retain(|seq| *seq <= last);
+        lists.owned.retain_mut(|owned| {
+            owned.len = owned.len.min((last + 1).saturating_sub(owned.seq));
+            owned.len > 0
+        });
         lists.acknowledged.retain_mut(|range| {
             range.1 = range.1.min(last);
             range.0 <= range.1
@@ -173,14 +219,15 @@ impl Changes {
     }
 
     fn forget(&mut self) {
-        let config = self.parts & CONFIG;
-        if let Some(Lists { delivered, repeated, exhausted, acknowledged }) = self.lists.as_deref_mut() {
+        let lasting = self.parts & (CONFIG | MEMBERS);
+        if let Some(Lists { delivered, repeated, exhausted, acknowledged, owned }) = self.lists.as_deref_mut() {
             delivered.clear();
             repeated.clear();
             exhausted.clear();
             acknowledged.clear();
+            owned.clear();
         }
-        (self.parts, self.along, self.urgent) = (config, 0, false);
+        (self.parts, self.along, self.urgent) = (lasting, 0, false);
     }
 
     /// Gives back memory, unless something is to be recorded.
@@ -195,13 +242,15 @@ impl Changes {
 
 impl Lists {
     fn is_empty(&self) -> bool {
-        let Self { delivered, repeated, exhausted, acknowledged } = self;
-        delivered.is_empty() && repeated.is_empty() && exhausted.is_empty() && acknowledged.is_empty()
+        let Self { delivered, repeated, exhausted, acknowledged, owned } = self;
+        let is_quiet = delivered.is_empty() && repeated.is_empty() && exhausted.is_empty();
+        is_quiet && acknowledged.is_empty() && owned.is_empty()
     }
 
     fn heap_bytes(&self) -> usize {
         self.delivered.capacity() * size_of::<Run>()
             + (self.repeated.capacity() + self.acknowledged.capacity()) * size_of::<(u64, u64)>()
             + self.exhausted.capacity() * size_of::<u64>()
+            + self.owned.capacity() * size_of::<Owned>()
     }
 }

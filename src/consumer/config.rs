@@ -175,9 +175,9 @@ pub enum Pace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
-    /// One. New messages go to it even when it is [`super::Presence::Suspended`].
+    /// One.
     Single,
-    /// Several, each message for one of them. A suspended one is passed over.
+    /// Several, each message for one of them.
     Group,
 }
 

@@ -1,6 +1,6 @@
 //! What is to be delivered next, to whom, and the accounts of what was.
 
-use super::config::AckPolicy;
+use super::config::{AckPolicy, Sharing};
 use super::event::Event;
 use super::ledger::{Entry, NOBODY};
 use super::members::MemberId;
@@ -198,7 +198,7 @@ impl Consumer {
         entry.assigned = false;
         let (seq, deliveries, before) = (entry.seq, entry.deliveries, entry.owner);
         entry.owner = owner;
-        let deadline = now.saturating_add(self.config.wait_ns(deliveries));
+        let deadline = now.saturating_add(self.wait_ns(owner, deliveries));
         self.ledger.wait(place, deadline);
         self.repeated += u64::from(deliveries == 2);
         if self.queue.front() == Some(&seq) {
@@ -207,6 +207,7 @@ impl Consumer {
         if before != owner {
             self.give_back(before);
             self.hold(owner);
+            self.note_owner(seq, before, owner);
         }
         if self.config.counts == super::Counts::Kept {
             self.changes.again(seq, deliveries);
@@ -228,12 +229,31 @@ impl Consumer {
             self.changes.floor();
             self.tell_acknowledged(found.seq);
         } else {
-            let deadline = now.saturating_add(self.config.wait_ns(1));
+            let deadline = now.saturating_add(self.wait_ns(owner, 1));
             self.ledger.push(Entry::new(found.seq, self.delivered.consumer_seq, deadline, 1, owner));
             self.hold(owner);
             self.changes.delivered(found.seq, self.delivered.consumer_seq);
+            self.note_owner(found.seq, NOBODY, owner);
         }
         1
+    }
+
+    /// Whether it is recorded what that member holds: in groups, as far as members have names.
+    pub(super) fn records_owner(&self, owner: u16) -> bool {
+        self.config.sharing == Sharing::Group && self.members.is_named(owner)
+    }
+
+    fn note_owner(&mut self, seq: u64, before: u16, owner: u16) {
+        if self.records_owner(owner) {
+            self.changes.owned(seq, owner);
+        } else if self.records_owner(before) {
+            self.changes.owned(seq, NOBODY);
+        }
+    }
+
+    /// How long the acknowledgement of that member may take after so many deliveries.
+    pub(super) fn wait_ns(&self, owner: u16, deliveries: u32) -> i64 {
+        self.members.ack_wait_ns(owner).unwrap_or_else(|| self.config.wait_ns(deliveries))
     }
 
     /// Whether the next delivery has a number. Asks for more in time.
@@ -249,7 +269,7 @@ impl Consumer {
         if self.members.is_empty() {
             return self.taker_request();
         }
-        self.members.for_new(self.config.sharing, self.config.choice).map(Target::Member)
+        self.members.for_new(self.config.choice).map(Target::Member)
     }
 
     fn taker_again(&self, place: usize) -> Option<Target> {
@@ -257,7 +277,7 @@ impl Consumer {
             return self.taker_request();
         }
         let entry = self.ledger.get(place);
-        let id = self.members.for_again(entry.owner, entry.assigned, self.config.overrun_credit, self.config.choice)?;
+        let id = self.members.for_again(entry.owner, entry.assigned, &self.config)?;
         Some(Target::Member(id))
     }
 

@@ -3,7 +3,7 @@
 use super::config::{Config, Invalid, OnReturn, Sharing};
 use super::event::Event;
 use super::ledger::NOBODY;
-use super::members::{MemberId, Presence};
+use super::members::{MemberId, Presence, Terms};
 use super::pace::Bucket;
 use super::requests::{NotAccepted, PullRequest, RequestId};
 use super::state::Consumer;
@@ -25,13 +25,16 @@ pub enum Left {
 }
 
 impl Consumer {
-    /// A member joins that may hold `credit` unacknowledged messages. The first one gets all that are unacknowledged.
+    /// A member joins. The first one gets all that are unacknowledged.
     ///
     /// # Errors
     /// There is no place for it.
-    pub fn join(&mut self, now: Time, credit: u32) -> Result<MemberId, Occupied> {
+    pub fn join(&mut self, now: Time, terms: impl Into<Terms>) -> Result<MemberId, Occupied> {
         let is_first = self.members.is_empty();
-        let id = self.admit(now, credit)?;
+        if is_first {
+            self.forget_absent();
+        }
+        let id = self.admit(now, terms.into())?;
         if is_first && !self.ledger.is_empty() {
             self.distribute(&[id], |entry_owner| entry_owner == NOBODY, None);
             if self.config.on_return == OnReturn::ResendAll {
@@ -41,23 +44,56 @@ impl Consumer {
         Ok(id)
     }
 
-    /// Members that have outlived a restart of the store join, all in one call. Unacknowledged messages are spread over
-    /// them and keep their deadlines.
+    /// Members that have outlived a restart of the store join, all in one call and before any other. What one of them is
+    /// known to hold comes again to it and to nobody else; the other unacknowledged messages are spread over all. The
+    /// deadlines are those of [`Consumer::opened`], with the waits of the members.
     ///
     /// # Errors
     /// There is no place for one of them; those before it have joined.
-    pub fn rejoin(&mut self, now: Time, credits: &[u32]) -> Result<Vec<MemberId>, Occupied> {
-        let ids = credits.iter().map(|credit| self.admit(now, *credit)).collect::<Result<Vec<_>, _>>();
+    pub fn rejoin<T: Into<Terms> + Copy>(&mut self, now: Time, members: &[T]) -> Result<Vec<MemberId>, Occupied> {
+        let ids = members.iter().map(|terms| self.admit(now, (*terms).into())).collect::<Result<Vec<_>, _>>();
+        self.forget_absent();
+        let members = &mut self.members;
+        self.ledger.rewrite(|entry| {
+            if let Some(member) = members.owner(entry.owner) {
+                member.pending += 1;
+                entry.assigned = true;
+            }
+            None
+        });
         let all: Vec<_> = self.members.ids().collect();
         self.distribute(&all, |owner| owner == NOBODY, None);
+        let (members, config) = (&self.members, &self.config);
+        self.ledger.rewrite(|entry| {
+            let own = members.ack_wait_ns(entry.owner).filter(|_| !entry.is_queued())?;
+            Some(entry.deadline.saturating_add(own - config.wait_ns(entry.deliveries)))
+        });
         ids
+    }
+
+    /// Members that have not come back are members no longer, and what they held is held by nobody.
+    fn forget_absent(&mut self) {
+        if self.members.forget_absent() && self.config.sharing == Sharing::Group {
+            self.changes.members_changed();
+        }
+        let members = &self.members;
+        self.ledger.rewrite(|entry| {
+            if members.id(entry.owner).is_none() {
+                entry.owner = NOBODY;
+            }
+            None
+        });
     }
 
     /// A member leaves; what it did not acknowledge goes to the others in turn when the hand-over delay is over. An
     /// acknowledgement that it has sent before still counts. `None` if it had left.
     pub fn leave(&mut self, now: Time, id: MemberId) -> Option<Left> {
+        let is_recorded = self.records_owner(id.index);
         if !self.members.leave(id) {
             return None;
+        }
+        if is_recorded {
+            self.changes.member_left(id.index);
         }
         let all: Vec<_> = self.members.ids().collect();
         let wanted = |id: &MemberId| self.members.get(*id).is_some_and(|member| member.presence == Presence::Ready);
@@ -160,20 +196,25 @@ impl Consumer {
         Ok(())
     }
 
-    fn admit(&mut self, now: Time, credit: u32) -> Result<MemberId, Occupied> {
+    fn admit(&mut self, now: Time, terms: Terms) -> Result<MemberId, Occupied> {
         if self.config.sharing == Sharing::Single && !self.members.is_empty() {
             return Err(Occupied);
         }
         self.idle_since = Some(now);
         self.inactive_told = false;
-        self.members.join(credit).ok_or(Occupied)
+        let id = self.members.join(terms).ok_or(Occupied)?;
+        if self.records_owner(id.index) {
+            self.changes.members_changed();
+        }
+        Ok(id)
     }
 
     /// Gives messages of some owners to `heirs` in turn, to be sent to them at `due`. Without heirs to nobody.
     fn distribute(&mut self, heirs: &[MemberId], of: impl Fn(u16) -> bool, due: Option<Time>) -> usize {
         let mut turn = heirs.iter().cycle();
         let mut count = 0;
-        let members = &mut self.members;
+        let (members, changes) = (&mut self.members, &mut self.changes);
+        let is_group = self.config.sharing == Sharing::Group;
         self.ledger.rewrite(|entry| {
             if !of(entry.owner) {
                 return None;
@@ -182,6 +223,9 @@ impl Consumer {
             entry.assigned = due.is_some();
             if let Some(member) = members.owner(entry.owner) {
                 member.pending += 1;
+            }
+            if is_group && members.is_named(entry.owner) {
+                changes.owned(entry.seq, entry.owner);
             }
             count += 1;
             due

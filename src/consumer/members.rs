@@ -1,6 +1,6 @@
 //! Members: those to whom messages are pushed, with credit each.
 
-use super::config::{Choice, Sharing};
+use super::config::{Choice, Config, Sharing};
 use super::ledger::NOBODY;
 
 /// A member of one consumer. Not used again while anybody may still hold it.
@@ -10,12 +10,30 @@ pub struct MemberId {
     generation: u16,
 }
 
+/// How a member takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Names the member in records, so that a group knows who holds what after a restart too. Zero: it has no name.
+    pub key: u64,
+    /// Unacknowledged messages that it may hold.
+    pub credit: u32,
+    /// How long an acknowledgement of what it holds may take, if not as long as the configuration says.
+    pub ack_wait_ns: Option<i64>,
+}
+
+impl From<u32> for Terms {
+    /// A member without a name that may hold so many messages.
+    fn from(credit: u32) -> Self {
+        Self { key: 0, credit, ack_wait_ns: None }
+    }
+}
+
 /// What a member can take, apart from its credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// Everything.
     Ready,
-    /// It seems not to be there: gets no redeliveries, and nothing at all in a group.
+    /// It seems not to be there: gets no redeliveries; in a group it gets only what no other one can take.
     Suspended,
     /// Nothing for the moment: what was sent to it has not left yet.
     Held,
@@ -32,6 +50,9 @@ pub(super) struct Member {
     generation: u16,
     pub(super) presence: Presence,
     online: bool,
+    ack_wait_ns: Option<i64>,
+    /// Also of one that was there before a restart and has not come back yet.
+    key: u64,
 }
 
 /// All members. Choosing one looks at each: groups are small.
@@ -53,9 +74,12 @@ impl Members {
     }
 
     /// `None` when there are 65,535 already.
-    pub(super) fn join(&mut self, credit: u32) -> Option<MemberId> {
-        let fresh = Member { pending: 0, credit, generation: 0, presence: Presence::Ready, online: true };
-        let index = match self.slots.iter().position(|slot| !slot.online) {
+    pub(super) fn join(&mut self, terms: Terms) -> Option<MemberId> {
+        let Terms { key, credit, ack_wait_ns } = terms;
+        let presence = Presence::Ready;
+        let fresh = Member { pending: 0, credit, generation: 0, presence, online: true, ack_wait_ns, key };
+        let place = |key: u64| self.slots.iter().position(|slot| !slot.online && slot.key == key);
+        let index = match place(key).or_else(|| place(0)) {
             Some(index) => {
                 let generation = self.slots[index].generation.wrapping_add(1);
                 self.slots[index] = Member { generation, ..fresh };
@@ -77,9 +101,46 @@ impl Members {
 
     pub(super) fn leave(&mut self, id: MemberId) -> bool {
         let Some(member) = self.get_mut(id) else { return false };
-        member.online = false;
+        (member.online, member.key) = (false, 0);
         self.online -= 1;
         true
+    }
+
+    /// Those with a name: where they are, and the name.
+    pub(super) fn named(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.slots.iter().zip(0..).filter(|(slot, _)| slot.key != 0).map(|(slot, index)| (index, slot.key))
+    }
+
+    pub(super) fn is_named(&self, index: u16) -> bool {
+        self.slots.get(usize::from(index)).is_some_and(|slot| slot.key != 0)
+    }
+
+    /// Those with a name are these, as far as a record knows, and none of them has come back yet. Returns the places
+    /// where another one was before.
+    pub(super) fn remember(&mut self, named: &[(u16, u64)]) -> Vec<u16> {
+        let absent = |key| {
+            let presence = Presence::Ready;
+            Member { pending: 0, credit: 0, generation: 0, presence, online: false, ack_wait_ns: None, key }
+        };
+        let before = std::mem::take(&mut self.slots);
+        for (index, key) in named {
+            self.slots.resize_with(usize::from(*index), || absent(0));
+            self.slots.push(absent(*key));
+        }
+        let key_now = |place: usize| self.slots.get(place).map_or(0, |slot| slot.key);
+        let changed = before.iter().enumerate().filter(|(place, slot)| slot.key != 0 && slot.key != key_now(*place));
+        changed.map(|(place, _)| place as u16).collect()
+    }
+
+    /// Nobody who has not come back is waited for any longer. Returns whether there was one.
+    pub(super) fn forget_absent(&mut self) -> bool {
+        let absent = self.slots.iter_mut().filter(|slot| !slot.online && slot.key != 0);
+        absent.map(|slot| slot.key = 0).count() > 0
+    }
+
+    /// The wait of the member there, if it has one of its own.
+    pub(super) fn ack_wait_ns(&self, index: u16) -> Option<i64> {
+        self.slots.get(usize::from(index)).filter(|slot| slot.online)?.ack_wait_ns
     }
 
     pub(super) fn get(&self, id: MemberId) -> Option<&Member> {
@@ -110,27 +171,27 @@ impl Members {
     }
 
     /// Who gets a new message.
-    pub(super) fn for_new(&self, sharing: Sharing, choice: Choice) -> Option<MemberId> {
-        self.choose(choice, |member| {
-            let there = match member.presence {
-                Presence::Ready => true,
-                Presence::Suspended => sharing == Sharing::Single,
-                Presence::Held | Presence::Draining => false,
-            };
-            there && member.pending < member.credit
-        })
+    pub(super) fn for_new(&self, choice: Choice) -> Option<MemberId> {
+        let with =
+            |presence| self.choose(choice, |member| member.presence == presence && member.pending < member.credit);
+        with(Presence::Ready).or_else(|| with(Presence::Suspended))
     }
 
     /// Who gets a message again that `owner` holds.
-    pub(super) fn for_again(&self, owner: u16, assigned: bool, overrun: bool, choice: Choice) -> Option<MemberId> {
+    pub(super) fn for_again(&self, owner: u16, assigned: bool, config: &Config) -> Option<MemberId> {
+        let Config { choice, overrun_credit: overrun, sharing, .. } = *config;
         let there = |member: &Member| matches!(member.presence, Presence::Ready | Presence::Draining);
-        let holder = self.id(owner).filter(|id| self.get(*id).is_some_and(there));
+        let suspended = |member: &Member| sharing == Sharing::Group && member.presence == Presence::Suspended;
+        let holder_if = |may: &dyn Fn(&Member) -> bool| self.id(owner).filter(|id| self.get(*id).is_some_and(may));
+        let holder = holder_if(&there);
         if assigned && holder.is_some() {
             return holder;
         }
         self.choose(choice, |member| member.presence == Presence::Ready && member.pending < member.credit)
             .or_else(|| holder.filter(|_| !overrun))
             .or_else(|| self.choose(choice, there))
+            .or_else(|| holder_if(&suspended))
+            .or_else(|| self.choose(choice, suspended))
     }
 
     fn choose(&self, choice: Choice, may: impl Fn(&Member) -> bool) -> Option<MemberId> {

@@ -60,7 +60,7 @@ pub use config::{
 pub use delivery::{Delivery, Found, Step, Target, Want};
 pub use event::{Ended, Event, TerminatedBy};
 pub use lifecycle::{Left, Occupied};
-pub use members::{MemberId, Presence};
+pub use members::{MemberId, Presence, Terms};
 pub use persist::{Flaw, Mark, RESERVED_BLOCK};
 pub use requests::{NotAccepted, PullRequest, RequestId};
 pub use state::{Consumer, Info, Origin, Pair};

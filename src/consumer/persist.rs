@@ -18,6 +18,8 @@
 //! | 9 | repeated | list of sequence number, number of deliveries |
 //! | 10 | exhausted | list of sequence numbers |
 //! | 11 | acknowledged | list of ranges: difference, length |
+//! | 12 | members | of a group: list of place (difference), key; those before are not there any more |
+//! | 13 | owners | of a group: runs: difference of the stream's number (signed), length, place of the member |
 //!
 //! A delta may be applied to a state that contains it: what it says is absolute, and what it both delivers and
 //! acknowledges leaves no trace.
@@ -25,10 +27,11 @@
 use std::fmt;
 
 use super::changes::{
-    ACKNOWLEDGED, ALL, CONFIG, CUT, DELIVERED, EACH, ENTRIES, EXHAUSTED, FLOOR, REPEATED, RESERVED, RESET, Run, WHOLE,
+    ACKNOWLEDGED, ALL, CONFIG, CUT, DELIVERED, EACH, ENTRIES, EXHAUSTED, FLOOR, MEMBERS, OWNERS, Owned, REPEATED,
+    RESERVED, RESET, Run, WHOLE, push_owned,
 };
 use super::codec::{Reader, put, put_signed};
-use super::config::{Config, Counts, RestartDeadline};
+use super::config::{Config, Counts, RestartDeadline, Sharing};
 use super::ledger::{Entry, NEVER, NOBODY};
 use super::state::{Consumer, Pair};
 use crate::log::{Time, Urgency};
@@ -135,6 +138,12 @@ impl Consumer {
             });
             put_pairs(ranges.iter().map(|(first, last)| (*first, last - first)), out);
         }
+        if parts & MEMBERS != 0 {
+            self.put_members(out);
+        }
+        if parts & OWNERS != 0 {
+            put_owned(&self.changes.lists().owned, out);
+        }
         self.changes.taken();
         self.mark()
     }
@@ -151,7 +160,8 @@ impl Consumer {
     /// completed. Gives back memory that is not needed.
     pub fn snapshot(&mut self, out: &mut Vec<u8>) {
         let each = if self.each.is_empty() { 0 } else { EACH };
-        let parts = CONFIG | WHOLE | DELIVERED | FLOOR | RESERVED | ENTRIES | REPEATED | EXHAUSTED | each;
+        let of_group = if self.config.sharing == Sharing::Group { MEMBERS | OWNERS } else { 0 };
+        let parts = CONFIG | WHOLE | DELIVERED | FLOOR | RESERVED | ENTRIES | REPEATED | EXHAUSTED | each | of_group;
         self.begin(parts, out);
         if each != 0 {
             put_list(self.each.iter().copied(), self.each.len(), out);
@@ -171,6 +181,14 @@ impl Consumer {
         let repeated = self.ledger.iter().filter(|entry| keeps && entry.deliveries > 1);
         put_pairs(repeated.map(|entry| (entry.seq, u64::from(entry.deliveries))), out);
         put_list(self.exhausted.iter(), self.exhausted.len() as usize, out);
+        if of_group != 0 {
+            self.put_members(out);
+            let mut owned = Vec::new();
+            for entry in self.ledger.iter().filter(|entry| self.members.is_named(entry.owner)) {
+                push_owned(&mut owned, entry.seq, entry.owner);
+            }
+            put_owned(&owned, out);
+        }
         self.shrink();
     }
 
@@ -252,6 +270,8 @@ impl Consumer {
         if parts & ACKNOWLEDGED != 0 {
             get_pairs(&mut reader, |first, more| acknowledged.push((first, first.saturating_add(more))))?;
         }
+        let named = if parts & MEMBERS != 0 { Some(get_members(&mut reader)?) } else { None };
+        let owned = if parts & OWNERS != 0 { get_owned(&mut reader)? } else { Vec::new() };
         if !reader.0.is_empty() {
             return Err(Flaw::Long);
         }
@@ -276,6 +296,22 @@ impl Consumer {
             ledger.remove_range(first, last, |entry| self.account_removed(&entry));
             self.ledger = ledger;
             self.exhausted.remove_range(first..=last);
+        }
+        let changed = named.map(|named| self.members.remember(&named)).unwrap_or_default();
+        if !changed.is_empty() {
+            self.ledger.rewrite(|entry| {
+                if changed.binary_search(&entry.owner).is_ok() {
+                    entry.owner = NOBODY;
+                }
+                None
+            });
+        }
+        for Owned { seq, len, owner } in owned {
+            for seq in seq..seq + len {
+                if let Some(place) = self.ledger.find(seq) {
+                    self.ledger.get_mut(place).owner = if self.members.is_named(owner) { owner } else { NOBODY };
+                }
+            }
         }
         Ok(())
     }
@@ -346,6 +382,10 @@ impl Consumer {
         if parts & RESERVED != 0 {
             put(out, self.reserved);
         }
+    }
+
+    fn put_members(&self, out: &mut Vec<u8>) {
+        put_pairs(self.members.named().map(|(index, key)| (index.into(), key)), out);
     }
 
     fn mark(&self) -> Mark {
@@ -448,4 +488,42 @@ fn get_runs(reader: &mut Reader<'_>) -> Result<Vec<Run>, Flaw> {
         (seq, consumer_seq) = (start + len, number + len);
     }
     Ok(runs)
+}
+
+fn get_members(reader: &mut Reader<'_>) -> Result<Vec<(u16, u64)>, Flaw> {
+    let mut members = Vec::new();
+    get_pairs(reader, |index, key| members.push((index, key)))?;
+    let small = |(index, key): (u64, u64)| {
+        let index = u16::try_from(index).ok().filter(|index| *index != NOBODY && key != 0);
+        index.map(|index| (index, key)).ok_or(Flaw::Number)
+    };
+    members.into_iter().map(small).collect()
+}
+
+fn put_owned(owned: &[Owned], out: &mut Vec<u8>) {
+    put(out, owned.len() as u64);
+    let mut before = 0;
+    for Owned { seq, len, owner } in owned {
+        put_signed(out, seq.wrapping_sub(before) as i64);
+        put(out, *len);
+        put(out, (*owner).into());
+        before = seq + len;
+    }
+}
+
+fn get_owned(reader: &mut Reader<'_>) -> Result<Vec<Owned>, Flaw> {
+    let count = reader.count()?;
+    let mut owned = Vec::with_capacity(count);
+    let mut before = 0_u64;
+    for _ in 0..count {
+        let seq = before.wrapping_add(reader.get_signed()? as u64);
+        let len = reader.get()?;
+        let owner = u16::try_from(reader.get()?).map_err(|_| Flaw::Number)?;
+        if len > RUN_MAX || !(1..=NUMBER_MAX).contains(&seq) {
+            return Err(Flaw::Number);
+        }
+        owned.push(Owned { seq, len, owner });
+        before = seq + len;
+    }
+    Ok(owned)
 }

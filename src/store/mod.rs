@@ -46,7 +46,7 @@ use roaring::RoaringTreemap;
 
 pub use opening::{Opened, Report};
 
-use crate::consumer::{self, Consumer, Delivery, MemberId, Occupied, Origin, PullRequest, Target};
+use crate::consumer::{self, Consumer, Delivery, MemberId, Occupied, Origin, PullRequest, Target, Terms};
 use crate::log::{
     DiskFault, Durable, Event as LogEvent, Flaw, Incarnation, Kind, Log, LogId, Message, Outcome, Pending, Position,
     Request, RequestId, SegmentNo, Slot, StoreId, Time, Urgency, varint,
@@ -580,12 +580,12 @@ impl Store {
         Some(outcome)
     }
 
-    /// A member joins that may hold `credit` unacknowledged messages.
+    /// A member joins.
     ///
     /// # Errors
     /// There is no place for it; `Ok(None)` if there is no such consumer.
-    pub fn join(&mut self, now: Time, key: ConsumerKey, credit: u32) -> Result<Option<MemberId>, Occupied> {
-        self.with_consumer(key, |consumer| consumer.join(now, credit)).transpose()
+    pub fn join(&mut self, now: Time, key: ConsumerKey, terms: impl Into<Terms>) -> Result<Option<MemberId>, Occupied> {
+        self.with_consumer(key, |consumer| consumer.join(now, terms)).transpose()
     }
 
     /// A pull request comes.

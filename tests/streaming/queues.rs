@@ -214,6 +214,56 @@ fn item_43_a_durable_group_ends_when_its_last_member_unsubscribes(shards: usize)
     }
 }
 
+/// A member that misses heartbeats is the last one to be asked, not passed over: it gets what the others have no room for,
+/// and what the last of them leaves. Subscriptions that its client makes meanwhile are as good as any.
+#[test]
+fn a_member_that_misses_heartbeats_gets_what_no_other_can_take() {
+    let server = streaming(2).args(&["-hbi", "1s", "-hbt", "300ms", "-hbf", "50"]).start();
+    let (mut silent, mut healthy) = two(&server);
+    silent.answer_heartbeats(false);
+    let (at_silent, at_healthy) = (join(&mut silent, "orders", 10), join(&mut healthy, "orders", 1));
+    wait_until("a heartbeat has gone unanswered", PATIENCE, || {
+        // Reading answers the heartbeats of the healthy one.
+        healthy.expect_nothing(&at_healthy);
+        silent.expect_nothing(&at_silent);
+        silent.heartbeats() >= 2
+    });
+    healthy.publish_numbers("orders", 1..=3);
+    assert_eq!(healthy.next(&at_healthy).sequence, 1);
+    assert_eq!(sequences(&silent.take_messages(&at_silent, 2)), [2, 3]);
+    assert_eq!(healthy.close_subscription(&at_healthy), "");
+    let left = silent.next(&at_silent);
+    assert_eq!((left.sequence, left.redelivered), (1, true));
+    let request = silent.wants("orders").ack_wait(1);
+    let plain = silent.subscribe(&request);
+    assert_eq!(sequences(&silent.take_messages(&plain, 3)), [1, 2, 3]);
+    assert!(silent.next(&plain).redelivered);
+}
+
+/// A member's wait is its own, however long the others wait and whoever has left.
+#[test]
+fn each_member_waits_for_its_own_acknowledgements() {
+    let server = streaming(2).start();
+    let (mut patient, mut hasty) = two(&server);
+    let wants = |stan: &mut Stan, in_flight, seconds| {
+        let request = stan.wants("orders").queue("g").in_flight(in_flight).ack_wait(seconds);
+        stan.subscribe(&request)
+    };
+    let (at_patient, at_hasty) = (wants(&mut patient, 2, 600), wants(&mut hasty, 1, 1));
+    patient.publish_numbers("orders", 1..=3);
+    assert_eq!(sequences(&patient.take_messages(&at_patient, 2)), [1, 3]);
+    assert_eq!(hasty.next(&at_hasty).sequence, 2);
+    // Twice for one of them is a wait of the other too, if they had one in common.
+    for count in 1..=2 {
+        let again = hasty.next(&at_hasty);
+        assert_eq!((again.sequence, again.redelivery_count), (2, count));
+    }
+    assert!(patient.next_within(&at_patient, Duration::ZERO).is_none());
+    hasty.ack(&at_hasty, 2);
+    assert_eq!(hasty.close_subscription(&at_hasty), "");
+    patient.expect_nothing(&at_patient);
+}
+
 /// The two names of a durable group are joined with a colon, so the durable name has none. Elsewhere it may have.
 #[test]
 fn item_44_a_colon_joins_the_names_of_a_durable_group() {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{self, Control};
-use crate::support::{Server, shard_suite};
+use crate::support::{PATIENCE, Server, shard_suite};
 use crate::support_streaming::{
     Stan, await_pending, channel_state, channels, sequences, streaming, streaming_on_files, subscription_state, texts,
 };
@@ -13,6 +13,7 @@ use crate::support_streaming::{
 shard_suite!(one_shard = 1, three_shards = 3 => {
     item_50_registered_clients_go_on_after_a_kill,
     item_51_subscriptions_go_on_after_a_kill,
+    item_51_members_of_groups_keep_what_they_hold,
     item_52_no_acknowledged_message_is_lost_under_load,
 });
 
@@ -100,6 +101,46 @@ fn item_51_subscriptions_go_on_after_a_kill(shards: usize) {
         assert_eq!(state["ack_inbox"], plain.ack_inbox.as_str());
         stan.publish_numbers(&plain.channel, [6]);
         assert_eq!(stan.next(plain).sequence, 6);
+    }
+}
+
+/// A member of a group has after a restart what it had before: one that was full stays full, and one that has room gets
+/// the next message.
+fn item_51_members_of_groups_keep_what_they_hold(shards: usize) {
+    let mut server = streaming_on_files(shards).start();
+    let mut stan = Stan::connect_on(&server, 0, "c1");
+    let channels = channels(shards);
+    let mut all = Vec::new();
+    for channel in &channels {
+        let members = [4, 1].map(|in_flight| {
+            let request = stan.wants(channel).queue("g").durable("d").in_flight(in_flight).ack_wait(600);
+            stan.subscribe(&request)
+        });
+        stan.publish_numbers(channel, 1..=5);
+        let [fast, slow] = &members;
+        assert_eq!(sequences(&stan.take_messages(fast, 4)), [1, 3, 4, 5]);
+        assert_eq!(stan.next(slow).sequence, 2);
+        all.push(members);
+    }
+    for (last, kills) in [(6, true), (7, false)] {
+        for channel in &channels {
+            // Takes along to the disk who has got what.
+            stan.publish_numbers(channel, [last]);
+        }
+        if !kills {
+            server.signal(libc::SIGTERM);
+            assert!(server.wait_exit(PATIENCE).is_some(), "stops");
+        }
+        server.restart_same_port();
+        stan.reconnect(&server);
+        for [fast, slow] in &all {
+            await_pending(&server, fast, 4);
+            await_pending(&server, slow, 1);
+            stan.expect_nothing(fast);
+            stan.expect_nothing(slow);
+            stan.ack(slow, if kills { 2 } else { 6 });
+            assert_eq!(stan.next(slow).sequence, last, "the next one, to the one that has room");
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::rig::{MS, Rig, SECOND, Sent};
 use crate::consumer::{
-    Choice, Config, Event, Left, MemberId, Occupied, OnReturn, Presence, RedeliveryOrder, Sharing, Target,
+    Choice, Config, Consumer, Event, Left, MemberId, Occupied, OnReturn, Presence, RedeliveryOrder, RestartDeadline,
+    Sharing, Target, Terms,
 };
 
 fn group() -> Config {
@@ -139,7 +140,7 @@ fn a_return_may_keep_deadlines() {
 }
 
 #[test]
-fn a_suspended_member_gets_no_redeliveries_and_in_a_group_nothing() {
+fn a_suspended_member_gets_no_redeliveries_and_in_a_group_what_no_other_can_take() {
     let mut rig = Rig::new(Config::default());
     let a = rig.join(2);
     rig.store(1);
@@ -154,13 +155,67 @@ fn a_suspended_member_gets_no_redeliveries_and_in_a_group_nothing() {
     let (a, b) = (rig.join(10), rig.join(1));
     rig.consumer.set_presence(a, Presence::Suspended);
     rig.store(2);
-    assert_eq!(of(&rig.pump(), b), [1]);
-    assert_eq!(rig.seqs(), [0; 0]);
+    let sent = rig.pump();
+    assert_eq!((of(&sent, b), of(&sent, a)), (vec![1], vec![2]), "b can take one");
+    rig.consumer.nak(rig.now, 2, 0);
+    assert_eq!(of(&rig.pump(), b), [2], "again to the one that is there, in spite of its credit");
     rig.consumer.set_presence(b, Presence::Suspended);
+    rig.consumer.nak(rig.now, 1, 0);
+    assert_eq!(of(&rig.pump(), b), [1], "nobody is there: to the one that holds it");
+    rig.consumer.leave(rig.now, b);
+    rig.now += SECOND;
+    assert_eq!(of(&rig.pump(), a), [1, 2], "nobody else is there");
+    rig.consumer.set_presence(a, Presence::Held);
+    rig.store(1);
+    rig.consumer.nak(rig.now, 1, 0);
+    assert_eq!(rig.seqs(), [0; 0]);
+}
+
+#[test]
+fn each_member_has_its_own_wait() {
+    let mut rig = Rig::new(group());
+    let with = |key, seconds| Terms { key, credit: 1, ack_wait_ns: Some(seconds * SECOND) };
+    let slow = rig.consumer.join(rig.now, with(1, 600)).unwrap();
+    let quick = rig.consumer.join(rig.now, with(2, 1)).unwrap();
+    rig.store(2);
+    let sent = rig.pump();
+    assert_eq!((of(&sent, slow), of(&sent, quick)), (vec![1], vec![2]));
     rig.consumer.ack(rig.now, 1);
-    assert_eq!(rig.pass(100 * SECOND), [], "nobody is there");
-    rig.consumer.set_presence(a, Presence::Ready);
-    assert_eq!(of(&rig.pump(), a), [2]);
+    assert_eq!(rig.pass(SECOND), [(SECOND, 2)], "to the one with room, which has its own wait");
+    assert_eq!(rig.pass(500 * SECOND), []);
+    rig.consumer.leave(rig.now, quick);
+    assert_eq!(rig.pass(101 * SECOND), [(100 * SECOND, 2)]);
+}
+
+/// What a member of a group holds it holds after a restart too, so that its credit and its wait stay its own.
+#[test]
+fn a_group_knows_after_a_restart_who_holds_what() {
+    let mut rig = Rig::new(Config { restart_deadline: RestartDeadline::FromStored, ..group() });
+    let with = |key, credit, seconds| Terms { key, credit, ack_wait_ns: Some(seconds * SECOND) };
+    let (fast, slow, gone) = (with(7, 10, 600), with(8, 1, 60), with(9, 1, 60));
+    let ids = [fast, slow, gone].map(|terms| rig.consumer.join(rig.now, terms).unwrap());
+    rig.store(12);
+    let sent = rig.pump();
+    assert_eq!((of(&sent, ids[1]), of(&sent, ids[2])), (vec![2], vec![3]));
+    let (mut first, mut delta) = (Vec::new(), Vec::new());
+    rig.consumer.take_delta(&mut delta);
+    rig.consumer.snapshot(&mut first);
+    for with_delta in [false, true] {
+        let mut consumer = Consumer::restore(&first).unwrap();
+        if with_delta {
+            consumer.replay(&delta).unwrap();
+        }
+        let stored = rig.now;
+        consumer.opened(rig.now, |_| Some(stored));
+        rig.consumer = consumer;
+        let ids = rig.consumer.rejoin(rig.now, &[fast, slow]).unwrap();
+        let held = ids.iter().map(|id| rig.consumer.member(*id).unwrap()).collect::<Vec<_>>();
+        assert_eq!(held, [(11, 10), (1, 1)], "the one that is gone has left its message to the first");
+        assert_eq!(rig.pass(59 * SECOND), []);
+        rig.now += SECOND;
+        assert_eq!(of(&rig.pump(), ids[1]), [2], "when its own wait is over, to itself");
+        rig.now -= 60 * SECOND;
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub(super) struct Held {
     /// `None`: it is to come again as soon as somebody takes it.
     pub(super) deadline: Option<Time>,
     pub(super) owner: Option<MemberId>,
+    /// The owner's name; zero if there is none.
+    pub(super) key: u64,
     pub(super) assigned: bool,
 }
 
@@ -58,24 +60,24 @@ impl Model {
         self.pending.values().filter(|held| held.owner == Some(id)).count()
     }
 
-    pub(super) fn sent_new(&mut self, now: Time, seq: u64, consumer_seq: u64, owner: Option<MemberId>) {
+    pub(super) fn sent_new(&mut self, now: Time, seq: u64, consumer_seq: u64, (owner, key): (Option<MemberId>, u64)) {
         self.next_seq = seq + 1;
         self.delivered = Pair { consumer_seq, stream_seq: seq };
         if self.config.ack == AckPolicy::None {
             self.floor = self.delivered;
         } else {
             let deadline = Some(now + self.wait(1));
-            let held = Held { consumer_seq, deliveries: 1, deadline, owner, assigned: false };
+            let held = Held { consumer_seq, deliveries: 1, deadline, owner, key, assigned: false };
             self.pending.insert(seq, held);
         }
     }
 
-    pub(super) fn sent_again(&mut self, now: Time, seq: u64, consumer_seq: u64, owner: Option<MemberId>) {
+    pub(super) fn sent_again(&mut self, now: Time, seq: u64, consumer_seq: u64, (owner, key): (Option<MemberId>, u64)) {
         self.delivered.consumer_seq = consumer_seq;
         let deliveries = self.pending[&seq].deliveries + 1;
         let deadline = Some(now + self.wait(deliveries));
         let first = self.pending[&seq].consumer_seq;
-        let held = Held { consumer_seq: first, deliveries, deadline, owner, assigned: false };
+        let held = Held { consumer_seq: first, deliveries, deadline, owner, key, assigned: false };
         self.pending.insert(seq, held);
     }
 

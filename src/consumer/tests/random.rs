@@ -13,7 +13,7 @@ use super::model::Model;
 use super::rig::{MS, Rig, Sent};
 use crate::consumer::{
     AckPolicy, Choice, Config, Consumer, Counts, Ended, Event, Left, Mark, MemberId, OnReturn, Presence, PullRequest,
-    RedeliveryOrder, RequestId, RestartDeadline, Sharing, Target,
+    RedeliveryOrder, RequestId, RestartDeadline, Sharing, Target, Terms,
 };
 use crate::log::{Time, Urgency};
 
@@ -102,9 +102,14 @@ fn config() -> impl Strategy<Value = Config> {
 }
 
 struct Member {
+    key: u64,
     id: MemberId,
     credit: u32,
     presence: Presence,
+}
+
+fn is_there(member: &Member) -> bool {
+    matches!(member.presence, Presence::Ready | Presence::Draining)
 }
 
 struct Record {
@@ -129,6 +134,8 @@ struct World {
     used: BTreeMap<u32, u64>,
     /// The number of the last delivery since the consumer was opened or reset.
     last_number: Option<u64>,
+    /// Names of members given so far.
+    keys: u64,
 }
 
 type Check = Result<(), TestCaseError>;
@@ -152,6 +159,7 @@ impl World {
             epochs: 0,
             used: BTreeMap::new(),
             last_number: None,
+            keys: 0,
         }
     }
 
@@ -301,18 +309,21 @@ impl World {
     }
 
     fn join(&mut self, credit: u32) -> Check {
-        let joined = self.rig.consumer.join(self.rig.now, credit);
+        // Some have no name.
+        self.keys += 1;
+        let key = if self.keys.is_multiple_of(4) { 0 } else { self.keys };
+        let joined = self.rig.consumer.join(self.rig.now, Terms { key, credit, ack_wait_ns: None });
         prop_assert_eq!(joined.is_err(), self.model.config.sharing == Sharing::Single && !self.members.is_empty());
         let Ok(id) = joined else { return Ok(()) };
         if self.members.is_empty() {
             for held in self.model.pending.values_mut() {
-                held.owner = Some(id);
+                (held.owner, held.key) = (Some(id), key);
                 if self.model.config.on_return == OnReturn::ResendAll {
                     held.deadline = None;
                 }
             }
         }
-        self.members.push(Member { id, credit, presence: Presence::Ready });
+        self.members.push(Member { key, id, credit, presence: Presence::Ready });
         Ok(())
     }
 
@@ -340,6 +351,7 @@ impl World {
             }
             let held = self.model.pending.get_mut(seq).unwrap();
             held.owner = owner;
+            held.key = self.members.iter().find(|member| Some(member.id) == owner).map_or(0, |member| member.key);
             held.assigned = due.is_some();
             if due.is_some() {
                 held.deadline = due;
@@ -394,13 +406,22 @@ impl World {
         self.requests.clear();
         self.last_number = None;
         if rejoin {
-            let credits: Vec<_> = self.members.iter().map(|member| member.credit).collect();
-            let ids = self.rig.consumer.rejoin(now, &credits).unwrap();
+            let terms = |member: &Member| Terms { key: member.key, credit: member.credit, ack_wait_ns: None };
+            let all: Vec<_> = self.members.iter().map(terms).collect();
+            let ids = self.rig.consumer.rejoin(now, &all).unwrap();
             for (member, id) in self.members.iter_mut().zip(ids) {
-                *member = Member { id, credit: member.credit, presence: Presence::Ready };
+                (member.id, member.presence) = (id, Presence::Ready);
             }
-            let all: Vec<_> = self.model.pending.keys().copied().collect();
-            self.adopt(&all, None)?;
+            let is_group = self.model.config.sharing == Sharing::Group;
+            let mut orphans = Vec::new();
+            for (seq, held) in &mut self.model.pending {
+                let holder = self.members.iter().find(|member| is_group && held.key != 0 && member.key == held.key);
+                match holder {
+                    Some(holder) => (held.owner, held.assigned) = (Some(holder.id), true),
+                    None => orphans.push(*seq),
+                }
+            }
+            self.adopt(&orphans, None)?;
         } else {
             self.members.clear();
         }
@@ -454,24 +475,34 @@ impl World {
                     self.members.iter().map(|member| (member.id, self.model.owned(member.id))).collect();
                 let chosen = self.members.iter().find(|member| member.id == id).unwrap();
                 let has_credit = |member: &Member| owned[&member.id] < member.credit as usize;
-                let alone = self.model.config.sharing == Sharing::Single;
-                let eligible = |member: &&Member| match (&again, member.presence) {
-                    (_, Presence::Ready) => has_credit(member),
-                    (None, Presence::Suspended) => alone && has_credit(member),
-                    _ => false,
+                let is_group = self.model.config.sharing == Sharing::Group;
+                let with_credit = |presence: Presence| -> Vec<_> {
+                    let fits = |member: &&Member| member.presence == presence && has_credit(member);
+                    self.members.iter().filter(fits).map(|member| member.id).collect()
                 };
-                let candidates: Vec<_> = self.members.iter().filter(eligible).map(|member| member.id).collect();
+                let mut candidates = with_credit(Presence::Ready);
+                if again.is_none() && candidates.is_empty() {
+                    candidates = with_credit(Presence::Suspended);
+                }
                 match &again {
                     None => prop_assert!(candidates.contains(&id), "no credit"),
+                    Some(held) if chosen.presence == Presence::Suspended => {
+                        prop_assert!(is_group, "alone it gets nothing again");
+                        prop_assert!(self.members.iter().all(|member| !is_there(member)), "others come first");
+                        let holder = self.members.iter().find(|member| held.owner == Some(member.id));
+                        let is_first = |holder: &Member| holder.presence != Presence::Suspended || holder.id == id;
+                        prop_assert!(holder.is_none_or(is_first), "the holder comes first");
+                    }
                     Some(held) => {
-                        prop_assert!(matches!(chosen.presence, Presence::Ready | Presence::Draining));
+                        prop_assert!(is_there(chosen));
                         let kept = held.assigned && held.owner == Some(id);
-                        prop_assert!(candidates.is_empty() || candidates.contains(&id) || kept);
+                        prop_assert!(
+                            candidates.is_empty() || candidates.contains(&id) || kept,
+                            "{seq} for {id:?} of {candidates:?}: {held:?}"
+                        );
                         if !self.model.config.overrun_credit && candidates.is_empty() {
                             let holder = self.members.iter().find(|member| held.owner == Some(member.id));
-                            let there =
-                                |member: &Member| matches!(member.presence, Presence::Ready | Presence::Draining);
-                            prop_assert!(holder.is_none_or(|holder| !there(holder) || holder.id == id));
+                            prop_assert!(holder.is_none_or(|holder| !is_there(holder) || holder.id == id));
                         }
                     }
                 }
@@ -489,19 +520,20 @@ impl World {
                 None
             }
         };
+        let key = self.members.iter().find(|member| Some(member.id) == owner).map_or(0, |member| member.key);
         match again {
             Some(held) => {
                 prop_assert!(self.model.is_due(&held, now + self.model.config.timer_slack_ns), "{seq} is not due");
                 prop_assert_eq!(how.deliveries, held.deliveries + 1);
                 prop_assert!(self.model.config.max_deliver.is_none_or(|most| how.deliveries <= most.get()));
-                self.model.sent_again(now, seq, how.consumer_seq, owner);
+                self.model.sent_again(now, seq, how.consumer_seq, (owner, key));
             }
             None => {
                 let next = self.rig.messages.range(self.model.next_seq..).find(|(_, stored)| stored.matches);
                 prop_assert_eq!(next.map(|(seq, _)| *seq), Some(seq), "first deliveries come in order");
                 prop_assert!(!self.model.is_full() || self.model.config.ack == AckPolicy::None);
                 prop_assert_eq!(how.deliveries, 1);
-                self.model.sent_new(now, seq, how.consumer_seq, owner);
+                self.model.sent_new(now, seq, how.consumer_seq, (owner, key));
             }
         }
         prop_assert_eq!(how.num_pending, self.undelivered() as u64);
@@ -547,16 +579,20 @@ impl World {
         }
         let now = self.rig.now;
         let takers: Vec<_> = self.members.iter().map(|member| member.presence).collect();
-        let there = |presence: &Presence| matches!(presence, Presence::Ready | Presence::Draining);
+        let is_group = self.model.config.sharing == Sharing::Group;
+        let there = |presence: &Presence| match presence {
+            Presence::Ready | Presence::Draining => true,
+            Presence::Suspended => is_group,
+            Presence::Held => false,
+        };
         let takes_again = if takers.is_empty() { !self.requests.is_empty() } else { takers.iter().any(there) };
         let due = self.model.pending.values().any(|held| self.model.is_due(held, now));
         let takes_new = if self.members.is_empty() {
             !self.requests.is_empty()
         } else {
             self.members.iter().any(|member| {
-                let alone = self.model.config.sharing == Sharing::Single;
-                let there = member.presence == Presence::Ready || (alone && member.presence == Presence::Suspended);
-                there && self.model.owned(member.id) < member.credit as usize
+                matches!(member.presence, Presence::Ready | Presence::Suspended)
+                    && self.model.owned(member.id) < member.credit as usize
             })
         };
         let full = self.model.is_full() && self.model.config.ack != AckPolicy::None;

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use prost::Message as _;
 use slab::Slab;
 
+use super::subscribe::terms;
 use super::{Group, Home, Member, PubAcks, Recipient, Scene, stream_config};
 use crate::interned::Interner;
 use crate::log::{Incarnation, LogId, Time, Waiting};
@@ -140,8 +141,8 @@ impl Home {
         }
         for (key, mut numbers) in of_groups {
             numbers.sort_unstable();
-            let credits = numbers.iter().map(|number| self.members[number].record.max_in_flight).collect::<Vec<_>>();
-            let rejoined = self.store.with_consumer(key, |consumer| consumer.rejoin(scene.now, &credits));
+            let members = numbers.iter().map(|number| terms(&self.members[number].record)).collect::<Vec<_>>();
+            let rejoined = self.store.with_consumer(key, |consumer| consumer.rejoin(scene.now, &members));
             let Some(Ok(ids)) = rejoined else { continue };
             let Some(group) = self.groups.get_mut(&key) else { continue };
             // A crash between the record of a new member and the removal of that of an offline one.

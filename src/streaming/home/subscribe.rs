@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::told::{self, Begins};
 use super::{Answer, Channel, Group, Home, Member, NoChannel, Recipient, Scene, respond};
-use crate::consumer::{self, OnReturn, Origin, Presence, RedeliveryOrder, RestartDeadline, Sharing};
+use crate::consumer::{self, OnReturn, Origin, RedeliveryOrder, RestartDeadline, Sharing, Terms};
 use crate::log::{Incarnation, Pending, Time};
 use crate::store::{ConsumerKey, Got};
 use crate::stream::Lookup;
@@ -302,24 +302,19 @@ impl Home {
         let Some(member) = self.members.get_mut(&number) else { return };
         let (key, record) = (member.group, &member.record);
         let Some(group) = self.groups.get(&key) else { return };
-        let ack_wait_ns = i64::from(record.ack_wait_secs) * SECOND_NS;
-        if let Some(config) = self.store.consumer(key).map(consumer::Consumer::config)
-            && config.ack_wait_ns != ack_wait_ns
-        {
-            let config = consumer::Config { ack_wait_ns, ..config.clone() };
-            self.store.with_consumer(key, |consumer| consumer.update(scene.now, config));
-        }
-        let Ok(Some(id)) = self.store.join(scene.now, key, record.max_in_flight) else { return };
+        let Ok(Some(id)) = self.store.join(scene.now, key, terms(record)) else { return };
         member.joined = Some(id);
         let channel = self.channels[group.channel].name.clone();
-        let is_silent = scene.registry.is_silent(&record.client_id);
         if let Some(recipient) = Recipient::new(&record.inbox, channel) {
             self.recipients.insert((key, id), recipient);
         }
-        if is_silent {
-            self.store.with_consumer(key, |consumer| consumer.set_presence(id, Presence::Suspended));
-        }
     }
+}
+
+/// How a subscription takes part in its group, or alone.
+pub(super) fn terms(record: &MemberRecord) -> Terms {
+    let ack_wait_ns = Some(i64::from(record.ack_wait_secs) * SECOND_NS);
+    Terms { key: record.number, credit: record.max_in_flight, ack_wait_ns }
 }
 
 enum Start {
