@@ -41,6 +41,8 @@ pub struct CheckpointEnd {
     pub segments: Vec<(SegmentNo, u64)>,
     /// The chunks of each snapshot: the batches they lie in, in order.
     pub snapshots: Vec<(Incarnation, Vec<Position>)>,
+    /// Segments whose files are to be overwritten; zero for files that are in use no longer.
+    pub erase: Vec<SegmentNo>,
 }
 
 impl CheckpointEnd {
@@ -67,6 +69,7 @@ impl CheckpointEnd {
             put(chunks.len() as u64);
             chunks.iter().for_each(|chunk| put(chunk.to_bits()));
         }
+        self.erase.iter().for_each(|segment| put(segment.0.into()));
         out
     }
 
@@ -85,6 +88,7 @@ impl CheckpointEnd {
             next_incarnation: take()?,
             segments: Vec::new(),
             snapshots: Vec::new(),
+            erase: Vec::new(),
         };
         for _ in 0..take()? {
             end.segments.push((SegmentNo(u32::try_from(take()?).ok()?), take()?));
@@ -97,8 +101,18 @@ impl CheckpointEnd {
             }
             end.snapshots.push((stream, chunks));
         }
-        input.is_empty().then_some(end)
+        end.erase = segment_numbers(input)?;
+        Some(end)
     }
+}
+
+/// Numbers of segments, up to the end of the content.
+pub(super) fn segment_numbers(mut content: &[u8]) -> Option<Vec<SegmentNo>> {
+    let mut numbers = Vec::new();
+    while !content.is_empty() {
+        numbers.push(SegmentNo(u32::try_from(varint::take(&mut content)?).ok()?));
+    }
+    Some(numbers)
 }
 
 /// The chunks of a snapshot, or of an end: for each its number, the number of chunks, and its share.
@@ -207,19 +221,20 @@ impl Checkpoints {
         }
     }
 
-    /// The content of the end, when all snapshots are flushed; to be appended at once, in chunks.
+    /// The content of the end, when all snapshots are flushed; to be appended at once, in chunks. `segments` tells what is in
+    /// use, and what is to be erased.
     pub(super) fn end(
         &mut self,
         proof: &Durable,
         next_incarnation: u64,
-        segments: impl FnOnce() -> Vec<(SegmentNo, u64)>,
+        segments: impl FnOnce() -> (Vec<(SegmentNo, u64)>, Vec<SegmentNo>),
     ) -> Option<Vec<u8>> {
         let writing = self.writing.as_mut()?;
         if writing.end.is_some() || !writing.last.is_some_and(|last| proof.covers(last)) {
             return None;
         }
         writing.content.next_incarnation = next_incarnation;
-        writing.content.segments = segments();
+        (writing.content.segments, writing.content.erase) = segments();
         Some(writing.content.encode())
     }
 

@@ -6,11 +6,13 @@
 //! two latest checkpoints need are left alone.
 
 use super::checkpoint;
+use super::durable::Pending;
 use super::ids::{Incarnation, Position, SegmentNo, Slot, Time};
 use super::log::{Event, Log, Open, Retired};
 use super::request::{Request, RequestId};
 use super::run::{Kind, Urgency};
 use super::segments::Segment;
+use super::varint;
 
 /// A sealed segment is worth cleaning when this share of what is written in it is no live message.
 const WORTHWHILE: f64 = 0.5;
@@ -129,12 +131,18 @@ impl Log {
         }
     }
 
-    /// What has been removed from this segment is to be overwritten soon: the commit that follows ends the segment if it
-    /// is the one that is being written, cleaning takes it before others, and its file is filled with zeros.
-    pub fn erase(&mut self, segment: SegmentNo) {
-        if let Some(segment) = self.segments.in_use.get_mut(&segment) {
-            segment.erase = true;
+    /// What has been removed from these segments is to be overwritten soon: the commit that follows ends the one that is
+    /// being written, cleaning takes them before others, and their files are filled with zeros. When what this returns is
+    /// flushed, it is done after a crash too.
+    pub fn erase(&mut self, now: Time, segments: &[SegmentNo]) -> Pending {
+        let mut content = Vec::new();
+        for no in segments {
+            if let Some(segment) = self.segments.in_use.get_mut(no) {
+                segment.erase = true;
+            }
+            varint::push(&mut content, no.0.into());
         }
+        self.control(now, None, Kind::Mark, &content, Urgency::Now)
     }
 
     /// Bytes of messages that may be moved now, as that takes space before it gives any back: where messages may go, or,

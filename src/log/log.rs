@@ -936,7 +936,7 @@ impl Log {
         self.recycle_retired(events);
         let segments = || {
             let in_use = self.segments.in_use.iter().filter(|(no, _)| !is_retired(&self.retired, **no));
-            in_use.map(|(no, segment)| (*no, segment.records)).collect()
+            (in_use.map(|(no, segment)| (*no, segment.records)).collect(), self.segments.unerased())
         };
         if let Some(end) = self.checkpoints.end(&self.proven, self.next_incarnation, segments) {
             let append = |chunk: Vec<u8>| self.control(now, None, Kind::CheckpointEnd, &chunk, Urgency::Now);

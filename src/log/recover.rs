@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::aligned::AlignedBuf;
 use super::batch::{Batch, Expect, Next, Run, parse, parse_directory};
-use super::checkpoint::{Checkpoint, CheckpointEnd, Checkpoints, parse_chunk};
+use super::checkpoint::{Checkpoint, CheckpointEnd, Checkpoints, parse_chunk, segment_numbers};
 use super::entry::Transaction;
 use super::flaw::{Defect, Flaw};
 use super::footer::Footer;
@@ -434,6 +434,8 @@ pub fn recover<F: Files, V: Visitor>(
     next_incarnation = next_incarnation.max(walked.greatest_incarnation + 1);
     opening.flush(&end)?;
     opening.fill(&mut table, Some(&end));
+    let erase = content.iter().flat_map(|content| &content.erase).copied();
+    table.erase_again(erase.chain(walked.erase));
     let known = content.iter().flat_map(|content| &content.segments).copied();
     for (no, records) in known.chain(walked.records) {
         if let Some(segment) = table.in_use.get_mut(&no) {
@@ -469,6 +471,8 @@ struct Walked {
     bytes: u64,
     /// Bytes of records of messages by segment.
     records: BTreeMap<SegmentNo, u64>,
+    /// Segments that are to be overwritten.
+    erase: Vec<SegmentNo>,
 }
 
 impl<'a, F: Files, V: Visitor> Opening<'a, F, V> {
@@ -1016,7 +1020,15 @@ impl Teller {
         let position = batch.head().position;
         let mut runs = Vec::new();
         for run in batch.runs() {
-            let Some(placed) = run.entry.placed(position) else { continue };
+            let Some(placed) = run.entry.placed(position) else {
+                if run.entry.kind == Kind::Mark
+                    && let Ok(content) = run.content()
+                {
+                    let records = super::record::control_records(content, &run.entry).flatten();
+                    self.walked.erase.extend(records.filter_map(segment_numbers).flatten());
+                }
+                continue;
+            };
             let stream = placed.stream;
             self.walked.greatest_incarnation = self.walked.greatest_incarnation.max(stream.get());
             if placed.kind == Kind::Snapshot {

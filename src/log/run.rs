@@ -36,7 +36,8 @@ pub enum Kind {
     CheckpointEnd = 8,
     /// The end of a segment.
     Seal = 9,
-    /// Nothing but a batch header: tells how far the log is flushed.
+    /// For its batch header, which tells how far the log is flushed; and numbers of segments (LEB128) from which something has
+    /// been removed that is to be overwritten.
     Mark = 10,
     /// Positions of a replication group. Reserved.
     RaftMark = 11,

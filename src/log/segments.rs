@@ -60,6 +60,9 @@ impl Segment {
     }
 }
 
+/// The number of no segment.
+const UNUSED: SegmentNo = SegmentNo(0);
+
 /// A file without batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spare {
@@ -75,6 +78,8 @@ pub(super) struct Segments {
     spare: VecDeque<Spare>,
     /// Being made ready.
     preparing: Option<(RequestId, Spare)>,
+    /// What is being made ready held what is to be overwritten.
+    erases: bool,
     /// Files whose old content is to be overwritten before they are used again.
     tainted: VecDeque<Spare>,
     /// The same, as soon as possible.
@@ -99,6 +104,7 @@ impl Segments {
             in_use: BTreeMap::new(),
             spare: VecDeque::new(),
             preparing: None,
+            erases: false,
             tainted: VecDeque::new(),
             erasing: VecDeque::new(),
             next_slot: 0,
@@ -150,6 +156,24 @@ impl Segments {
         !self.erasing.is_empty()
     }
 
+    /// The segments that hold what is to be overwritten, and [`UNUSED`] if files do that are in use no longer.
+    pub(super) fn unerased(&self) -> Vec<SegmentNo> {
+        let unused = (self.erases || self.has_to_erase()).then_some(UNUSED);
+        let in_use = self.in_use.iter().filter(|(_, segment)| segment.erase).map(|(no, _)| *no);
+        in_use.chain(unused).collect()
+    }
+
+    /// Overwrites these segments, as [`Segments::unerased`] has told them before a restart. Which files the others among
+    /// them had is not known any more: it is all that are not in use.
+    pub(super) fn erase_again(&mut self, segments: impl Iterator<Item = SegmentNo>) {
+        for no in segments {
+            match self.in_use.get_mut(&no) {
+                Some(segment) => segment.erase = true,
+                None => self.erasing.extend(self.spare.drain(..).chain(self.tainted.drain(..))),
+            }
+        }
+    }
+
     pub(super) fn is_preparing(&self) -> bool {
         self.preparing.is_some()
     }
@@ -196,7 +220,9 @@ impl Segments {
     /// another one.
     pub(super) fn next_to_prepare(&mut self, id: RequestId) -> Option<(Spare, bool)> {
         debug_assert!(self.preparing.is_none(), "one file at a time");
-        let old = self.erasing.pop_front().or_else(|| self.tainted.pop_front());
+        let erasing = self.erasing.pop_front();
+        self.erases = erasing.is_some();
+        let old = erasing.or_else(|| self.tainted.pop_front());
         let is_old = old.is_some();
         let spare = match old {
             Some(spare) => spare,
@@ -233,10 +259,13 @@ impl Segments {
             (self.out_of_space, self.wanted) = (false, false);
             self.next_bytes = spare.bytes.saturating_mul(2).clamp(self.sizes.min, self.sizes.max);
             self.spare.push_back(spare);
+        } else if self.erases {
+            self.erasing.push_front(spare);
         } else {
             // It may exist in part; the next attempt begins with it, at the smallest size.
             self.tainted.push_front(Spare { bytes: self.sizes.min, ..spare });
         }
+        self.erases = false;
         Some(spare)
     }
 

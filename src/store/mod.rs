@@ -429,7 +429,7 @@ impl Store {
     }
 
     /// Removes one message and sees to it that it is overwritten on disk: in the background, when what else is needed of
-    /// its segments has been moved. A crash before that leaves it to the ordinary cleaning, which may take long.
+    /// its segments has been moved, after a crash too.
     ///
     /// # Errors
     /// As [`Store::remove`].
@@ -437,9 +437,8 @@ impl Store {
         let stream = self.streams.get(&of).map(|slot| &slot.stream);
         let segments = stream.into_iter().flat_map(|stream| stream.segments_of(seq)).collect::<Vec<_>>();
         let after = self.remove(now, of, seq)?;
-        segments.into_iter().for_each(|segment| self.log.erase(segment));
         self.cleaner.awake = true;
-        Ok(after)
+        Ok(after.max(self.log.erase(now, &segments)))
     }
 
     /// Removes messages. If the answer is not [`Purged::Done`], ask again after the next turn.

@@ -116,6 +116,18 @@ fn run_rich(seed: u64, faults: Faults) -> (u64, u64) {
 /// What is erased can be found in no file any more, and what lay beside it is there.
 #[test]
 fn erased_messages_leave_the_disk() {
+    erases(None);
+}
+
+/// Whether the crash comes before the messages beside it are moved, or between that and the overwriting of the file.
+#[test]
+fn erased_messages_leave_the_disk_after_a_crash() {
+    for steps in [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233] {
+        erases(Some(steps));
+    }
+}
+
+fn erases(crash_after_steps: Option<u32>) {
     let mut world = World::new(7, Faults::default(), Shape::Plain);
     let of = world.store.create_stream(world.now, stream::Config::default(), b"").0;
     let secret = b"the secret that nobody shall find";
@@ -129,7 +141,17 @@ fn erased_messages_leave_the_disk() {
     }
     world.settle();
     assert!(world.disk.contains(secret));
-    world.store.erase(world.now, of, 1501).unwrap();
+    let erased = world.store.erase(world.now, of, 1501).unwrap();
+    if let Some(steps) = crash_after_steps {
+        while !world.face.is_proven(erased) {
+            world.step();
+        }
+        for _ in 0..steps {
+            world.now += 10_000_000;
+            world.step();
+        }
+        world.restart(false);
+    }
     for _ in 0..200 {
         world.now += 100_000_000;
         world.settle();
