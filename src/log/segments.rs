@@ -11,14 +11,14 @@ use super::request::RequestId;
 pub const RESERVED_SEGMENTS: usize = 2;
 
 /// Segments grow quickly up to this size,
-const QUICK_BYTES: u32 = 8 << 20;
+const QUICK_BYTES: u32 = 16 << 20;
 /// and from there on in proportion: the log has at least so many of them.
 const SHARE: u64 = 32;
 
 /// Sizes of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The first one. Each later one is twice as large, up to 8 MiB and then up to a 32nd of the log, so that what is
+    /// The first one. Each later one is twice as large, up to 16 MiB and then up to a 32nd of the log, so that what is
     /// kept ready stays in proportion.
     pub min: u32,
     /// The largest, whatever the size of the log.
