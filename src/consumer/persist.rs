@@ -306,8 +306,9 @@ impl Consumer {
                 None
             });
         }
+        let (first, last) = (self.ledger.first().map_or(1, |entry| entry.seq), self.ledger.last_seq().unwrap_or(0));
         for Owned { seq, len, owner } in owned {
-            for seq in seq..seq + len {
+            for seq in seq.max(first)..(seq + len).min(last + 1) {
                 if let Some(place) = self.ledger.find(seq) {
                     self.ledger.get_mut(place).owner = if self.members.is_named(owner) { owner } else { NOBODY };
                 }
