@@ -35,7 +35,7 @@ pub(super) struct Entry {
     /// The member that holds it, or [`NOBODY`].
     pub(super) owner: u16,
     state: State,
-    /// Handed over from a member that left: redelivered to its owner, without a choice.
+    /// Its owner had it before a restart: redelivered to the owner, without a choice.
     pub(super) assigned: bool,
 }
 

@@ -85,8 +85,8 @@ impl Consumer {
         });
     }
 
-    /// A member leaves; what it did not acknowledge goes to the others in turn when the hand-over delay is over. An
-    /// acknowledgement that it has sent before still counts. `None` if it had left.
+    /// A member leaves; what it did not acknowledge is dealt out to the others, and comes again, to whoever is best then,
+    /// when the hand-over delay is over. An acknowledgement that it has sent before still counts. `None` if it had left.
     pub fn leave(&mut self, now: Time, id: MemberId) -> Option<Left> {
         let is_recorded = self.records_owner(id.index);
         if !self.members.leave(id) {
@@ -209,7 +209,8 @@ impl Consumer {
         Ok(id)
     }
 
-    /// Gives messages of some owners to `heirs` in turn, to be sent to them at `due`. Without heirs to nobody.
+    /// Gives messages of some owners to `heirs` in turn, to be sent again at `due`: then to whoever is best. Without heirs to
+    /// nobody.
     fn distribute(&mut self, heirs: &[MemberId], of: impl Fn(u16) -> bool, due: Option<Time>) -> usize {
         let mut turn = heirs.iter().cycle();
         let mut count = 0;
@@ -220,7 +221,7 @@ impl Consumer {
                 return None;
             }
             entry.owner = turn.next().map_or(NOBODY, |id| id.index);
-            entry.assigned = due.is_some();
+            entry.assigned = false;
             if let Some(member) = members.owner(entry.owner) {
                 member.pending += 1;
             }

@@ -214,6 +214,25 @@ fn item_43_a_durable_group_ends_when_its_last_member_unsubscribes(shards: usize)
     }
 }
 
+/// What a member leaves goes to those who have room, not to one that has as much as it may have.
+#[test]
+fn what_a_member_leaves_goes_to_those_with_room() {
+    let server = streaming(2).start();
+    let (mut a, mut b) = two(&server);
+    let full = join(&mut a, "orders", 1);
+    let (leaving, staying) = (join(&mut b, "orders", 20), join(&mut a, "orders", 20));
+    a.publish_numbers("orders", 1..=9);
+    assert_eq!(a.take_messages(&full, 1).len(), 1);
+    let left = sequences(&b.take_messages(&leaving, 4));
+    a.take_messages(&staying, 4);
+    assert_eq!(b.close_subscription(&leaving), "");
+    let mut taken = sequences(&a.take_messages(&staying, 4));
+    taken.sort_unstable();
+    assert_eq!(taken, left);
+    await_pending(&server, &staying, 8);
+    a.expect_nothing(&full);
+}
+
 /// A member that misses heartbeats is the last one to be asked, not passed over: it gets what the others have no room for,
 /// and what the last of them leaves. Subscriptions that its client makes meanwhile are as good as any.
 #[test]

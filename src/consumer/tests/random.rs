@@ -352,7 +352,7 @@ impl World {
             let held = self.model.pending.get_mut(seq).unwrap();
             held.owner = owner;
             held.key = self.members.iter().find(|member| Some(member.id) == owner).map_or(0, |member| member.key);
-            held.assigned = due.is_some();
+            held.assigned = false;
             if due.is_some() {
                 held.deadline = due;
             }
