@@ -1,6 +1,7 @@
 //! Names far longer than anybody chooses: whatever is taken survives, whatever is not is refused, and nothing ends.
 
 use crate::support::shard_suite;
+use crate::support_streaming::wire::Start;
 use crate::support_streaming::{Stan, sequences, streaming_on_files};
 
 shard_suite!(one_shard = 1, three_shards = 3 => {
@@ -23,6 +24,10 @@ fn names_may_be_larger_than_a_record_of_the_log(shards: usize) {
         for subscription in [&alone, &shared] {
             assert_eq!(sequences(&stan.take_messages(subscription, 3)), [1, 2, 3]);
         }
+        // Its answers take along to the disk that all three were sent: else one may come as new, before the others.
+        let request = stan.wants("foo").at(Start::NewOnly);
+        let probe = stan.subscribe(&request);
+        assert_eq!(stan.unsubscribe(&probe), "");
         server.restart_same_port();
         stan.reconnect(&server);
         assert_eq!(stan.ping(), "");
