@@ -299,6 +299,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod control;
+mod first;
 pub mod host;
 mod interned;
 pub mod io;

@@ -2,8 +2,8 @@
 """Runs the storage tests on disks that really fail.
 
 Each disk is an image file in a temporary folder; no device that was there before is touched. The driver of a scenario
-is a test of `cargo test --test storage` or `--test streaming`; what it has been told is acknowledged stays in its memory, off that disk. A
-scenario for which this machine lacks something is skipped with the name of what is missing.
+is a test of `cargo test --test storage` or `--test streaming`; what it has been told is acknowledged stays in its
+memory, off that disk. A scenario for which this machine lacks something is skipped with the name of what is missing.
 
   kill        kill -9 of a process that publishes, again and again
   damage      bits flipped in, and ends cut off, files of every kind

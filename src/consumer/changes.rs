@@ -202,16 +202,14 @@ impl Changes {
         self.cut = last;
         self.note(CUT | DELIVERED | FLOOR);
         let Some(lists) = &mut self.lists else { return };
-        lists.delivered.retain_mut(|run| {
-            run.len = run.len.min((last + 1).saturating_sub(run.seq));
-            run.len > 0
-        });
+        let keeps = |seq: u64, len: &mut u64| {
+            *len = (*len).min((last + 1).saturating_sub(seq));
+            *len > 0
+        };
+        lists.delivered.retain_mut(|run| keeps(run.seq, &mut run.len));
+        lists.owned.retain_mut(|owned| keeps(owned.seq, &mut owned.len));
         lists.repeated.retain(|(seq, _)| *seq <= last);
         lists.exhausted.retain(|seq| *seq <= last);
-        lists.owned.retain_mut(|owned| {
-            owned.len = owned.len.min((last + 1).saturating_sub(owned.seq));
-            owned.len > 0
-        });
         lists.acknowledged.retain_mut(|range| {
             range.1 = range.1.min(last);
             range.0 <= range.1

@@ -36,7 +36,7 @@ impl Consumer {
         }
         let id = self.admit(now, terms.into())?;
         if is_first && !self.ledger.is_empty() {
-            self.distribute(&[id], |entry_owner| entry_owner == NOBODY, None);
+            self.distribute(&[id], |_| true, None);
             if self.config.on_return == OnReturn::ResendAll {
                 self.redeliver_all();
             }
@@ -55,9 +55,12 @@ impl Consumer {
         self.forget_absent();
         let members = &mut self.members;
         self.ledger.rewrite(|entry| {
-            if let Some(member) = members.owner(entry.owner) {
-                member.pending += 1;
-                entry.assigned = true;
+            match members.owner(entry.owner) {
+                Some(member) => {
+                    member.pending += 1;
+                    entry.assigned = true;
+                }
+                None => entry.owner = NOBODY,
             }
             None
         });
@@ -71,18 +74,11 @@ impl Consumer {
         ids
     }
 
-    /// Members that have not come back are members no longer, and what they held is held by nobody.
+    /// Members that have not come back are members no longer.
     fn forget_absent(&mut self) {
         if self.members.forget_absent() && self.config.sharing == Sharing::Group {
             self.changes.members_changed();
         }
-        let members = &self.members;
-        self.ledger.rewrite(|entry| {
-            if members.id(entry.owner).is_none() {
-                entry.owner = NOBODY;
-            }
-            None
-        });
     }
 
     /// A member leaves; what it did not acknowledge is dealt out to the others, and comes again, to whoever is best then,

@@ -2,6 +2,7 @@
 
 use super::config::{Choice, Config, Sharing};
 use super::ledger::NOBODY;
+use crate::first::First as _;
 
 /// A member of one consumer. Not used again while anybody may still hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,10 +87,7 @@ impl Members {
                 index
             }
             None if self.slots.len() < usize::from(NOBODY) => {
-                if self.slots.is_empty() {
-                    // Most have one.
-                    self.slots.reserve_exact(1);
-                }
+                self.slots.reserve_first();
                 self.slots.push(fresh);
                 self.slots.len() - 1
             }

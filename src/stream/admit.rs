@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 
 use super::subjects::Subjects;
 use super::*;
+use crate::first::First as _;
 use crate::log::Message;
 
 /// What the earlier messages of an atomic batch will have done when a later one is looked at.
@@ -319,9 +320,7 @@ impl Stream {
             Some((pending, last)) if *pending == after => *last = seq,
             _ if after.is_none() => {}
             _ => {
-                if self.in_flight.is_empty() {
-                    self.in_flight.reserve_exact(1);
-                }
+                self.in_flight.reserve_first();
                 self.in_flight.push_back((after, seq));
             }
         }

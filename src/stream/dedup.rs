@@ -193,12 +193,6 @@ impl Dedup {
         }
     }
 
-    /// As [`Dedup::encode`] of one that remembers nothing.
-    pub(super) fn encode_none(out: &mut Vec<u8>) {
-        put(out, 0);
-        put(out, 0);
-    }
-
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         let mut dedup = Self::new();
         for _ in 0..reader.count()? {

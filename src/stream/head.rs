@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::subjects::SubjectId;
+use crate::first::First as _;
 use crate::log::Time;
 
 /// What removing a message needs.
@@ -43,9 +44,7 @@ impl Head {
     pub(super) fn push(&mut self, known: Known) {
         debug_assert!(known.seq > self.upto, "{} is known already, up to {}", known.seq, self.upto);
         self.upto = known.seq;
-        if self.known.is_empty() {
-            self.known.reserve_exact(1);
-        }
+        self.known.reserve_first();
         self.known.push_back(known);
     }
 

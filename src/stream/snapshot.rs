@@ -36,10 +36,7 @@ impl Stream {
         for seqs in [&self.deleted, &self.owed, &self.owed_by_age, &self.exempt] {
             seqs.encode(out);
         }
-        match &self.dedup {
-            Some(dedup) => dedup.encode(out),
-            None => Dedup::encode_none(out),
-        }
+        self.dedup.as_deref().unwrap_or(&Dedup::new()).encode(out);
         self.expiry.encode(out);
         self.index.encode(out);
         self.space.encode(out);

@@ -3,6 +3,7 @@
 
 use super::Flaw;
 use super::codec::{Reader, put};
+use crate::first::First as _;
 use crate::log::SegmentNo;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +26,7 @@ impl Space {
 
     pub(super) fn add(&mut self, segment: SegmentNo, messages: u64, bytes: u64) {
         let place = self.find(segment).unwrap_or_else(|place| {
-            if self.shares.is_empty() {
-                self.shares.reserve_exact(1);
-            }
+            self.shares.reserve_first();
             self.shares.insert(place, Share { segment, messages: 0, bytes: 0 });
             place
         });

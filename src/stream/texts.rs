@@ -3,6 +3,8 @@
 //! A text costs its length and 6 bytes. A page that is less than half full of living texts is emptied into the newest
 //! one, so that at most half of the memory is lost to texts that have gone; one removal moves at most half a page.
 
+use crate::first::First as _;
+
 /// Bytes of a page. The addresses leave 16 bits for the place in it.
 const PAGE_BYTES: usize = 1 << 16;
 /// Before each text: who owns it (u32, [`NOBODY`] for a removed one), and its length (u16).
@@ -91,9 +93,7 @@ impl Texts {
     fn open_page(&mut self) {
         self.open = self.free.pop().unwrap_or(self.pages.len());
         if self.open == self.pages.len() {
-            if self.pages.is_empty() {
-                self.pages.reserve_exact(1);
-            }
+            self.pages.reserve_first();
             self.pages.push(Page::default());
         }
     }

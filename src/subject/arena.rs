@@ -6,6 +6,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::first::First as _;
+
 /// Values per chunk.
 const CHUNK: usize = 512;
 
@@ -30,9 +32,7 @@ impl<V> Arena<V> {
         let is_full = self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK);
         if is_full {
             let capacity = if self.chunks.is_empty() { 1 } else { CHUNK };
-            if self.chunks.is_empty() {
-                self.chunks.reserve_exact(1);
-            }
+            self.chunks.reserve_first();
             self.chunks.push(Vec::with_capacity(capacity));
         }
         let last = self.chunks.len() - 1;

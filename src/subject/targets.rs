@@ -15,6 +15,7 @@ use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 
 use super::matched::Matches;
+use crate::first::First as _;
 
 /// Elements up to which a list is searched instead of hashed.
 const FEW_MAX: usize = 16;
@@ -334,9 +335,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         let before = self.heap_bytes();
         match self {
             Self::Few(list) if list.len() < FEW_MAX => {
-                if list.is_empty() {
-                    list.reserve_exact(1);
-                }
+                list.reserve_first();
                 list.push((name, members));
             }
             Self::Few(list) => {

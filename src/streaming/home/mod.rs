@@ -134,12 +134,6 @@ struct Group {
     offline: Option<Box<MemberRecord>>,
 }
 
-impl Group {
-    fn new(channel: usize, what: Arc<GroupRecord>) -> Self {
-        Self { channel, what, members: Vec::new(), offline: None }
-    }
-}
-
 /// What a client has subscribed.
 #[derive(Debug)]
 struct Member {

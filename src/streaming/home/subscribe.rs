@@ -7,6 +7,7 @@ use prost::Message as _;
 use super::told::{self, Begins};
 use super::{Answer, Channel, Group, Home, Member, NoChannel, Recipient, Scene, respond};
 use crate::consumer::{self, OnReturn, Origin, RedeliveryOrder, RestartDeadline, Sharing, Terms};
+use crate::first::First as _;
 use crate::log::{Incarnation, Pending, Time};
 use crate::store::{ConsumerKey, Got};
 use crate::stream::Lookup;
@@ -244,7 +245,7 @@ impl Home {
         if what.is_named() {
             self.channels[channel].named.insert(Arc::clone(&what), key);
         }
-        self.groups.insert(key, Group::new(channel, what));
+        self.groups.insert(key, Group { channel, what, members: Vec::new(), offline: None });
     }
 
     /// A subscription becomes part of a group; it joins when the records of both are flushed, and `pending` with them. A new
@@ -270,10 +271,7 @@ impl Home {
         };
         let put = self.put(scene.now, &member_key(key, number), &record.encode_to_vec());
         let Some(group) = self.groups.get_mut(&key) else { return };
-        if group.members.is_empty() {
-            // Most have one.
-            group.members.reserve_exact(1);
-        }
+        group.members.reserve_first();
         group.members.push(number);
         let channel = &mut self.channels[group.channel];
         let change = match (origin, &group.offline) {
